@@ -1,0 +1,199 @@
+"""The trial directories: what survives a kill at any moment.
+
+    <out>/<study>/study.json            what the study is, its task, its teacher
+    <out>/<study>/trials/<number>/      spec.json, lock, attempts, result.json or failed.json
+
+A file is written whole or not at all. `result.json` is the worker's last word on a trial; the driver's own last word is
+Optuna's `tell`. A new fact about a trial is a new key of one of these files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.spec import Record, StudentSpec, digest, record_from_json, spec_from_json, to_json
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """A trial as the driver hands it to a worker: `specs` are its students, one a seed.
+
+    `arm` is `"search"` or `"control"`; `started_ms` is the trial's first moment, in milliseconds since 1970, kept over
+    reruns so that tracking repeats itself exactly.
+    """
+
+    study: str
+    number: int
+    arm: str
+    params: Mapping[str, Any]
+    specs: tuple[StudentSpec, ...]
+    config_hash: str
+    started_ms: int
+
+    @property
+    def key(self) -> str:
+        """`<study>/<number>`: the trial's name in every store."""
+        return f"{self.study}/{self.number}"
+
+    @property
+    def hash(self) -> str:
+        """Stands for what is to be trained; a result for another hash is not this trial's."""
+        return digest([to_json(spec) for spec in self.specs])
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON so that a reader, or a restart after a power cut, sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(_finite(data), file, allow_nan=False, separators=(",", ":"))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON data in a file, or None where there is no file. Raises `ValueError` for a file that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def trial_dir(study_dir: Path, number: int) -> Path:
+    """The directory of one trial."""
+    return study_dir / "trials" / str(number)
+
+
+def numbers(study_dir: Path) -> list[int]:
+    """The trials that have a directory, in order."""
+    return sorted(int(p.name) for p in (study_dir / "trials").glob("*") if p.name.isdecimal())
+
+
+def write_spec(study_dir: Path, trial: TrialSpec) -> Path:
+    """Write a trial's `spec.json` and return its directory. A directory of another trial is put aside."""
+    folder = trial_dir(study_dir, trial.number)
+    try:
+        known = read_spec(folder)
+    except ValueError:
+        known = None
+    if known is not None and known.hash == trial.hash and known.key == trial.key:
+        return folder
+    if folder.exists():
+        folder.rename(folder.with_name(f"{folder.name}.aside-{now_ms()}"))
+    specs = [to_json(spec) for spec in trial.specs]
+    write_json(folder / "spec.json", {**trial.__dict__, "params": dict(trial.params), "specs": specs})
+    return folder
+
+
+def read_spec(folder: Path) -> TrialSpec | None:
+    """The trial of a directory, or None where it has no `spec.json`. Raises `ValueError` for a file that is not one."""
+    data = read_json(folder / "spec.json")
+    if data is None:
+        return None
+    try:
+        return TrialSpec(**{**data, "specs": tuple(spec_from_json(spec) for spec in data["specs"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'spec.json'} is not a trial: {error!r}") from None
+
+
+def publish(folder: Path, trial: TrialSpec, records: Sequence[Record], **facts: Any) -> None:
+    """Write a trial's `result.json`: its students' records, and facts of where and when they were trained."""
+    data = {"hash": trial.hash, "records": [to_json(record) for record in records], **facts}
+    write_json(folder / "result.json", data)
+
+
+def publish_failure(folder: Path, trial: TrialSpec, reason: str) -> None:
+    """Write a trial's `failed.json`: it was given up, and why."""
+    write_json(folder / "failed.json", {"hash": trial.hash, "reason": reason})
+
+
+def read_result(folder: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
+    """The records of a trial, or None where there are none. A file that is not whole, or not its own, is put aside."""
+    path = folder / "result.json"
+    try:
+        data = read_json(path)
+        if data is None:
+            return None
+        records = tuple(record_from_json(record) for record in data["records"])
+        if data["hash"] == trial.hash and [r.spec for r in records] == list(trial.specs):
+            return records
+    except (ValueError, KeyError, TypeError):
+        pass
+    path.rename(path.with_name(f"{path.name}.aside-{now_ms()}"))
+    return None
+
+
+def read_failure(folder: Path, trial: TrialSpec) -> str | None:
+    """Why a trial was given up, or None."""
+    data = read_json(folder / "failed.json")
+    return str(data["reason"]) if data is not None and data["hash"] == trial.hash else None
+
+
+def count_attempt(folder: Path) -> int:
+    """Note one more attempt at a trial and return how many there were with it."""
+    count = attempts(folder) + 1
+    write_json(folder / "attempts.json", count)
+    return count
+
+
+def attempts(folder: Path) -> int:
+    """How often a trial was handed to a worker."""
+    try:
+        return int(read_json(folder / "attempts.json") or 0)
+    except (ValueError, TypeError):
+        return 0
+
+
+def lock(path: Path) -> FileLock | None:
+    """The lock at `path`, taken, or None where another process holds it. It goes when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(path)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        return None
+    return held
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock at `path`."""
+    if not path.exists():
+        return False
+    held = lock(path)
+    if held is not None:
+        held.release()
+    return held is None
+
+
+def _finite(data: Any) -> Any:
+    """JSON has no infinities: a number that is not finite becomes null."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return data
