@@ -64,6 +64,12 @@ class StudentSpec:
         if self.form == PLAIN and (self.alpha != 1 or self.temperature is not None):
             raise ValueError(f"form {PLAIN!r} is plain training: alpha is 1 and there is no temperature")
 
+    @property
+    def cohort_key(self) -> tuple[str | int, ...]:
+        """What students must have in common to be trained as one fused job."""
+        shape = (self.task, self.family, self.width, self.dtype)
+        return (*shape, self.optimiser, self.schedule, self.epochs, self.batch_size)
+
 
 @dataclass(frozen=True)
 class Range:

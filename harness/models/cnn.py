@@ -1,0 +1,84 @@
+"""A small convolutional network: a patch stem of `width` channels, a strided 3x3 convolution of twice as many, logits.
+
+Made to be fused. A convolution on a CPU gains nothing from fusing, and grouped convolutions round differently from
+single ones, so both layers are matrix products: the stem's patches are cut once for the whole split, the 3x3
+neighbourhoods are nine strided views. Activations stand `[channels, rows, columns, batch]`, so that every copy and
+every product runs along the batch; a fused student is the same to the bit as the student alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.models.family import Family, Layer, Shape
+
+KERNEL = 3
+
+
+def patch_size(input_shape: Shape) -> int:
+    """The side of a stem patch: about seven patches across the image, and at least two pixels."""
+    return max(2, min(input_shape[1:]) // 7)
+
+
+def _grid(input_shape: Shape) -> tuple[int, int]:
+    """Rows and columns of patches; the image is padded to whole patches."""
+    patch = patch_size(input_shape)
+    return -(-input_shape[1] // patch), -(-input_shape[2] // patch)
+
+
+def _strided(size: int) -> int:
+    """What a 3-wide convolution of stride 2 and padding 1 leaves of `size` positions."""
+    return (size + 1) // 2
+
+
+def layers(width: int, input_shape: Shape, num_classes: int) -> dict[str, Layer]:
+    """Stem, convolution, logits; weights are matrices `[out, in]`, the convolution's `in` is (place, channel)."""
+    patch_values = input_shape[0] * patch_size(input_shape) ** 2
+    rows, columns = _grid(input_shape)
+    features = 2 * width * _strided(rows) * _strided(columns)
+    around = KERNEL * KERNEL * width
+    return {
+        "stem.weight": Layer((width, patch_values), fan_in=patch_values),
+        "stem.bias": Layer((width, 1)),
+        "conv.weight": Layer((2 * width, around), fan_in=around),
+        "conv.bias": Layer((2 * width, 1)),
+        "logits.weight": Layer((num_classes, features), fan_in=features, gain=1.0),
+        "logits.bias": Layer((num_classes, 1)),
+    }
+
+
+def prepare(inputs: Tensor) -> Tensor:
+    """Images `[examples, channels, height, width]` -> patches `[examples, patch values, rows, columns]`."""
+    shape = tuple(inputs.shape[1:])
+    patch, (rows, columns) = patch_size(shape), _grid(shape)
+    padded = F.pad(inputs, (0, columns * patch - shape[2], 0, rows * patch - shape[1]))
+    cut = padded.reshape(len(inputs), shape[0], rows, patch, columns, patch)
+    return cut.permute(0, 1, 3, 5, 2, 4).reshape(len(inputs), shape[0] * patch * patch, rows, columns).contiguous()
+
+
+def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Prepared inputs `[batch, patch values, rows, columns]` -> logits `[batch, classes]`."""
+    batch, patch_values, rows, columns = inputs.shape
+    patches = inputs.permute(1, 2, 3, 0).reshape(patch_values, rows * columns * batch)
+    hidden = F.relu(params["stem.weight"] @ patches + params["stem.bias"])
+    padded = F.pad(hidden.view(-1, rows, columns, batch), (0, 0, 1, 1, 1, 1))
+    offsets = [(row, column) for row in range(KERNEL) for column in range(KERNEL)]
+    around = torch.cat([padded[:, row : row + rows : 2, column : column + columns : 2] for row, column in offsets])
+    hidden = F.relu(params["conv.weight"] @ around.flatten(1).view(len(around), -1) + params["conv.bias"])
+    return (params["logits.weight"] @ hidden.view(-1, batch) + params["logits.bias"]).T
+
+
+def macs(width: int, input_shape: Shape, num_classes: int) -> int:
+    """Multiply-accumulates of one example."""
+    rows, columns = _grid(input_shape)
+    places = _strided(rows) * _strided(columns)
+    patch_values = input_shape[0] * patch_size(input_shape) ** 2
+    stem = rows * columns * patch_values * width
+    return stem + places * KERNEL * KERNEL * width * 2 * width + places * 2 * width * num_classes
+
+
+CNN = Family("cnn", layers, prepare, apply, macs)

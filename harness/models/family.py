@@ -1,0 +1,60 @@
+"""What a family of networks is: parameters by width, a forward function, and exact sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One parameter tensor: its shape, and the fan-in and gain of its start. A bias has no fan-in, and starts at 0."""
+
+    shape: Shape
+    fan_in: int = 0
+    gain: float = 2.0
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks of one design and any width.
+
+    `layers(width, input_shape, num_classes)` names the parameters; `input_shape` is one example's.
+    `prepare(inputs)` lays out a whole split once, `[examples, ...]` -> `[examples, ...]`.
+    `apply(params, inputs)` gives logits: prepared inputs `[batch, ...]` -> `[batch, ..., classes]`.
+    `macs(width, input_shape, num_classes)` counts the multiply-accumulates of one example's forward pass.
+    """
+
+    name: str
+    layers: Callable[[int, Shape, int], Mapping[str, Layer]]
+    prepare: Callable[[Tensor], Tensor]
+    apply: Callable[[Mapping[str, Tensor], Tensor], Tensor]
+    macs: Callable[[int, Shape, int], int]
+
+
+def num_params(family: Family, width: int, input_shape: Shape, num_classes: int) -> int:
+    """How many numbers a network of the family has."""
+    return sum(math.prod(layer.shape) for layer in family.layers(width, input_shape, num_classes).values())
+
+
+def init(
+    family: Family, width: int, input_shape: Shape, num_classes: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """A network's first parameters, float64: normal with variance gain / fan-in (He 2015, arXiv:1502.01852).
+
+    Drawn in float64 whatever the student's dtype, so that a float32 student starts where its float64 twin does.
+    """
+    params = {}
+    for name, layer in family.layers(width, input_shape, num_classes).items():
+        if layer.fan_in:
+            noise = torch.randn(layer.shape, generator=generator, dtype=torch.float64)
+            params[name] = noise * math.sqrt(layer.gain / layer.fan_in)
+        else:
+            params[name] = torch.zeros(layer.shape, dtype=torch.float64)
+    return params

@@ -1,0 +1,48 @@
+"""A multi-layer perceptron: two hidden ReLU layers of `width` units.
+
+Activations stand features first, `[features, batch]`: for the narrow layers of a small student that is several times
+faster than `[batch, features]` on a CPU, and the products come out the same to the bit alone and fused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.models.family import Family, Layer, Shape
+
+
+def layers(width: int, input_shape: Shape, num_classes: int) -> dict[str, Layer]:
+    """Two hidden layers and the logits."""
+    features = math.prod(input_shape)
+    return {
+        "hidden_1.weight": Layer((width, features), fan_in=features),
+        "hidden_1.bias": Layer((width, 1)),
+        "hidden_2.weight": Layer((width, width), fan_in=width),
+        "hidden_2.bias": Layer((width, 1)),
+        "logits.weight": Layer((num_classes, width), fan_in=width, gain=1.0),
+        "logits.bias": Layer((num_classes, 1)),
+    }
+
+
+def prepare(inputs: Tensor) -> Tensor:
+    """Inputs `[examples, ...]` -> `[examples, features]`."""
+    return inputs.flatten(1).contiguous()
+
+
+def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Prepared inputs `[batch, features]` -> logits `[batch, classes]`."""
+    hidden = F.relu(params["hidden_1.weight"] @ inputs.T + params["hidden_1.bias"])
+    hidden = F.relu(params["hidden_2.weight"] @ hidden + params["hidden_2.bias"])
+    return (params["logits.weight"] @ hidden + params["logits.bias"]).T
+
+
+def macs(width: int, input_shape: Shape, num_classes: int) -> int:
+    """Multiply-accumulates of one example."""
+    return width * math.prod(input_shape) + width * width + num_classes * width
+
+
+MLP = Family("mlp", layers, prepare, apply, macs)

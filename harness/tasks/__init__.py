@@ -1,0 +1,31 @@
+"""The tasks: data, a teacher's recipe and student families. Add one by writing its file and its line in `TASKS`.
+
+A study may also bring its own: `Study(task=function)` with a function of the study's file that returns a `Task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+from harness.space import load_module
+from harness.tasks import digits, mnist5k
+from harness.tasks.task import LockedSplit, Split, Task, TeacherRecipe
+
+__all__ = ["TASKS", "LockedSplit", "Split", "Task", "TeacherRecipe", "load"]
+
+TASKS: Mapping[str, Callable[[], Task]] = {"mnist5k": mnist5k.load, "digits": digits.load}
+
+
+@cache
+def load(name: str) -> Task:
+    """The task called `name`, or the one that the study file at path `name` makes. Raises `ValueError` for neither."""
+    if name in TASKS:
+        return TASKS[name]()
+    if not name.endswith(".py"):
+        raise ValueError(f"unknown task {name!r}; tasks are {', '.join(TASKS)}")
+    task = load_module(Path(name)).STUDY.task()
+    if not isinstance(task, Task):
+        raise ValueError(f"the task function of {name} returned {type(task).__name__}, not a Task")
+    return task

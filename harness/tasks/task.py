@@ -1,0 +1,147 @@
+"""What a task is: three splits, the last one locked, families of students, and how its teacher is made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.models import Family
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Inputs `[examples, ...]` of any shape, float or integer, and labels `[examples, ...]`, int64, from 0."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of shapes, dtypes and bytes."""
+        found = hashlib.sha256()
+        for tensor in (self.inputs, self.labels):
+            array = np.ascontiguousarray(tensor.numpy())
+            found.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class LockedSplit:
+    """The test split. Only the `confirm` stage may read it, so that nothing is selected on it."""
+
+    _split: Split
+
+    def read(self, stage: str) -> Split:
+        """The split, for `stage="confirm"`. Raises `PermissionError` for any other stage."""
+        if stage != "confirm":
+            raise PermissionError(f"the test split may be read in stage 'confirm' only, not in {stage!r}")
+        return self._split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the split; it tells nothing about accuracy."""
+        return self._split.hash
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """How a task's teacher is trained: AdamW with a cosine schedule, images shifted by up to `shift` pixels."""
+
+    family: Family
+    width: int
+    epochs: int
+    batch_size: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 1e-2
+    shift: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Data, student families by name, and a teacher's recipe; `source` says where the data comes from.
+
+    Raises `ValueError` for splits that do not fit together: unequal lengths or shapes, labels out of range.
+    """
+
+    name: str
+    source: str
+    num_classes: int
+    train: Split
+    val: Split
+    test: LockedSplit
+    families: Mapping[str, Family]
+    teacher: TeacherRecipe
+
+    def __post_init__(self) -> None:
+        splits = {"train": self.train, "val": self.val, "test": self.test._split}
+        for name, split in splits.items():
+            if not len(split) or len(split.inputs) != len(split.labels):
+                raise ValueError(f"task {self.name}: {name} has {len(split.inputs)} inputs, {len(split.labels)} labels")
+            if split.inputs.shape[1:] != self.train.inputs.shape[1:]:
+                raise ValueError(
+                    f"task {self.name}: {name} inputs are {list(split.inputs.shape[1:])} each, not as train"
+                )
+            if split.labels.dtype != torch.int64:
+                raise ValueError(f"task {self.name}: {name} labels are {split.labels.dtype}, not int64")
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(f"task {self.name}: {name} labels span {low}..{high}, classes {self.num_classes}")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.train.inputs.shape[1:])
+
+
+def stratified(inputs: np.ndarray, labels: np.ndarray, shares: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+    """Indices of train, val and test, every class split by `shares` (which sum to 100).
+
+    The order within a class is that of the examples' SHA-256, so the split needs no random numbers, is the same on
+    every machine and under every library version, and does not depend on the file's order. Exact duplicates are kept
+    once, so none can stand on two sides.
+    """
+    assert sum(shares) == 100
+    digests = [hashlib.sha256(np.ascontiguousarray(example).tobytes()).digest() for example in inputs]
+    unique = {digest: index for index, digest in reversed(list(enumerate(digests)))}
+    by_class: dict[int, list[int]] = {int(label): [] for label in np.unique(labels)}
+    for digest in sorted(unique):
+        by_class[int(labels[unique[digest]])].append(unique[digest])
+    parts: tuple[list[int], ...] = ([], [], [])
+    for members in by_class.values():
+        first = round(len(members) * shares[0] / 100)
+        second = first + round(len(members) * shares[1] / 100)
+        for part, chosen in zip(parts, (members[:first], members[first:second], members[second:]), strict=True):
+            part.extend(chosen)
+    return tuple(np.sort(np.array(part)) for part in parts)
+
+
+def image_task(
+    *,
+    name: str,
+    source: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    families: Mapping[str, Family],
+    teacher: TeacherRecipe,
+) -> Task:
+    """A task on grey images `[examples, height, width]`: 60/20/20, pixels scaled by the train split's mean and SD."""
+    train, val, test = stratified(images, labels, (60, 20, 20))
+    pixels = images[:, None].astype(np.float64)
+    inputs = torch.from_numpy(((pixels - pixels[train].mean()) / pixels[train].std()).astype(np.float32))
+    targets = torch.from_numpy(labels.astype(np.int64))
+    parts = [Split(inputs[index].contiguous(), targets[index].contiguous()) for index in (train, val, test)]
+    num_classes = int(labels.max()) + 1
+    return Task(name, source, num_classes, parts[0], parts[1], LockedSplit(parts[2]), families, teacher)
