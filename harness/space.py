@@ -15,12 +15,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.spec import PLAIN, RANGES, StudentSpec, check_range, digest, to_json
 
 Value = str | int | float
-SAMPLERS = ("tpe", "gp", "nsga2", "random", "qmc")
+SAMPLERS = ("tpe", "gp", "nsga2", "random")
 SIZES = ("num_params", "macs")
 TEMPERATURE_FORMS = ("kl", "soft_ce")
 """The forms that take a temperature, for `when={"form": TEMPERATURE_FORMS}`; a test holds it to `LOSSES`."""
@@ -165,10 +165,9 @@ class Study:
         """Plain-training trials at each width beside `trials` search trials."""
         return math.ceil(trials / len(self.widths)) if self.controls is None else self.controls
 
-    def plain_space(self, width: int) -> dict[str, Dimension]:
-        """The part of the space that plain training at one width has."""
-        kept = {name: dim for name, dim in self.space.items() if name not in TEACHER_KNOBS}
-        return {**kept, "width": Choice(width)} if "width" in kept else kept
+    def plain_space(self) -> dict[str, Dimension]:
+        """The part of the space that plain training at a given width has."""
+        return {name: dim for name, dim in self.space.items() if name not in (*TEACHER_KNOBS, "width")}
 
     def specs(self, params: Mapping[str, Value], *, plain: bool, task: str) -> list[StudentSpec]:
         """The students of a trial with these parameters: one a seed, the same seeds for every trial."""
@@ -220,7 +219,7 @@ def active(dimension: Dimension, params: Mapping[str, Value]) -> bool:
     return all(params.get(parent) in tuple(options) for parent, options in dimension.when.items())
 
 
-def direction(objective: str) -> str:
+def direction(objective: str) -> Literal["maximize", "minimize"]:
     """`maximize` or `minimize`."""
     return "maximize" if objective.endswith(("accuracy", "agreement")) else "minimize"
 

@@ -1,0 +1,55 @@
+"""What the programs share: one clear line and exit code 2 for bad input, and where things are kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+STUDIES = (Path("studies"), Path(__file__).parents[1] / "studies")
+"""Where a study's name is looked up: here first, then beside the package."""
+OUT = Path("results")
+DEFAULT_STUDY = "mnist5k"
+INTERRUPTED = 130
+
+
+def run(app: typer.Typer) -> NoReturn:
+    """Run a program. Bad input is one line on standard error and exit code 2, never a traceback."""
+    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        fail(str(error.format_message()) if hasattr(error, "format_message") else str(error))
+    except (ValueError, PermissionError) as error:
+        fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line and leave."""
+    line = " ".join(message.split())
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escaped(line)}")
+    sys.exit(code)
+
+
+def check_writable(out: Path) -> None:
+    """Raise `ValueError` unless files can be made in `out`; makes nothing. The folder itself need not exist yet."""
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"--out {str(out)!r} is no folder: {place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"--out {str(out)!r} cannot be written to; choose another folder")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

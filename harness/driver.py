@@ -1,0 +1,233 @@
+"""The sweep's loop: ask trials, form cohorts, hand them out, commit what comes back.
+
+A trial is committed in a fixed order: its result on disk (by a worker), its MLflow run, and Optuna's `tell` last.
+A kill anywhere leaves it asked but not told; the next sweep finds its result or trains it again under the same number.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from statistics import mean
+
+from harness import ledger
+from harness.executors import Event, Executor
+from harness.ledger import TrialSpec
+from harness.sampler import SEARCH, Asked, Sampler, control
+from harness.space import Study
+from harness.spec import Record
+from harness.tracking import Tracker
+
+COHORT_STUDENTS = 48
+ATTEMPTS = 3
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to reach. `targets` counts the trials of each arm; `deadline` is a `time.monotonic`."""
+
+    name: str
+    study: Study
+    task: str
+    config_hash: str
+    study_dir: Path
+    targets: Mapping[str, int]
+    deterministic: bool = False
+    deadline: float = math.inf
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is: trials told and to be told, failed ones, and the best val accuracy of a trial so far."""
+
+    done: int
+    total: int
+    failed: int
+    best: float
+
+
+def targets(study: Study, trials: int) -> dict[str, int]:
+    """How many trials each arm is to reach."""
+    controls = study.num_controls(trials)
+    return {SEARCH: trials} | {control(width): controls for width in study.widths}
+
+
+@dataclass
+class Driver:
+    """One sweep in progress. The only writer to Optuna and MLflow."""
+
+    plan: Plan
+    sampler: Sampler
+    tracker: Tracker
+    executor: Executor
+    watch: Callable[[Progress], None] = lambda _: None
+    _open: dict[int, tuple[Asked, TrialSpec]] = field(default_factory=dict)  # asked, not yet told
+    _recovered: set[int] = field(default_factory=set)
+    _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
+    _best: float = 0.0
+
+    def run(self, logged: set[str]) -> str:
+        """Reach the plan's targets; `logged` are the keys of trials that tracking has. Gives why it stopped:
+        `"complete"`, `"timeout"` or `"failures"`."""
+        self._restore_runs(logged)
+        self._submit([self._reopen(asked) for asked in self.sampler.trials("running")])
+        self._ask_rounds(self._round())  # a round that a kill cut short is asked to its end
+        while True:
+            if self._wants_more():
+                self._ask_rounds(self._round() + 1)
+            self._commit_ready()
+            self._tell_progress()
+            if self.executor.num_pending == 0 and not self._ready and not self._wants_more():
+                break
+            for event in self.executor.poll(0.5):
+                self._handle(event)
+        if self._too_many_failures():
+            return "failures"
+        return "complete" if self._missing() == 0 else "timeout"
+
+    def _missing(self) -> int:
+        """Trials still to be asked for."""
+        return sum(max(0, self._needed(arm) - self._asked(arm)) for arm in self.plan.targets)
+
+    def _needed(self, arm: str) -> int:
+        return self.plan.targets[arm] + self.sampler.count(arm, "failed")
+
+    def _asked(self, arm: str) -> int:
+        return self.sampler.count(arm, "complete", "running", "failed")
+
+    def _quota(self, arm: str) -> int:
+        """How many trials of an arm a round asks for: the arms reach their targets together."""
+        return math.ceil(self.plan.targets[arm] * self.plan.study.batch / self.plan.targets[SEARCH])
+
+    def _round(self) -> int:
+        """The round that the sweep is in, from 1; 0 before the first."""
+        arms = [arm for arm in self.plan.targets if self.plan.targets[arm]]
+        return max(math.ceil(self._asked(arm) / self._quota(arm)) for arm in arms)
+
+    def _wants_more(self) -> bool:
+        """Whether it is time to ask: trials are missing, time is left, and a worker would soon be idle."""
+        if not self._missing() or time.monotonic() > self.plan.deadline or self._too_many_failures():
+            return False
+        if self.plan.deterministic:
+            return self.executor.num_pending == 0 and not self._ready
+        return self.executor.num_waiting == 0
+
+    def _too_many_failures(self) -> bool:
+        failed = sum(self.sampler.count(arm, "failed") for arm in self.plan.targets)
+        return failed >= max(8, sum(self.plan.targets.values()) // 4)
+
+    def _ask_rounds(self, number: int) -> None:
+        """Ask for what round `number` is short of."""
+        asked = []
+        for arm in self.plan.targets:
+            for _ in range(min(self._needed(arm), number * self._quota(arm)) - self._asked(arm)):
+                asked.append(self._reopen(self.sampler.ask(arm), new=True))
+        self._submit(asked)
+
+    def _reopen(self, asked: Asked, *, new: bool = False) -> TrialSpec:
+        """The trial that was asked for, with its directory on disk."""
+        plan = self.plan
+        specs = tuple(plan.study.specs(asked.params, plain=asked.is_control, task=plan.task))
+        arm = "control" if asked.is_control else SEARCH
+        trial = TrialSpec(plan.name, asked.number, arm, dict(asked.params), specs, plan.config_hash, ledger.now_ms())
+        folder = ledger.write_spec(plan.study_dir, trial)
+        known = ledger.read_spec(folder)
+        assert known is not None
+        self._open[asked.number] = (asked, known)  # with the clock of its first attempt
+        if not new:
+            self._recovered.add(asked.number)
+        return known
+
+    def _submit(self, trials: Iterable[TrialSpec]) -> None:
+        """Hand out trials as cohorts, the widest students first, so that the last to finish are short."""
+
+        def order(trial: TrialSpec) -> tuple[int, str, int]:
+            return -trial.specs[0].width, repr(trial.specs[0].cohort_key), trial.number
+
+        for _, group in groupby(sorted(trials, key=order), key=lambda trial: trial.specs[0].cohort_key):
+            members = list(group)
+            size = max(1, COHORT_STUDENTS // self.plan.study.seeds)
+            for start in range(0, len(members), size):
+                self._submit_cohort([trial.number for trial in members[start : start + size]])
+
+    def _submit_cohort(self, numbers: Sequence[int]) -> None:
+        self.executor.submit("cohort", {"folders": [str(self._folder(number)) for number in numbers]})
+
+    def _folder(self, number: int) -> Path:
+        return ledger.trial_dir(self.plan.study_dir, number).absolute()
+
+    def _handle(self, event: Event) -> None:
+        """Take news of a cohort: its published trials are ready; the rest is tried again, alone, a few times."""
+        if event.job.kind != "cohort" or event.kind == "progress":
+            return
+        waiting = []
+        for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
+            if ledger.read_result(self._folder(number), self._open[number][1]) is not None:
+                self._ready.append(number)
+            else:
+                waiting.append(number)
+        if not waiting:
+            return
+        reason = str(event.data.get("reason", "no result was published"))
+        if len(event.job.body["folders"]) > 1:
+            log.warning("a cohort of %d trials failed (%s); each is tried alone", len(waiting), reason)
+        for number in waiting:
+            alone = len(event.job.body["folders"]) == 1
+            if alone and (event.kind == "refused" or ledger.count_attempt(self._folder(number)) >= ATTEMPTS):
+                log.warning("trial %d is given up: %s", number, reason)
+                ledger.publish_failure(self._folder(number), self._open[number][1], reason)
+                self._ready.append(number)
+            else:
+                self._submit_cohort([number])
+
+    def _commit_ready(self) -> None:
+        """Log and tell what is ready: at once, or a whole round in order of number when deterministic."""
+        if self.plan.deterministic and self.executor.num_pending:
+            return
+        for number in sorted(self._ready):
+            self._commit(*self._open.pop(number))
+        self._ready.clear()
+
+    def _commit(self, asked: Asked, trial: TrialSpec) -> None:
+        folder, maybe_there = self._folder(asked.number), asked.number in self._recovered
+        records = ledger.read_result(folder, trial)
+        if records is None:
+            reason = ledger.read_failure(folder, trial) or "no result was published"
+            self.tracker.log_failure(trial, reason, maybe_there=maybe_there)
+            self.sampler.fail(asked)
+            return
+        self.tracker.log(trial, records, maybe_there=maybe_there)
+        self.sampler.tell(asked, values(self.plan.study, records))
+        self._best = max(self._best, values_of(records, "val_accuracy"))
+
+    def _restore_runs(self, logged: set[str]) -> None:
+        """Log the trials that Optuna has told but tracking does not know, where its store was lost or changed."""
+        for asked in self.sampler.trials("complete"):
+            trial = ledger.read_spec(self._folder(asked.number))
+            records = ledger.read_result(self._folder(asked.number), trial) if trial is not None else None
+            if trial is not None and records is not None:
+                self._best = max(self._best, values_of(records, "val_accuracy"))
+                if trial.key not in logged:
+                    self.tracker.log(trial, records, maybe_there=True)
+
+    def _tell_progress(self) -> None:
+        arms = self.plan.targets
+        done = sum(self.sampler.count(arm, "complete") for arm in arms)
+        failed = sum(self.sampler.count(arm, "failed") for arm in arms)
+        self.watch(Progress(done, max(done, sum(arms.values())), failed, self._best))
+
+
+def values(study: Study, records: Sequence[Record]) -> list[float]:
+    """What is told of a trial: each objective's mean over its students."""
+    return [values_of(records, objective) for objective in study.objectives]
+
+
+def values_of(records: Sequence[Record], name: str) -> float:
+    """A measurement's mean over a trial's students."""
+    return mean(record.value(name) for record in records)

@@ -1,0 +1,53 @@
+"""Where jobs run. An executor takes jobs and gives events; the driver knows no more of it than this file.
+
+`local` runs worker processes on this machine, `inline` runs in the driver itself, for tests. A job is one of
+
+    describe  {"specs": [...]}      check the students, tell about their task
+    teacher   {"task": name}        train the task's teacher, unless it is cached
+    cohort    {"folders": [...]}    train the trials of these directories together and publish their results
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work; `id` counts up."""
+
+    id: int
+    kind: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """News of a job: `progress`, `done` (with its result), `refused` (bad input, `reason`) or `failed` (`reason`)."""
+
+    job: Job
+    kind: str
+    data: Mapping[str, Any]
+
+
+class Executor(Protocol):
+    """What the driver needs of a place where jobs run."""
+
+    def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
+        """Queue a job."""
+
+    def poll(self, timeout: float) -> list[Event]:
+        """News since the last call; waits up to `timeout` seconds for some."""
+
+    @property
+    def num_waiting(self) -> int:
+        """Jobs that no worker has begun."""
+
+    @property
+    def num_pending(self) -> int:
+        """Jobs that are not over."""
+
+    def close(self) -> None:
+        """Stop everything now. Published results stay; what was running is run again by the next sweep."""

@@ -1,0 +1,131 @@
+"""Worker processes on this machine, kept warm: one a core, one torch thread each."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness.executors import Event, Job
+
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+class Local:
+    """An executor of `num_workers` processes. A worker that dies fails its job and is replaced."""
+
+    def __init__(self, num_workers: int, cache: Path, device: str, log: Path) -> None:
+        """`cache` holds the teachers; `log` takes what the workers print. Neither is touched before a job trains."""
+        paths = [str(cache.absolute()), str(log.absolute())]
+        self._command = [sys.executable, "-m", "harness.executors.worker", *paths, device]
+        self._news: queue.Queue[tuple[_Worker, str | None]] = queue.Queue()
+        self._waiting: deque[Job] = deque()
+        self._count = 0
+        self._workers = [self._start() for _ in range(num_workers)]
+
+    def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
+        self._count += 1
+        job = Job(self._count, kind, body)
+        self._waiting.append(job)
+        self._dispatch()
+        return job
+
+    def poll(self, timeout: float) -> list[Event]:
+        events: list[Event] = []
+        try:
+            events += self._read(*self._news.get(timeout=timeout))
+            while True:
+                events += self._read(*self._news.get_nowait())
+        except queue.Empty:
+            pass
+        self._dispatch()
+        return events
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_pending(self) -> int:
+        return len(self._waiting) + sum(worker.job is not None for worker in self._workers)
+
+    def close(self) -> None:
+        self._waiting.clear()
+        for worker in self._workers:
+            worker.stop()
+
+    def _start(self) -> _Worker:
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **THREADS},
+            start_new_session=True,  # a Ctrl-C in the terminal is the driver's to handle
+        )
+        worker = _Worker(process)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        return worker
+
+    def _listen(self, worker: _Worker) -> None:
+        """Pass a worker's lines on, and None when it is gone."""
+        assert worker.process.stdout is not None
+        with worker.process.stdout as lines:
+            for line in lines:
+                self._news.put((worker, line))
+        self._news.put((worker, None))
+
+    def _dispatch(self) -> None:
+        for worker in self._workers:
+            if worker.job is None and self._waiting:
+                worker.take(self._waiting.popleft())
+
+    def _read(self, worker: _Worker, line: str | None) -> list[Event]:
+        job = worker.job
+        if line is None:
+            if worker not in self._workers:
+                return []
+            code = worker.process.wait()
+            worker.stop()
+            self._workers[self._workers.index(worker)] = self._start()
+            reason = f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker left with code {code}"
+            return [Event(job, "failed", {"reason": reason})] if job is not None else []
+        news = json.loads(line)
+        if job is None or news["id"] != job.id:
+            return []
+        if news["event"] != "progress":
+            worker.job = None
+        return [Event(job, news["event"], news["data"])]
+
+
+class _Worker:
+    """One process and the job it has."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.job: Job | None = None
+
+    def take(self, job: Job) -> None:
+        assert self.process.stdin is not None
+        self.job = job
+        with suppress(BrokenPipeError):  # if it has died its listener says so, and the job fails then
+            self.process.stdin.write(json.dumps({"id": job.id, "kind": job.kind, "body": dict(job.body)}) + "\n")
+            self.process.stdin.flush()
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()

@@ -1,0 +1,111 @@
+"""A worker process: reads jobs as JSON lines from standard input, writes events as JSON lines to standard output.
+
+Its input ends when the driver dies, even by kill -9; it then finishes the cohort at hand, publishes, and leaves. It
+touches neither Optuna nor MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import cohort, tasks, teacher
+from harness.executors.trials import run_cohort
+from harness.models import num_params
+from harness.spec import spec_from_json
+from harness.tasks import LockedSplit, Split
+
+Report = Callable[[str, Mapping[str, Any]], None]
+
+
+def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
+    """Check the students and tell about their task, without reading the test split. Raises `ValueError`."""
+    probes = [spec_from_json(spec) for spec in specs]
+    for probe in probes:
+        cohort.check(probe)
+    task = tasks.load(probes[0].task)
+    splits: dict[str, Split | LockedSplit] = {"train": task.train, "val": task.val, "test": task.test}
+    family = task.families[probes[0].family]
+    widths = sorted({probe.width for probe in probes})
+    return {
+        "name": task.name,
+        "source": task.source,
+        "num_classes": task.num_classes,
+        "input_shape": list(task.input_shape),
+        "sizes": {name: len(split) for name, split in splits.items()},
+        "hashes": {name: split.hash for name, split in splits.items()},
+        "num_params": {str(w): num_params(family, w, task.input_shape, task.num_classes) for w in widths},
+        "device": device,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` is cuda where there is one. Raises `ValueError` for a device that is not here."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' is not available here; use --device cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, report: Report) -> dict[str, Any]:
+    """Do one job and return its result."""
+    device = pick_device(wanted_device)
+    if kind == "describe":
+        return describe(body["specs"], device)
+    if kind == "teacher":
+
+        def progress(epoch: int, epochs: int, val_accuracy: float) -> None:
+            report("progress", {"done": epoch, "total": epochs, "val_accuracy": val_accuracy})
+
+        return teacher.ensure(tasks.load(body["task"]), cache, device, progress)
+    assert kind == "cohort"
+    run_cohort([Path(folder) for folder in body["folders"]], lambda s: cohort.train(s, cache=cache, device=device))
+    return {}
+
+
+def _write_to(log: Path) -> None:
+    """Send what is printed to the log file from now on."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def main() -> None:
+    """Serve jobs until the input ends. Arguments: the teachers' folder, the log file, the device."""
+    cache, log, device = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    torch.set_num_threads(1)  # small operations are slower with more, and far slower when cores are shared
+    with os.fdopen(os.dup(1), "w") as channel:
+        os.dup2(2, 1)  # whatever a study's own code prints goes to the log
+        for line in sys.stdin:
+            job = json.loads(line)
+            if job["kind"] != "describe":
+                _write_to(log)
+
+            def report(event: str, data: Mapping[str, Any], job_id: int = job["id"]) -> None:
+                channel.write(json.dumps({"id": job_id, "event": event, "data": data}) + "\n")
+                channel.flush()
+
+            try:
+                try:
+                    report("done", work(job["kind"], job["body"], cache, device, report))
+                except ValueError as error:
+                    traceback.print_exc()
+                    report("refused", {"reason": str(error)})
+                except (RuntimeError, OSError, MemoryError, ArithmeticError, LookupError, TypeError) as error:
+                    traceback.print_exc()
+                    report("failed", {"reason": f"{type(error).__name__}: {error}"})
+            except BrokenPipeError:
+                return  # the driver is gone; the results are on disk
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Every trial as an MLflow run: the only file that imports mlflow, and it imports it when a tracker is opened.
+
+One experiment a study, one parent run a sweep, one child run a trial, found again by its tag `harness.key`. Logging the
+same trial twice changes nothing: the run is looked up first, and timestamps are those of the trial's own clock.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from filelock import FileLock
+
+from harness.ledger import TrialSpec, now_ms
+from harness.spec import Curve, Record
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+METRICS_A_BATCH = 1000  # MLflow's own limit
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the runs of one sweep have in common. `dataset` is name, digest and source of the task's data."""
+
+    study: str
+    study_id: str
+    dataset: Mapping[str, str]
+    tags: Mapping[str, str]
+    file: str
+
+
+class Tracker:
+    """A live connection to one study's experiment. Only the driver has one."""
+
+    def __init__(self, uri: str, study: str, artifacts: Path | None) -> None:
+        """Open or create the experiment. `artifacts` is the embedded store's folder, None on a tracking server.
+
+        Raises `ValueError` in one line when the store cannot be reached.
+        """
+        reachable(uri)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            self._experiment = self._find_experiment(uri, study, artifacts)
+        except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
+            raise ValueError(f"cannot open the tracking store {uri}: {str(error).splitlines()[0]}") from None
+        self._parent = ""
+        self._sweep: Sweep | None = None
+
+    @property
+    def experiment_id(self) -> str:
+        return str(self._experiment)
+
+    @property
+    def parent_id(self) -> str:
+        """The sweep's own run."""
+        return self._parent
+
+    def begin(self, sweep: Sweep, params: Mapping[str, Any]) -> set[str]:
+        """Open the sweep's parent run, or the one it had before; gives the keys of trials already logged."""
+        self._sweep = sweep
+        key = f"{sweep.study}/sweep"
+        self._parent = self._find_run(key) or self._create_run(key, f"sweep {sweep.study}", now_ms(), {})
+        self._client.update_run(self._parent, status="RUNNING")
+        self._log(self._parent, {}, params)
+        return self._logged_keys()
+
+    def log(self, trial: TrialSpec, records: Sequence[Record], *, maybe_there: bool) -> None:
+        """One trial's run: parameters, whole curves (mean over seeds), final metrics, tags, dataset; then finished.
+
+        `maybe_there` says that an earlier attempt may have begun the run, so it is looked for first.
+        """
+        run = (self._find_run(trial.key) if maybe_there else None) or self._create_run(
+            trial.key, run_name(trial), trial.started_ms, trial_tags(trial, records)
+        )
+        self._log(run, trial_metrics(records), trial_params(trial), trial.started_ms)
+        self._finish(run, "FINISHED", trial.started_ms + int(1000 * sum(r.cost.seconds for r in records)))
+
+    def log_failure(self, trial: TrialSpec, reason: str, *, maybe_there: bool) -> None:
+        """The run of a trial that was given up: its parameters, the reason as a tag, status FAILED."""
+        tags = {"arm": trial.arm, "status": "failed", "failure": reason[:500]}
+        run = (self._find_run(trial.key) if maybe_there else None) or self._create_run(
+            trial.key, run_name(trial), trial.started_ms, tags
+        )
+        self._log(run, {}, trial_params(trial), trial.started_ms)
+        self._finish(run, "FAILED", now_ms())
+
+    def end(self, folder: Path, files: Sequence[Path], note: str, metrics: Mapping[str, float], status: str) -> None:
+        """The parent's last word: the report's files as artifacts, a Markdown note, and the sweep's figures."""
+        for file in files:
+            inside = file.parent.relative_to(folder).as_posix()
+            self._client.log_artifact(self._parent, str(file), None if inside == "." else inside)
+        self._client.set_tag(self._parent, "mlflow.note.content", note)
+        self._log(self._parent, {name: {0: value} for name, value in metrics.items()}, {}, now_ms())
+        self._client.set_terminated(self._parent, status)
+
+    def _find_experiment(self, uri: str, study: str, artifacts: Path | None) -> str:
+        # two processes that create an SQLite store at once break it
+        with FileLock(artifacts.parent / "mlflow.lock") if artifacts else nullcontext():
+            found = self._client.get_experiment_by_name(study)
+            if found is not None:
+                if found.lifecycle_stage == "deleted":
+                    self._client.restore_experiment(found.experiment_id)
+                return str(found.experiment_id)
+            location = (artifacts / study).resolve().as_uri() if artifacts else None
+            made = str(self._client.create_experiment(study, artifact_location=location))
+            self._client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
+            if uri.startswith("sqlite:///"):
+                with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                connection.close()
+            return made
+
+    def _find_run(self, key: str) -> str | None:
+        assert self._sweep is not None
+        wanted = f"tags.`harness.key` = '{key}' and tags.`harness.study_id` = '{self._sweep.study_id}'"
+        runs = self._client.search_runs([self._experiment], wanted, max_results=1)
+        return str(runs[0].info.run_id) if runs else None
+
+    def _logged_keys(self) -> set[str]:
+        assert self._sweep is not None
+        wanted = f"tags.`harness.study_id` = '{self._sweep.study_id}' and attributes.status != 'RUNNING'"
+        keys: set[str] = set()
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], wanted, max_results=1000, page_token=token)
+            keys |= {run.data.tags["harness.key"] for run in page}
+            token = page.token
+            if not token:
+                return keys
+
+    def _create_run(self, key: str, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
+        assert self._sweep is not None
+        common = {
+            "harness.key": key,
+            "harness.study_id": self._sweep.study_id,
+            "study": self._sweep.study,
+            "stage": "search",
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.name": self._sweep.file,
+            "mlflow.source.type": "LOCAL",
+        }
+        nested = {"mlflow.parentRunId": self._parent} if self._parent else {}
+        every = {**common, **self._sweep.tags, **tags, **nested}
+        run = self._client.create_run(self._experiment, started_ms, every, run_name=name)
+        self._client.log_inputs(run.info.run_id, datasets=[_dataset_input(self._sweep.dataset)])
+        return str(run.info.run_id)
+
+    def _log(
+        self, run: str, metrics: Mapping[str, Mapping[int, float]], params: Mapping[str, Any], started_ms: int = 0
+    ) -> None:
+        """Log in as few atomic batches as MLflow allows."""
+        from mlflow.entities import Metric, Param
+
+        points = [
+            Metric(name, value, started_ms + step, step)
+            for name, curve in metrics.items()
+            for step, value in curve.items()
+        ]
+        texts = [Param(name, str(value)) for name, value in params.items()]
+        for start in range(0, max(1, len(points)), METRICS_A_BATCH):
+            batch = points[start : start + METRICS_A_BATCH]
+            self._client.log_batch(run, metrics=batch, params=texts if start == 0 else [])
+
+    def _finish(self, run: str, status: str, end_ms: int) -> None:
+        self._client.set_terminated(run, status, end_ms)
+
+
+def reachable(uri: str) -> None:
+    """Raise `ValueError` at once when no tracking server answers at an http(s) URI; MLflow would retry for minutes."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=10):
+            pass
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise ValueError(f"cannot reach the tracking server {uri}: {error}") from None
+
+
+def run_name(trial: TrialSpec) -> str:
+    """What the run is, at a glance: `#12 kl alpha=.31 T=4.2 width=16`."""
+    spec = trial.specs[0]
+    parts = [f"#{trial.number}", spec.form]
+    if trial.arm == "search":
+        parts.append(f"alpha={spec.alpha:.2g}".replace("=0.", "=."))
+    if spec.temperature is not None:
+        parts.append(f"T={spec.temperature:.2g}")
+    return " ".join([*parts, f"width={spec.width}"])
+
+
+def trial_params(trial: TrialSpec) -> dict[str, Any]:
+    """The knobs of the trial's students; the seeds are a tag, for they are replicates."""
+    spec = trial.specs[0]
+    found = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in ("seed", "momentum")}
+    if spec.optimiser == "sgd":
+        found["momentum"] = spec.momentum
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def trial_tags(trial: TrialSpec, records: Sequence[Record]) -> dict[str, str]:
+    """What may differ between attempts, or is no number: arm, status, seeds, where it ran."""
+    return {
+        "arm": trial.arm,
+        "status": "diverged" if any(r.status == "diverged" for r in records) else "ok",
+        "seeds": ", ".join(str(spec.seed) for spec in trial.specs),
+        "config_hash": trial.config_hash,
+        "device": records[0].cost.device,
+    }
+
+
+def trial_metrics(records: Sequence[Record]) -> dict[str, dict[int, float]]:
+    """Metric -> step -> mean over seeds. The last step of a val curve is the final value; sizes and cost are step 0."""
+    found: dict[str, dict[int, float]] = {}
+    for column in fields(Curve):
+        by_epoch = zip_longest(*(getattr(record.curve, column.name) for record in records))
+        found[column.name] = {
+            epoch: mean(value for value in values if value is not None)
+            for epoch, values in enumerate(by_epoch, start=1)
+        }
+    last = max((max(curve, default=0) for curve in found.values()), default=0)
+    for name in records[0].metrics:
+        values = [record.metrics[name] for record in records]
+        found.setdefault(name, {})[last] = mean(values)
+        if name == "val_accuracy" and len(values) > 1:
+            found["val_accuracy_sd"] = {last: stdev(values)}
+    found["num_params"], found["macs"] = {0: records[0].num_params}, {0: records[0].macs}
+    found["seconds"] = {0: sum(record.cost.seconds for record in records)}
+    found["train_flops"] = {0: sum(record.cost.train_flops for record in records)}
+    return {name: curve for name, curve in found.items() if curve}
+
+
+def _dataset_input(dataset: Mapping[str, str]) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"source": dataset["source"]})
+    entity = Dataset(name=dataset["name"], digest=dataset["digest"], source_type="code", source=source)
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "train, val")])
