@@ -66,8 +66,8 @@ def train(specs: Sequence[StudentSpec], *, cache: Path, device: str = "cpu") -> 
     """Train every student and return their records in the order of `specs`.
 
     Students that cannot share a cohort (see `StudentSpec.cohort_key`) are trained one cohort after the other. `cache`
-    holds the teachers; the task's must be there (`harness.teacher.ensure`). Raises `ValueError` for a student that cannot be
-    trained. Divergence is a status of the record, not an error.
+    holds the teachers; the task's must be there (`harness.teacher.ensure`). Raises `ValueError` for a student that
+    cannot be trained. Divergence is a status of the record, not an error.
     """
     for spec in specs:
         check(spec)
@@ -170,7 +170,7 @@ def _orders(specs: Sequence[StudentSpec], num_examples: int, device: str) -> Ite
 
 
 def _step(cohort: Cohort, data: Data, index: Tensor, state: optimisers.State, lr_scale: float) -> Tensor:
-    """One optimiser step on the examples `index` `[students, batch]`; gives objective, CE, KD before it `[3, students]`."""
+    """One step on the examples `index` `[students, batch]`; objective, CE and KD before it, `[3, students]`."""
     logits = vmap(data.family.apply)(cohort.params, data.inputs["train"][index])
     ce, kd = _losses(cohort, logits, data.labels["train"][index], data.teacher["train"], index)
     objective = cohort.weights[0] * ce + cohort.weights[1] * kd
@@ -199,20 +199,21 @@ def _losses(
 
 @torch.no_grad()
 def _evaluate(cohort: Cohort, data: Data, split: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, accuracy, agreement with the teacher and KL to it at temperature 1, each `[students]`."""
-    totals = torch.zeros(4, len(cohort.specs), dtype=cohort.flat.dtype, device=cohort.flat.device)
+    """Loss, accuracy, agreement with the teacher and KL to it at temperature 1, each `[students]` float64."""
+    sums = torch.zeros(4, len(cohort.specs), dtype=torch.float64, device=cohort.flat.device)
     inputs, labels, targets = data.inputs[split], data.labels[split], data.teacher[split]
     for start in range(0, len(inputs), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         logits = vmap(data.family.apply, in_dims=(0, None))(cohort.params, inputs[part]).flatten(1, -2).contiguous()
         truth = labels[part].flatten().expand(logits.shape[:-1])
-        predicted, share = logits.argmax(-1), len(inputs[part]) / len(inputs)
-        totals[0] += share * losses.cross_entropy(logits, truth)
-        totals[1] += share * (predicted == truth).to(totals.dtype).mean(-1)
         wanted = targets[part].flatten(0, -2).expand_as(logits)
-        totals[2] += share * (predicted == wanted.argmax(-1)).to(totals.dtype).mean(-1)
-        totals[3] += share * losses.kl(logits, wanted, temperature=torch.ones_like(totals[3]))
-    return totals[0], totals[1], totals[2], totals[3]
+        predicted, count = logits.argmax(-1), truth.shape[-1]
+        sums[0] += count * losses.cross_entropy(logits, truth)
+        sums[1] += (predicted == truth).sum(-1)
+        sums[2] += (predicted == wanted.argmax(-1)).sum(-1)
+        sums[3] += count * losses.kl(logits, wanted, temperature=torch.ones_like(cohort.temperature))
+    loss, accuracy, agreement, kl = sums / labels.numel()
+    return loss, accuracy, agreement, kl
 
 
 def _final_metrics(cohort: Cohort, data: Data) -> dict[str, list[float]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
+from typing import Protocol
 
 from harness import ledger
 from harness.executors import Event, Executor
@@ -21,8 +22,6 @@ from harness.ledger import TrialSpec
 from harness.sampler import SEARCH, Asked, Sampler, control
 from harness.space import Study
 from harness.spec import Record
-from harness.tracking import Tracker
-
 COHORT_STUDENTS = 48
 ATTEMPTS = 3
 log = logging.getLogger(__name__)
@@ -52,6 +51,16 @@ class Progress:
     best: float
 
 
+class Runs(Protocol):
+    """What the driver needs of tracking: `harness.tracking.Tracker` has it."""
+
+    def log(self, trial: TrialSpec, records: Sequence[Record], *, maybe_there: bool) -> None:
+        """Keep a trained trial; `maybe_there` says that an earlier attempt may have begun to."""
+
+    def log_failure(self, trial: TrialSpec, reason: str, *, maybe_there: bool) -> None:
+        """Keep a trial that was given up."""
+
+
 def targets(study: Study, trials: int) -> dict[str, int]:
     """How many trials each arm is to reach."""
     controls = study.num_controls(trials)
@@ -64,7 +73,7 @@ class Driver:
 
     plan: Plan
     sampler: Sampler
-    tracker: Tracker
+    tracker: Runs
     executor: Executor
     watch: Callable[[Progress], None] = lambda _: None
     _open: dict[int, tuple[Asked, TrialSpec]] = field(default_factory=dict)  # asked, not yet told

@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:  make sweep  and  make test
+PYTHON ?= python3
+PORT ?= 5000
+STUDY ?= mnist5k
+BIN := .venv/bin
+
+.PHONY: sweep report ui test bench clean
+
+sweep: .venv/installed  ## run the default study, or on from where it was, and write its report
+	$(BIN)/python -m harness.sweep $(STUDY)
+
+report: .venv/installed  ## tables and figures again, from what is on disk
+	$(BIN)/python -m harness.report $(STUDY)
+
+ui: .venv/installed  ## the MLflow UI on what the sweep wrote, on this machine only
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/results/mlflow.db --host 127.0.0.1 --port $(PORT)
+
+bench: .venv/installed  ## trials an hour against a plain hand-written loop, in one run
+	$(BIN)/python -m harness.bench $(STUDY)
+
+test: .venv/tested  ## lint, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed; try make PYTHON=python3.12') if sys.version_info < (3, 11) else None"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:  ## remove the environment; results stay
+	rm -rf .venv build *.egg-info

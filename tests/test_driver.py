@@ -1,0 +1,224 @@
+"""The sweep's loop, with a trainer that costs nothing: budget, resume, kills at every step, failures."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import driver as driver_module
+from harness import ledger
+from harness.driver import Progress
+from harness.sampler import Sampler
+from harness.spec import Record, StudentSpec
+from tests.fakes import STUDY, FakeRuns, fake_train, make_driver
+
+TOTAL = 12 + 3 * 4  # search trials, and their share as controls at each of three widths
+
+
+def told(folder: Path, **kwargs: Any) -> dict[int, Any]:
+    """What the study on disk says of every complete trial."""
+    sampler = make_driver(folder, FakeRuns(), **kwargs).sampler
+    return {asked.number: (asked.arm, dict(asked.params)) for asked in sampler.trials("complete")}
+
+
+def test_a_sweep_reaches_its_budget_and_every_trial_has_one_run(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs)
+    assert driver.run(set()) == "complete"
+    assert sorted(driver.sampler.trials("complete"), key=lambda a: a.number) == driver.sampler.trials("complete")
+    assert Counter(a.arm for a in driver.sampler.trials("complete")) == {
+        "search": 12,
+        "control-2": 4,
+        "control-4": 4,
+        "control-8": 4,
+    }
+    assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
+
+
+def test_controls_are_plain_training_at_their_width_with_knobs_of_their_own(tmp_path: Path) -> None:
+    driver = make_driver(tmp_path, FakeRuns())
+    driver.run(set())
+    controls = [asked for asked in driver.sampler.trials("complete") if asked.is_control]
+    trials = [ledger.read_spec(ledger.trial_dir(tmp_path, asked.number)) for asked in controls]
+    assert all(spec.form == "ce" and spec.alpha == 1 for trial in trials if trial for spec in trial.specs)
+    assert len({asked.params["lr"] for asked in controls}) == len(controls)
+
+
+def test_the_same_command_again_does_nothing(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    make_driver(tmp_path, runs).run(set())
+
+    def refuse(specs: Sequence[StudentSpec]) -> list[Record]:
+        raise AssertionError(f"{len(specs)} students trained again")
+
+    again = make_driver(tmp_path, runs, train=refuse)
+    assert again.run(set(runs.runs)) == "complete"
+    assert len(runs.runs) == TOTAL
+
+
+def test_a_greater_budget_goes_on_from_where_the_smaller_one_ended(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    make_driver(tmp_path, runs).run(set())
+    before = told(tmp_path)
+    make_driver(tmp_path, runs, trials=20).run(set(runs.runs))
+    after = told(tmp_path)
+    assert {number: after[number] for number in before} == before
+    assert sum(arm == "search" for arm, _ in after.values()) == 20
+
+
+def test_runs_that_tracking_has_lost_are_logged_again(tmp_path: Path) -> None:
+    make_driver(tmp_path, FakeRuns()).run(set())
+    fresh = FakeRuns()
+    make_driver(tmp_path, fresh).run(set())
+    assert sorted(fresh.runs) == sorted(f"fake/{number}" for number in range(TOTAL))
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the harness catches it."""
+
+
+def _die_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Die before or after the `moment`th thing the driver does to the world; gives the number of such moments."""
+    count = 0
+
+    def tick() -> None:
+        nonlocal count
+        count += 1
+        if count == moment:
+            raise Killed
+
+    def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            tick()
+            result = function(*args, **kwargs)
+            tick()
+            return result
+
+        return run
+
+    for owner, name in ((Sampler, "ask"), (Sampler, "tell"), (FakeRuns, "log"), (ledger, "write_json")):
+        monkeypatch.setattr(owner, name, wrapped(getattr(owner, name)))
+    return lambda: count
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, Any], dict[str, float], int]:
+    """What an undisturbed deterministic sweep tells and logs, and how many moments it has."""
+    folder, runs = tmp_path_factory.mktemp("undisturbed"), FakeRuns()
+    with pytest.MonkeyPatch.context() as patch:
+        moments = _die_at(-1, patch)
+        make_driver(folder, runs).run(set())
+    return told(folder), runs.values, moments()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2, 0.33, 0.41, 0.5, 0.58, 0.67, 0.75, 0.83, 0.9, 0.97, 0.999])
+def test_a_kill_at_any_moment_loses_and_doubles_nothing(
+    share: float, tmp_path: Path, undisturbed: tuple[dict[int, Any], dict[str, float], int]
+) -> None:
+    trials, logged, moments = undisturbed
+    runs = FakeRuns()
+    with pytest.MonkeyPatch.context() as patch:
+        _die_at(max(1, int(share * moments)), patch)
+        with pytest.raises(Killed):
+            make_driver(tmp_path, runs).run(set())
+    finished = {key for key in runs.runs if key in runs.values}
+    assert make_driver(tmp_path, runs).run(finished) == "complete"
+    assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
+    assert told(tmp_path) == trials
+    assert runs.values == logged
+
+
+def test_dying_again_and_again_still_ends_with_every_trial_once(tmp_path: Path) -> None:
+    runs, deaths = FakeRuns(), 0
+    for moment in [23, 7, 31, 2, 55, 1, 40, 12, 77, 3]:
+        with pytest.MonkeyPatch.context() as patch:
+            _die_at(moment, patch)
+            try:
+                make_driver(tmp_path, runs).run(set(runs.values))
+            except Killed:
+                deaths += 1
+    assert deaths >= 5
+    make_driver(tmp_path, runs).run(set(runs.values))
+    assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
+
+
+def test_only_the_guilty_trial_of_a_failing_cohort_is_given_up(tmp_path: Path) -> None:
+    guilty: dict[str, float] = {}
+
+    def fail_the_first_kl(specs: Sequence[StudentSpec]) -> list[Record]:
+        for spec in specs:
+            if spec.form == "kl" and guilty.setdefault("alpha", spec.alpha) == spec.alpha:
+                raise RuntimeError("out of memory")
+        return fake_train(specs)
+
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs, train=fail_the_first_kl)
+    assert driver.run(set()) == "complete"
+    assert [asked.params["alpha"] for asked in driver.sampler.trials("failed")] == [guilty["alpha"]]
+    assert list(runs.failures.values()) == ["out of memory"]
+    assert len(driver.sampler.trials("complete")) == TOTAL  # the failed one was replaced
+
+
+def test_a_failing_trial_is_tried_three_times_alone(tmp_path: Path) -> None:
+    calls: Counter[int] = Counter()
+
+    def fail_at_first(specs: Sequence[StudentSpec]) -> list[Record]:
+        calls[len(specs)] += 1
+        if sum(calls.values()) < 3:
+            raise RuntimeError("a passing cloud")
+        return fake_train(specs)
+
+    study = replace(STUDY, trials=1, batch=1, controls=0)
+    driver = make_driver(tmp_path, FakeRuns(), study=study, train=fail_at_first)
+    assert driver.run(set()) == "complete"
+    assert calls == {2: driver_module.ATTEMPTS}  # two seeds, three attempts, the last one good
+    assert driver.sampler.trials("failed") == []
+
+
+def test_a_sweep_in_which_everything_fails_stops(tmp_path: Path) -> None:
+    def fail(specs: Sequence[StudentSpec]) -> list[Record]:
+        raise RuntimeError(f"no {len(specs)} students today")
+
+    driver = make_driver(tmp_path, FakeRuns(), train=fail)
+    assert driver.run(set()) == "failures"
+    assert len(driver.sampler.trials("failed")) >= 8
+
+
+def test_a_corrupt_result_is_put_aside_and_trained_again(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs)
+    number = driver.sampler.ask("search").number  # asked, and then the driver died
+    folder = tmp_path / "trials" / str(number)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"hash": "x", "records": [{"spec"')
+    assert make_driver(tmp_path, runs).run(set()) == "complete"
+    assert json.loads((folder / "result.json").read_text())["records"]
+    assert Counter(runs.runs)[f"fake/{number}"] == 1
+
+
+def test_a_deadline_in_the_past_asks_for_nothing_more(tmp_path: Path) -> None:
+    driver = make_driver(tmp_path, FakeRuns())
+    driver.plan = replace(driver.plan, deadline=0.0)
+    assert driver.run(set()) == "timeout"
+    assert driver.sampler.trials("complete") == []
+
+
+def test_progress_counts_up_to_the_total(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    driver = make_driver(tmp_path, FakeRuns())
+    driver.watch = seen.append
+    driver.run(set())
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert (seen[-1].done, seen[-1].total, seen[-1].failed) == (TOTAL, TOTAL, 0)
+
+
+def test_the_asynchronous_order_reaches_the_same_budget(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    assert make_driver(tmp_path, runs, deterministic=False).run(set()) == "complete"
+    assert len(runs.runs) == TOTAL

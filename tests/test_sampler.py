@@ -1,0 +1,184 @@
+"""Ask and tell: the same proposals after a restart, arms that do not sway each other, databases that are not ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from harness.sampler import SEARCH, Asked, Sampler, control, importances, redact
+from harness.space import SAMPLERS, Choice, Dimension, Float, Study, Value
+from tests.fakes import STUDY
+
+
+def opened(folder: Path, study: Study = STUDY, config_hash: str = "c0ffee", *, shared: bool = False) -> Sampler:
+    return Sampler(f"sqlite:///{folder / 'study.db'}", "fake", study, config_hash, shared=shared)
+
+
+def quality(asked: Asked) -> list[float]:
+    """A surface with its best at alpha .3, and sizes that differ."""
+    alpha, width = float(asked.params.get("alpha", 1.0)), float(asked.params.get("width", 2))
+    return [0.9 - (alpha - 0.3) ** 2 + 0.01 * width, 100 * width]
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_a_restart_proposes_what_an_undisturbed_run_would(kind: str, tmp_path: Path) -> None:
+    study, num_trials = replace(STUDY, sampler=kind), 14
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = opened(tmp_path / "a", study)
+    for _ in range(num_trials):
+        asked = whole.ask(SEARCH)
+        whole.tell(asked, quality(asked))
+    for part in (5, 5, 4):
+        again = opened(tmp_path / "b", study)
+        for _ in range(part):
+            asked = again.ask(SEARCH)
+            again.tell(asked, quality(asked))
+    assert again.trials("complete") == whole.trials("complete")
+
+
+def test_controls_do_not_sway_the_search(tmp_path: Path) -> None:
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    mixed, pure = opened(tmp_path / "with"), opened(tmp_path / "without")
+    for index in range(14):
+        for sampler in (mixed, pure):
+            asked = sampler.ask(SEARCH)
+            sampler.tell(asked, quality(asked))
+        plain = mixed.ask(control(STUDY.widths[index % 3]))
+        mixed.tell(plain, [0.99, 200.0])
+    search = [asked.params for asked in mixed.trials("complete") if not asked.is_control]
+    assert search == [asked.params for asked in pure.trials("complete")]
+
+
+def test_a_control_has_its_width_and_no_teacher_knobs(tmp_path: Path) -> None:
+    asked = opened(tmp_path).ask(control(4))
+    assert asked.is_control and asked.params["width"] == 4
+    assert set(asked.params) == {"width", "lr"}
+
+
+def test_a_form_without_a_temperature_gets_none(tmp_path: Path) -> None:
+    sampler = opened(tmp_path)
+    asked = [sampler.ask(SEARCH) for _ in range(30)]
+    assert {a.params["form"] for a in asked} == {"kl", "soft_ce", "mse"}
+    assert all(("temperature" in a.params) == (a.params["form"] != "mse") for a in asked)
+
+
+def test_trials_asked_together_differ(tmp_path: Path) -> None:
+    sampler = opened(tmp_path)
+    assert len({sampler.ask(SEARCH).params["lr"] for _ in range(8)}) == 8
+
+
+def test_seeds_of_studies_differ(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "1").mkdir()
+    first = opened(tmp_path / "0").ask(SEARCH)
+    assert first.params != opened(tmp_path / "1", replace(STUDY, seed=1)).ask(SEARCH).params
+
+
+def test_a_single_objective_study_works(tmp_path: Path) -> None:
+    sampler = opened(tmp_path, replace(STUDY, objectives=("val_loss",)))
+    asked = sampler.ask(SEARCH)
+    sampler.tell(asked, [0.5])
+    assert sampler.trials("complete") == [asked]
+
+
+def test_what_is_on_disk_is_an_ordinary_optuna_study(tmp_path: Path) -> None:
+    sampler = opened(tmp_path)
+    asked = sampler.ask(SEARCH)
+    sampler.tell(asked, quality(asked))
+    study = optuna.load_study(study_name="fake", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.trials[0].values == quality(asked)
+    assert study.trials[0].params == dict(asked.params)
+
+
+def test_the_database_survives_a_kill_in_its_write_ahead_log(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_a_failed_trial_is_counted_and_does_not_stop_the_next(tmp_path: Path) -> None:
+    sampler = opened(tmp_path)
+    asked = sampler.ask(SEARCH)
+    sampler.fail(asked)
+    assert sampler.trials("failed") == [asked]
+    assert opened(tmp_path).count(SEARCH, "failed") == 1
+    assert opened(tmp_path).ask(SEARCH).number == 1
+
+
+def test_a_study_that_has_changed_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with pytest.raises(ValueError, match=r"holds another study called 'fake'"):
+        opened(tmp_path, config_hash="other")
+
+
+def test_the_database_of_another_study_is_refused_unless_it_is_shared(tmp_path: Path) -> None:
+    opened(tmp_path)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(ValueError, match="is the database of study 'fake', not 'mine'"):
+        Sampler(url, "mine", STUDY, "c0ffee", shared=False)
+    assert Sampler(url, "mine", STUDY, "c0ffee", shared=True).trials("complete") == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////no/such/folder/study.db",
+        "postgresql://user:secret@127.0.0.1:1/none",
+        "nonsense",
+        "mysql+nothing://user:secret@host/db",
+    ],
+)
+def test_a_storage_that_cannot_be_reached_is_one_line_without_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="cannot open the storage") as error:
+        Sampler(url, "fake", STUDY, "c0ffee")
+    assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"a letter to the editor" * 100)
+    with pytest.raises(ValueError, match="cannot open the storage"):
+        opened(tmp_path)
+    assert (tmp_path / "study.db").read_bytes() == b"a letter to the editor" * 100
+
+
+def test_passwords_are_left_out_of_urls() -> None:
+    assert redact("postgresql://ann:s3cret@db:5432/x") == "postgresql://ann:***@db:5432/x"
+    assert redact("sqlite:////tmp/study.db") == "sqlite:////tmp/study.db"
+
+
+def test_importance_finds_the_knob_that_matters_also_when_it_is_conditional() -> None:
+    space: dict[str, Dimension] = {
+        "form": Choice("kl", "mse"),
+        "alpha": Float(0, 1),
+        "noise": Float(0, 1),
+        "temperature": Float(1, 20, log=True, when={"form": ("kl",)}),
+    }
+    draw = np.random.default_rng(0)
+    rows: list[tuple[dict[str, Value], float]] = []
+    for index in range(120):
+        params: dict[str, Value] = {"form": ("kl", "mse")[index % 2], "alpha": draw.random(), "noise": draw.random()}
+        bonus = 0.0
+        if params["form"] == "kl":
+            params["temperature"] = float(np.exp(draw.uniform(0, np.log(20))))
+            bonus = 0.3 * float(params["temperature"]) / 20
+        rows.append((params, float(params["alpha"]) + bonus))
+    found = importances(space, rows)
+    assert set(found) == {"fANOVA", "PED-ANOVA"}
+    for shares in found.values():
+        assert set(shares) == set(space)
+        assert shares["alpha"] > 3 * shares["noise"]
+        assert shares["temperature"] > shares["noise"]
+
+
+def test_importance_of_too_few_trials_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 8 trials, not 2"):
+        importances({"alpha": Float(0, 1)}, [({"alpha": 0.1}, 0.5), ({"alpha": 0.2}, 0.6)])

@@ -1,0 +1,149 @@
+"""Runs in MLflow: whole curves, one run a trial however often it is logged, a store that is not there."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from harness.ledger import TrialSpec
+from harness.space import Value
+from harness.spec import Record
+from harness.tracking import Sweep, Tracker, run_name, trial_metrics
+from tests.fakes import STUDY, fake_train
+
+PARAMS: dict[str, Value] = {"width": 4, "form": "kl", "alpha": 0.31, "temperature": 4.2, "lr": 0.01}
+
+
+def trial(number: int = 12, *, plain: bool = False) -> TrialSpec:
+    params = {"width": 4, "lr": 0.01} if plain else PARAMS
+    specs = tuple(STUDY.specs(params, plain=plain, task="digits"))
+    return TrialSpec("fake", number, "control" if plain else "search", params, specs, "c0ffee", 1_700_000_000_000)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose MLflow store exists: making one takes seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    Tracker(f"sqlite:///{folder / 'mlflow.db'}", "first", folder / "mlartifacts")
+    return folder
+
+
+def tracker(store: Path, study: str, study_id: str = "id-1") -> Tracker:
+    made = Tracker(f"sqlite:///{store / 'mlflow.db'}", study, store / "mlartifacts")
+    dataset = {"name": "digits", "digest": "abc", "source": "scikit-learn"}
+    made.begin(Sweep("fake", study_id, dataset, {"git_commit": "f00"}, "studies/fake.py"), {"family": "mlp"})
+    return made
+
+
+def client(store: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+
+
+def test_a_run_says_what_it_is() -> None:
+    assert run_name(trial()) == "#12 kl alpha=.31 T=4.2 width=4"
+    assert run_name(trial(3, plain=True)) == "#3 ce width=4"
+
+
+def test_a_trial_is_a_run_with_whole_curves_parameters_tags_and_its_data(store: Path) -> None:
+    made = tracker(store, "whole")
+    records = fake_train(trial().specs)
+    made.log(trial(), records, maybe_there=False)
+    [run] = [r for r in client(store).search_runs([made.experiment_id]) if r.data.tags["harness.key"] == "fake/12"]
+    assert run.info.status == "FINISHED"
+    assert run.info.start_time == 1_700_000_000_000
+    assert {name: run.data.params[name] for name in ("form", "alpha", "temperature", "width")} == {
+        "form": "kl",
+        "alpha": "0.31",
+        "temperature": "4.2",
+        "width": "4",
+    }
+    assert run.data.tags["mlflow.parentRunId"] == made.parent_id
+    assert run.data.tags["arm"] == "search" and run.data.tags["git_commit"] == "f00"
+    assert run.inputs is not None and run.inputs.dataset_inputs[0].dataset.name == "digits"
+    for name, curve in trial_metrics(records).items():
+        history = client(store).get_metric_history(run.info.run_id, name)
+        assert {point.step: point.value for point in history} == pytest.approx(curve)
+    kd = client(store).get_metric_history(run.info.run_id, "train_kd")
+    assert [point.step for point in kd] == [1, 2]
+
+
+def test_logging_a_trial_twice_leaves_one_run_with_one_point_a_step(store: Path) -> None:
+    made = tracker(store, "twice")
+    records = fake_train(trial().specs)
+    made.log(trial(), records, maybe_there=False)
+    made.log(trial(), records, maybe_there=True)
+    [run] = [r for r in client(store).search_runs([made.experiment_id]) if r.data.tags["harness.key"] == "fake/12"]
+    assert len(client(store).get_metric_history(run.info.run_id, "val_accuracy")) == 2
+
+
+def test_a_sweep_that_goes_on_keeps_its_parent_run_and_knows_what_it_has(store: Path) -> None:
+    first = tracker(store, "resumed")
+    first.log(trial(), fake_train(trial().specs), maybe_there=False)
+    again = Tracker(f"sqlite:///{store / 'mlflow.db'}", "resumed", store / "mlartifacts")
+    keys = again.begin(Sweep("fake", "id-1", {"name": "d", "digest": "x", "source": "s"}, {}, "f"), {"family": "mlp"})
+    assert again.parent_id == first.parent_id
+    assert keys == {"fake/12"}
+
+
+def test_a_study_made_anew_does_not_take_up_the_runs_of_its_namesake(store: Path) -> None:
+    first = tracker(store, "anew", "id-1")
+    first.log(trial(), fake_train(trial().specs), maybe_there=False)
+    second = tracker(store, "anew", "id-2")
+    assert second.parent_id != first.parent_id
+    second.log(trial(), fake_train(trial().specs), maybe_there=True)
+    keys = [r.data.tags["harness.key"] for r in client(store).search_runs([second.experiment_id])]
+    assert keys.count("fake/12") == 2
+
+
+def test_a_trial_that_was_given_up_is_a_failed_run_that_says_why(store: Path) -> None:
+    made = tracker(store, "failed")
+    made.log_failure(trial(), "worker killed by SIGKILL", maybe_there=False)
+    [run] = [r for r in client(store).search_runs([made.experiment_id]) if r.data.tags["harness.key"] == "fake/12"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failure"] == "worker killed by SIGKILL"
+
+
+def test_the_end_of_a_sweep_puts_the_report_where_the_ui_shows_it(store: Path, tmp_path: Path) -> None:
+    made = tracker(store, "ended")
+    (tmp_path / "figures").mkdir()
+    for name in ("summary.md", "figures/size.png"):
+        (tmp_path / name).write_text("x")
+    files = [tmp_path / "summary.md", tmp_path / "figures" / "size.png"]
+    made.end(tmp_path, files, "# the front", {"hypervolume": 0.5}, "FINISHED")
+    run = client(store).get_run(made.parent_id)
+    assert run.info.status == "FINISHED" and run.data.tags["mlflow.note.content"] == "# the front"
+    assert [a.path for a in client(store).list_artifacts(made.parent_id)] == ["figures", "summary.md"]
+    assert client(store).get_experiment(made.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_curves_are_means_over_the_seeds_that_got_so_far_and_end_with_what_was_told() -> None:
+    first, second = fake_train(trial().specs)
+    guess = {**second.metrics, "val_accuracy": 0.1}
+    broken = replace(second, status="diverged", metrics=guess, curve=replace(second.curve, val_accuracy=(0.5,)))
+    metrics = trial_metrics([first, broken])
+    assert metrics["val_accuracy"][1] == pytest.approx((first.curve.val_accuracy[0] + 0.5) / 2)
+    assert metrics["val_accuracy"][2] == pytest.approx((first.metrics["val_accuracy"] + 0.1) / 2)
+
+
+def test_plain_training_logs_no_distillation_curve() -> None:
+    records: list[Record] = fake_train(trial(plain=True).specs)
+    assert "train_kd" not in trial_metrics(records)
+
+
+def test_a_server_that_is_not_there_is_said_at_once_in_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    with pytest.raises(ValueError, match=r"cannot reach the tracking server http://127\.0\.0\.1") as error:
+        Tracker(f"http://127.0.0.1:{port}", "fake", None)
+    assert "\n" not in str(error.value)
+
+
+def test_a_store_of_an_unknown_kind_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot open the tracking store") as error:
+        Tracker("carrier-pigeon://loft", "fake", tmp_path)
+    assert "\n" not in str(error.value)
