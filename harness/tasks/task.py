@@ -96,6 +96,10 @@ class Task:
                 )
             if split.labels.dtype != torch.int64:
                 raise ValueError(f"task {self.name}: {name} labels are {split.labels.dtype}, not int64")
+            if split.labels.shape[1:] != self.train.labels.shape[1:]:
+                raise ValueError(
+                    f"task {self.name}: {name} labels are {list(split.labels.shape[1:])} each, not as train"
+                )
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= self.num_classes:
                 raise ValueError(f"task {self.name}: {name} labels span {low}..{high}, classes {self.num_classes}")
