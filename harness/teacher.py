@@ -51,7 +51,10 @@ def ensure(task: Task, cache: Path, device: str = "cpu", progress: Progress | No
     folder = _folder(task, cache)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        facts = read_json(folder / "teacher.json")
+        try:
+            facts = read_json(folder / "teacher.json")
+        except ValueError as error:
+            raise ValueError(f"{error}; delete {folder} and run again") from None
         if facts is None:
             facts = _make(task, folder, device, progress or (lambda *_: None))
             write_json(folder / "teacher.json", facts)
