@@ -1,0 +1,82 @@
+"""Which knobs moved val accuracy, by more than one evaluator, and which best values lie on the edge of their range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from harness.analysis.load import finished, is_plain, rows_of
+from harness.space import Choice, Dimension, Float, Value, active
+
+Rows = Sequence[tuple[Mapping[str, Value], float]]
+Evaluate = Callable[[Mapping[str, Dimension], Rows], Mapping[str, Mapping[str, float]]]
+EDGE = 0.02
+"""A value within this share of its range from a bound lies on the edge."""
+
+
+def importance_table(trials: pd.DataFrame, space: Mapping[str, Dimension], evaluate: Evaluate) -> pd.DataFrame:
+    """Shares of importance for val accuracy among finished distilled trials: index knob, one column an evaluator.
+
+    `evaluate` is `harness.sampler.importances`; its `ValueError` for too few trials passes through.
+    """
+    found = evaluate(space, importance_rows(trials, space))
+    table = pd.DataFrame({name: pd.Series(dict(shares), dtype=float) for name, shares in found.items()})
+    table.index.name = "knob"
+    return table.loc[table.mean(axis=1).sort_values(ascending=False, kind="stable").index]
+
+
+def importance_rows(trials: pd.DataFrame, space: Mapping[str, Dimension]) -> Rows:
+    """Each finished distilled trial's searched parameters, those that apply, with its mean val accuracy."""
+    done = finished(trials)
+    rows = []
+    for row in rows_of(done[~is_plain(done)]):
+        params: dict[str, Value] = {}
+        for name, dimension in space.items():
+            if active(dimension, {**_plain_values(row), **params}) and not pd.isna(row[name]):
+                params[name] = _plain_values({name: row[name]})[name]
+        rows.append((params, float(row["val_accuracy"])))
+    return rows
+
+
+def _plain_values(row: Mapping[str, object]) -> dict[str, Value]:
+    """A row's values as Python's own, since pandas' do not hash or print as the space's options do."""
+    items = {name: getattr(value, "item", lambda value=value: value)() for name, value in row.items()}
+    return {name: value for name, value in items.items() if isinstance(value, str | int | float)}
+
+
+def edges(front: pd.DataFrame, space: Mapping[str, Dimension]) -> list[str]:
+    """One sentence for each knob whose value, in a trial on the front, lies on the edge of what was searched.
+
+    Width is left out: the narrowest and the widest student are on the front by design.
+    """
+    said = []
+    for name, dimension in space.items():
+        bounds = _bounds(dimension)
+        if name == "width" or bounds is None or name not in front:
+            continue
+        low, high, log = bounds
+        at_edge = [int(n) for n, v in zip(front["number"], front[name], strict=True) if _on_edge(v, low, high, log)]
+        if at_edge:
+            trials = ", ".join(str(number) for number in at_edge)
+            said.append(f"{name} lies on the edge of its range [{low:g}, {high:g}] in trial {trials}")
+    return said
+
+
+def _bounds(dimension: Dimension) -> tuple[float, float, bool] | None:
+    if isinstance(dimension, Float):
+        return dimension.low, dimension.high, dimension.log
+    values = [option for option in dimension.options if not isinstance(option, str)]
+    if isinstance(dimension, Choice) and len(values) == len(dimension.options) > 2:
+        return min(values), max(values), False
+    return None
+
+
+def _on_edge(value: float, low: float, high: float, log: bool) -> bool:
+    if pd.isna(value) or low == high:
+        return False
+    if log:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    place = (value - low) / (high - low)
+    return min(place, 1 - place) <= EDGE

@@ -1,0 +1,197 @@
+"""A study's directory as DataFrames. Reading is read-only: nothing is written, renamed or put aside.
+
+A new measurement of a record becomes a column by itself; a new fact of a trial is a new key in `_trial_row`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from harness.ledger import TrialSpec, numbers, read_failure, read_json, read_spec, trial_dir
+from harness.space import Dimension, dimension_from_json
+from harness.spec import PLAIN, Curve, Record, StudentSpec, record_from_json
+
+METRICS = ("val_accuracy", "val_loss", "val_agreement", "val_kl", "train_accuracy", "train_loss")
+KNOBS = tuple(f.name for f in dataclasses.fields(StudentSpec) if f.name != "seed")
+STATES = ("complete", "failed", "running", "unreadable")
+CURVES = tuple(f.name for f in dataclasses.fields(Curve))
+FACTS = ("num_params", "macs", "seconds", "train_flops", "cohort_size")
+COLUMNS = (
+    "number",
+    "arm",
+    "state",
+    "status",
+    *KNOBS,
+    "num_seeds",
+    "val_accuracy",
+    "val_accuracy_sd",
+    *METRICS[1:],
+    *FACTS,
+)
+STUDENT_COLUMNS = ("number", "arm", "form", "width", "seed", "status", *METRICS, *FACTS, "device")
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study as it lies on disk.
+
+    `manifest` is `study.json`. `trials` has a row a trial, `students` a row a student of a complete trial, `curves` a
+    row for each trial number, seed and epoch (from 1). Accuracies and agreements are fractions, sizes are counts.
+    """
+
+    name: str
+    manifest: Mapping[str, Any]
+    trials: pd.DataFrame
+    students: pd.DataFrame
+    curves: pd.DataFrame
+
+    @property
+    def space(self) -> dict[str, Dimension]:
+        """The study's searched knobs; empty when the manifest has none."""
+        space = (self.manifest.get("identity") or {}).get("space") or {}
+        return {name: dimension_from_json(data) for name, data in space.items()}
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The loss forms in the order of the study's space, then others that were trained; plain training last."""
+        dimension = self.space.get("form")
+        declared = [str(form) for form in getattr(dimension, "options", ())]
+        seen = sorted({str(form) for form in self.trials["form"].dropna()})
+        return tuple(form for form in dict.fromkeys((*declared, *seen)) if form != PLAIN)
+
+
+def load(study_dir: Path) -> StudyData:
+    """Read a study's directory. Raises `FileNotFoundError` where there is no `study.json`."""
+    manifest = read_json(study_dir / "study.json")
+    if not isinstance(manifest, dict):
+        raise FileNotFoundError(f"no study at {study_dir}: it has no study.json")
+    trials: list[dict[str, Any]] = []
+    students: list[dict[str, Any]] = []
+    curves: dict[str, list[Any]] = {name: [] for name in ("number", "seed", "epoch", *CURVES)}
+    for number in numbers(study_dir):
+        row, records = _read_trial(trial_dir(study_dir, number), number)
+        if row is None:
+            continue
+        trials.append(row)
+        for record in records:
+            students.append(_student_row(row, record))
+            _append_curve(curves, number, record)
+    student_frame = _frame(students, STUDENT_COLUMNS)
+    return StudyData(
+        name=str(manifest.get("study", study_dir.name)),
+        manifest=manifest,
+        trials=_with_means(_frame(trials, COLUMNS[:4] + KNOBS + ("num_seeds",)), student_frame),
+        students=student_frame,
+        curves=pd.DataFrame(curves).astype(dict.fromkeys(CURVES, float)),
+    )
+
+
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    """The complete trials of which no student diverged, by number, with whole sizes."""
+    kept = trials[(trials["state"] == "complete") & (trials["status"] == "ok")]
+    whole = dict.fromkeys(("width", "num_params", "macs"), "int64")
+    return kept.astype(whole).sort_values("number").reset_index(drop=True)
+
+
+def is_plain(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Which trials are plain training: the controls, and search trials that chose the form without a teacher."""
+    return trials["form"] == PLAIN
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries."""
+    return cast(list[dict[str, Any]], frame.to_dict("records"))
+
+
+def _read_trial(folder: Path, number: int) -> tuple[dict[str, Any] | None, Sequence[Record]]:
+    try:
+        trial = read_spec(folder)
+    except ValueError:
+        return {"number": number, "state": "unreadable"}, ()
+    if trial is None:
+        return None, ()  # the driver made the directory and was stopped before it said what the trial is
+    try:
+        records = _read_records(folder, trial)
+        reason = None if records else read_failure(folder, trial)
+    except (ValueError, KeyError, TypeError):
+        return _trial_row(trial, "unreadable", ()), ()
+    state = "complete" if records else "running" if reason is None else "failed"
+    return _trial_row(trial, state, records), records
+
+
+def _read_records(folder: Path, trial: TrialSpec) -> tuple[Record, ...]:
+    """As `ledger.read_result`, which renames a file that is not the trial's own; a reader must not."""
+    data = read_json(folder / "result.json")
+    if data is None:
+        return ()
+    records = tuple(record_from_json(record) for record in data["records"])
+    if data["hash"] != trial.hash or [record.spec for record in records] != list(trial.specs):
+        raise ValueError(f"{folder / 'result.json'} is another trial's")
+    return records
+
+
+def _trial_row(trial: TrialSpec, state: str, records: Sequence[Record]) -> dict[str, Any]:
+    status = None
+    if records:
+        status = "ok" if all(record.status == "ok" for record in records) else "diverged"
+    knobs = {name: getattr(trial.specs[0], name) for name in KNOBS} if trial.specs else {}
+    head = {"number": trial.number, "arm": trial.arm, "state": state, "status": status}
+    return {**head, **knobs, "num_seeds": len(trial.specs)}
+
+
+def _student_row(row: Mapping[str, Any], record: Record) -> dict[str, Any]:
+    return {
+        **{name: row[name] for name in ("number", "arm", "form", "width")},
+        "seed": record.spec.seed,
+        "status": record.status,
+        **record.metrics,
+        "num_params": record.num_params,
+        "macs": record.macs,
+        **dataclasses.asdict(record.cost),
+    }
+
+
+def _append_curve(curves: dict[str, list[Any]], number: int, record: Record) -> None:
+    length = max(len(getattr(record.curve, name)) for name in CURVES)
+    curves["number"].extend([number] * length)
+    curves["seed"].extend([record.spec.seed] * length)
+    curves["epoch"].extend(range(1, length + 1))
+    for name in CURVES:
+        values = getattr(record.curve, name)
+        curves[name].extend((*values, *[None] * (length - len(values))))
+
+
+def _with_means(trials: pd.DataFrame, students: pd.DataFrame) -> pd.DataFrame:
+    """Add each complete trial's means over seeds, its SD of val accuracy, and its summed cost."""
+    metrics = [name for name in students.columns if name not in ("number", "arm", "form", "width", "seed", "status")]
+    metrics = [name for name in metrics if name not in (*FACTS, "device")]
+    groups = students.groupby("number", sort=True)
+    # Rounding far below a test case's weight lets trials that are equal over seeds tie, whatever the order of summing.
+    table = groups[metrics].mean().astype(float).round(12)
+    table["val_accuracy_sd"] = groups["val_accuracy"].std(ddof=1).astype(float)
+    for name, how in zip(FACTS, ("first", "first", "sum", "sum", "first"), strict=True):
+        table[name] = groups[name].agg(how)
+    merged = trials.merge(table, how="left", left_on="number", right_index=True)
+    whole = {name: "Int64" for name in ("width", "num_seeds", "num_params", "macs", "cohort_size") if name in merged}
+    return merged[list(_order(merged.columns))].astype(whole)
+
+
+def _order(columns: Sequence[str] | pd.Index[str]) -> Iterator[str]:
+    yield from (name for name in COLUMNS if name in columns)
+    yield from (name for name in columns if name not in COLUMNS)
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A frame that has `columns`, of their kind, even where there is no row."""
+    extra = dict.fromkeys(name for row in rows for name in row if name not in columns)
+    frame = pd.DataFrame(list(rows), columns=[*columns, *extra])
+    numeric = ("alpha", "temperature", "lr", "weight_decay", "momentum", *METRICS, "seconds", "train_flops")
+    frame = frame.astype({name: float for name in frame.columns if name in numeric})
+    whole = ("number", "seed", "num_seeds", "width", "num_params", "macs", "cohort_size", "epochs", "batch_size")
+    return frame.astype({name: "Int64" for name in frame.columns if name in whole}).astype({"number": "int64"})

@@ -1,0 +1,102 @@
+"""Statistics of paired differences for few seeds. A new one is a function here, or a field of `Paired`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+LEVEL = 0.05
+POWER = 0.8
+MAX_EXACT = 40
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of paired differences, its 95% t interval, and p of the t test and of the exact sign flip.
+
+    What the number of seeds cannot give is NaN: no interval from one seed, nor from seeds that agree exactly, where the
+    spread is estimated as zero. `p_floor` is the least p that the sign flip could give.
+    """
+
+    num_seeds: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+    p_t: float
+    p_sign_flip: float
+    p_floor: float
+
+
+def paired(differences: Sequence[float]) -> Paired:
+    """Statistics of one difference a seed. Raises `ValueError` when there is none."""
+    values = np.asarray(differences, dtype=float)
+    count = len(values)
+    if count == 0:
+        raise ValueError("no paired differences; the two trials share no seed")
+    mean = float(values.mean())
+    sd = float(values.std(ddof=1)) if count > 1 else math.nan
+    low = high = p_t = math.nan
+    if count > 1 and sd > 1e-12:
+        error = sd / math.sqrt(count)
+        reach = float(stats.t.ppf(1 - LEVEL / 2, count - 1)) * error
+        low, high = mean - reach, mean + reach
+        p_t = float(2 * stats.t.sf(abs(mean) / error, count - 1))
+    return Paired(count, mean, sd, low, high, p_t, sign_flip_p(values.tolist()), 2 / 2**count)
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """The exact two-sided p of the sum under all 2^S sign flips; counts half by half, so 40 seeds are no trouble."""
+    count = len(differences)
+    if not 1 <= count <= MAX_EXACT:
+        raise ValueError(f"{count} differences; the exact sign flip takes 1 to {MAX_EXACT}")
+    first, second = _flipped_sums(differences[: count // 2]), np.sort(_flipped_sums(differences[count // 2 :]))
+    # Equal sums must count as equal whatever the order of adding, hence the slack.
+    observed = abs(sum(differences)) - 1e-12
+    if observed <= 0:
+        return 1.0
+    above = len(second) - np.searchsorted(second, observed - first, side="left")
+    below = np.searchsorted(second, -observed - first, side="right")
+    return float((above + below).sum() / 2.0**count)
+
+
+def _flipped_sums(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def minimum_detectable(sd: float, num_seeds: int) -> float:
+    """The mean difference that a two-sided 5% paired t test finds with 80% power, given the SD of the differences.
+
+    NaN below two seeds, and where the SD is unknown or zero.
+    """
+    if num_seeds < 2 or not sd > 0:
+        return math.nan
+    freedom = num_seeds - 1
+    critical = float(stats.t.ppf(1 - LEVEL / 2, freedom))
+
+    def shortfall(shift: float) -> float:
+        return float(stats.nct.sf(critical, freedom, shift)) - POWER  # the far tail is below 1e-4 here
+
+    high = critical + 1
+    while shortfall(high) < 0:
+        high *= 2
+    return float(optimize.brentq(shortfall, 0, high)) * sd / math.sqrt(num_seeds)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the given order; NaN stays NaN and still counts in the family."""
+    order = sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i]))
+    adjusted = [math.nan] * len(values)
+    highest = 0.0
+    for rank, index in enumerate(order):
+        if not math.isnan(values[index]):
+            highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+            adjusted[index] = highest
+    return adjusted

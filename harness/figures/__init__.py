@@ -1,0 +1,24 @@
+"""DataFrame in, `matplotlib.figure.Figure` out; one file a family of figures, and never pyplot's global state.
+
+Every figure is drawn under `style.paper()` and states in its own caption line how many trials and seeds it shows and
+what its bars mean. A new figure is a function here that takes what it draws, and a line in `harness.report.drawings`.
+"""
+
+from harness.figures.fidelity import fidelity_against_accuracy
+from harness.figures.gain import alpha_temperature, gain_by_width
+from harness.figures.learning import learning_curves
+from harness.figures.search import hypervolume_against_trials, importance_bars
+from harness.figures.size import Teacher, accuracy_against_size
+from harness.figures.style import paper
+
+__all__ = [
+    "Teacher",
+    "accuracy_against_size",
+    "alpha_temperature",
+    "fidelity_against_accuracy",
+    "gain_by_width",
+    "hypervolume_against_trials",
+    "importance_bars",
+    "learning_curves",
+    "paper",
+]

@@ -1,0 +1,81 @@
+"""The search itself: which knobs mattered, and how fast the front grew."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from harness.figures import style
+
+FILLS = ("#3a3a3a", "#a8a8a8", "#d0d0d0")  # greys: hues belong to the loss forms
+
+
+def importance_bars(table: pd.DataFrame, num_trials: int) -> Figure:
+    """Each knob's share of importance, one bar an evaluator, from `importance.importance_table`."""
+    figure = style.blank(
+        0.95 + 0.42 * max(len(table), 2),
+        f"Share of the variation in val accuracy over {style.trials(num_trials, 'finished distilled')}, without "
+        "the diverged; no spread is shown. The evaluators measure different things (fANOVA: all trials; "
+        "PED-ANOVA: what sets the best apart) and may rank oppositely. "
+        "A knob that some forms lack is weighed on the trials that have it.",
+    )
+    axes = figure.add_subplot()
+    if table.empty:
+        style.nothing_to_show(axes, "No importance could be computed.")
+        return figure
+    ordered = table.iloc[::-1]
+    thick = 0.76 / len(ordered.columns)
+    for index, name in enumerate(ordered.columns):
+        places = [row + 0.38 - thick * (index + 0.5) for row in range(len(ordered))]
+        values = ordered[name].astype(float)
+        axes.barh(places, values.fillna(0), height=0.9 * thick, color=FILLS[index % len(FILLS)], label=str(name))
+        for place, value in zip(places, values, strict=True):
+            said = "not evaluated" if pd.isna(value) else f"{value:.2f}"
+            axes.annotate(
+                said, (0 if pd.isna(value) else value, place), xytext=(3, 0), textcoords="offset points", va="center",
+                fontsize=6.5, color=style.MUTED,
+            )  # fmt: skip
+    axes.set_yticks(range(len(ordered)), [str(name) for name in ordered.index])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, max(1.12 * float(ordered.max().max()), 0.1))
+    axes.set_xlabel("importance for val accuracy (share)")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.0)
+    return figure
+
+
+def hypervolume_against_trials(
+    search: pd.DataFrame, controls_alone: float | None, reference: tuple[float, float], size: str = "num_params"
+) -> Figure:
+    """The front's hypervolume as search trials finish, from `pareto.hypervolume_over_trials`.
+
+    `controls_alone` is the hypervolume of all plain controls, a dashed line.
+    """
+    names = {"num_params": "parameters", "macs": "MACs"}
+    figure = style.blank(
+        2.5,
+        f"{style.trials(len(search), 'finished search')} in order of number, mean over seeds; one search, no spread. "
+        f"Area in accuracy × decades of {names.get(size, size)}, against the fixed reference of chance accuracy "
+        f"({100 * reference[0]:.3g}%) at {style.short(reference[1])} {names.get(size, size)}.",
+    )
+    axes = figure.add_subplot()
+    axes.set_xlabel("search trials finished")
+    axes.set_ylabel("hypervolume")
+    if search.empty:
+        style.nothing_to_show(axes, "No search trial has finished without diverging.")
+        return figure
+    axes.step(search["count"], search["hypervolume"], where="post", color=style.HUES[0])
+    grew = search[search["hypervolume"].diff().fillna(1) > 0]
+    axes.plot(grew["count"], grew["hypervolume"], "o", color=style.HUES[0], markersize=3, markeredgewidth=0)
+    if controls_alone is not None:
+        axes.axhline(controls_alone, color=style.PLAIN_COLOUR, linestyle=(0, (5, 3)), linewidth=0.9)
+        axes.annotate(
+            "all plain controls alone", (1, controls_alone), xycoords=("axes fraction", "data"), xytext=(-2, -3),
+            textcoords="offset points", ha="right", va="top", fontsize=6.5,
+        )  # fmt: skip
+    axes.grid(axis="y")
+    axes.set_xlim(0, 1.03 * float(search["count"].max()))
+    axes.margins(y=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return figure

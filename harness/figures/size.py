@@ -1,0 +1,145 @@
+"""Accuracy against a student's size: the question of every study in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from harness.analysis.compare import best_by_width
+from harness.analysis.load import finished, is_plain, rows_of
+from harness.analysis.pareto import front, step_line
+from harness.figures import style
+from harness.spec import PLAIN
+
+SHIFT = 1.06
+"""How far a column of trials spreads sideways by form, as a factor: the sizes themselves are equal."""
+LABELS = {"num_params": "parameters", "macs": "multiply-accumulates for one example"}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What the dashed line needs: val accuracy (a fraction) and the teacher's size, a count."""
+
+    val_accuracy: float
+    size: float
+
+
+def accuracy_against_size(
+    trials: pd.DataFrame, students: pd.DataFrame, forms: Sequence[str], size: str, teacher: Teacher | None
+) -> Figure:
+    """Val accuracy against `size` on a log axis: every finished trial, the front, the tuned controls, the teacher."""
+    done = finished(trials)
+    points = front(done, size=size)
+    controls = best_by_width(trials, plain=True)
+    low = _floor(done, points, controls, teacher)
+    hidden = int((done["val_accuracy"] < low).sum())
+    below = f" Below the axis: {style.trials(hidden)}." if hidden else ""
+    figure = style.blank(
+        3.25,
+        f"Faint: {style.trials(len(done), 'finished')}, mean over {style.seeds_phrase(done['num_seeds'])}, set "
+        f"side by side by form.{below} Outlined: on the front. Controls: best of the plain trials of each width; "
+        "bars span its seeds. Front and controls are both chosen on this same validation split.",
+    )
+    axes = figure.add_subplot()
+    axes.set_xlabel(LABELS.get(size, size))
+    axes.set_ylabel("validation accuracy (%)")
+    if done.empty:
+        style.nothing_to_show(axes, "No trial has finished without diverging, so there is nothing to place.")
+        return figure
+    left, right = float(done[size].min()) / 1.22, float(done[size].max()) * 1.22
+    style.log_axis(axes, "x", left, right)
+    top = max(float(done["val_accuracy"].max()), teacher.val_accuracy if teacher else 0)
+    # Room at the foot for the widths' names and at the head for the teacher's line.
+    axes.set_ylim(low - 0.09 * (top - low), top + 0.06 * (top - low))
+    style.percent_axis(axes, "y")
+    axes.grid(axis="y")
+    _cloud(axes, done, forms, size)
+    line = step_line(points, right, size=size)
+    axes.plot(line[size], line["val_accuracy"], color=style.MUTED, linewidth=1.3, zorder=2.5, solid_joinstyle="miter")
+    _controls(axes, controls, students, size)
+    _front_marks(axes, points, forms, size)
+    if teacher is not None:
+        _teacher_line(axes, teacher, size)
+    _legend(axes, done, forms)
+    _width_labels(axes, done, size)
+    return figure
+
+
+def _floor(done: pd.DataFrame, points: pd.DataFrame, controls: pd.DataFrame, teacher: Teacher | None) -> float:
+    """The axis begins where the results do: a few badly tuned trials must not flatten the rest."""
+    if done.empty:
+        return 0.0
+    worst = float(min([*points["val_accuracy"], *controls["val_accuracy"]]))
+    best = max(float(done["val_accuracy"].max()), teacher.val_accuracy if teacher else 0)
+    return max(float(done["val_accuracy"].min()) - 0.01, worst - 0.45 * (best - worst) - 0.005, 0.0)
+
+
+def _cloud(axes: Axes, done: pd.DataFrame, forms: Sequence[str], size: str) -> None:
+    """All trials, faint: plain training left of the true size, then the forms in order, within a few percent of it."""
+    colours = style.hues(forms)
+    shown = [PLAIN, *forms]
+    shifts = np.geomspace(1 / SHIFT, SHIFT, len(shown))
+    for form, shift in zip(shown, shifts, strict=True):
+        part = done[done["form"] == form]
+        axes.scatter(part[size] * shift, part["val_accuracy"], s=7, color=colours[form], alpha=0.32, linewidths=0)
+
+
+def _controls(axes: Axes, controls: pd.DataFrame, students: pd.DataFrame, size: str) -> None:
+    """The best control of each width, in the plain trials' column, with the span of its seeds."""
+    ordered = controls.sort_values(size)
+    places = ordered[size] / SHIFT
+    axes.plot(places, ordered["val_accuracy"], color=style.PLAIN_COLOUR, linewidth=1, linestyle=(0, (1, 1.2)))
+    seeds = students[students["number"].isin(ordered["number"])].groupby("number")["val_accuracy"]
+    middle = ordered["val_accuracy"].to_numpy()
+    low = middle - seeds.min().reindex(ordered["number"]).to_numpy()
+    high = seeds.max().reindex(ordered["number"]).to_numpy() - middle
+    axes.errorbar(
+        places, middle, yerr=[np.maximum(low, 0), np.maximum(high, 0)], fmt="_", color=style.PLAIN_COLOUR,
+        markersize=5, elinewidth=0.9, capsize=1.5, zorder=2.8,
+    )  # fmt: skip
+
+
+def _front_marks(axes: Axes, points: pd.DataFrame, forms: Sequence[str], size: str) -> None:
+    colours, marks = style.hues(forms), style.markers(points["width"].tolist())
+    for row in rows_of(points):
+        axes.scatter(
+            row[size], row["val_accuracy"], s=32, marker=marks[row["width"]], color=colours[row["form"]],
+            edgecolors=style.INK, linewidths=0.8, zorder=3,
+        )  # fmt: skip
+
+
+def _teacher_line(axes: Axes, teacher: Teacher, size: str) -> None:
+    axes.axhline(teacher.val_accuracy, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=0.9)
+    unit = {"num_params": "parameters", "macs": "MACs"}.get(size, size)
+    said = f"teacher: {100 * teacher.val_accuracy:.1f}% with {style.short(teacher.size)} {unit}"
+    axes.annotate(
+        said, (0, teacher.val_accuracy), xycoords=("axes fraction", "data"), xytext=(3, -2), color=style.MUTED,
+        textcoords="offset points", va="top", fontsize=6.5,
+    )  # fmt: skip
+
+
+def _legend(axes: Axes, done: pd.DataFrame, forms: Sequence[str]) -> None:
+    colours = style.hues(forms)
+    handles = [style.key(colours[form], form) for form in forms if (done["form"] == form).any()]
+    if is_plain(done).any():
+        handles.append(
+            Line2D([], [], color=style.PLAIN_COLOUR, linestyle=(0, (1, 1.2)), marker="_", label="plain control")
+        )
+    handles.append(Line2D([], [], color=style.MUTED, linewidth=1.3, label="Pareto front"))
+    style.legend_above(axes, handles, columns=6 if len(handles) <= 6 else 5)
+
+
+def _width_labels(axes: Axes, done: pd.DataFrame, size: str) -> None:
+    """Each width's name at the foot of its column of trials."""
+    places = done.groupby("width")[size].median()
+    for index, (width, place) in enumerate(places.items()):
+        axes.annotate(
+            f"width {width}" if index == 0 else f"{width}", (place, 0), xycoords=("data", "axes fraction"),
+            xytext=(0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=6.5, color=style.MUTED,
+        )  # fmt: skip

@@ -1,0 +1,59 @@
+"""`python -m harness.report`: make the report of a study that has been swept, as often as you like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness.report.build import write
+from harness.report.tables import front_table
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.command()
+def main(
+    study: Annotated[str, typer.Argument(help="A study's name, or the path of its .py file.")] = "mnist5k",
+    out: Annotated[Path, typer.Option(help="The folder that holds the results of all studies.")] = Path("results"),
+) -> None:
+    """Write the tables, figures and page of a study from what its sweep left on disk.
+
+    Nothing is trained and no trial is touched, so it is safe while a sweep runs; what is unfinished is counted as such.
+    It writes into OUT/STUDY: summary.md (start there), trials.csv, pareto.csv, controls.csv, gains.csv, importance.csv
+    and figures/ (PNG and PDF). The same trials give the same bytes.
+
+    Examples:
+
+      python -m harness.report
+
+      python -m harness.report mnist5k --out results
+
+      python -m harness.report studies/my_study.py
+    """
+    name = Path(study).stem if study.endswith(".py") else study
+    folder = out / name
+    if not name or Path(name).name != name or not (folder / "study.json").is_file():
+        known = sorted(path.parent.name for path in out.glob("*/study.json"))
+        choices = f"studies with results in {out} are {', '.join(known)}" if known else f"{out} holds no results yet"
+        typer.echo(f"no results for study {study!r}; {choices}", err=True)
+        raise typer.Exit(2)
+    try:
+        report = write(folder)
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    console = Console()
+    console.print(front_table(report))
+    console.print(f"The page: {folder / 'summary.md'}", soft_wrap=True, highlight=False)
+    console.print(
+        f"Figures: {folder / 'figures'}; tables: {folder}/*.csv", soft_wrap=True, highlight=False, markup=False
+    )
+
+
+if __name__ == "__main__":
+    app()

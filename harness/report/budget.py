@@ -1,0 +1,58 @@
+"""What the study spent, and on what: teacher, search and controls, with what failed or diverged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.load import STATES, StudyData
+from harness.report.tables import NONE, markdown
+
+ARMS = {"search": "search (distilled)", "control": "controls (plain)"}
+
+
+def budget_section(data: StudyData) -> Iterator[str]:
+    """The part of the page on trials and cost."""
+    teacher: Mapping[str, Any] = data.manifest.get("teacher") or {}
+    head = ["", "trials", "complete", "of them diverged", *STATES[1:], "seconds", "training FLOPs"]
+    rows = [_arm(label, data.trials[data.trials["arm"] == arm]) for arm, label in ARMS.items()]
+    if data.trials["arm"].isna().any():
+        rows.append(_arm("arm unknown", data.trials[data.trials["arm"].isna()]))
+    blanks = [NONE] * (len(head) - 3)
+    rows.append(["teacher", *blanks, _seconds(teacher.get("seconds")), _flops(teacher.get("train_flops"))])
+    yield "## Budget"
+    yield markdown(head, rows)
+    planned = data.manifest.get("budget") or {}
+    wall = data.manifest.get("seconds")
+    yield (
+        f"Planned: {planned.get('trials', '?')} search trials, and at each width "
+        f"{planned.get('controls_per_width', '?')} controls. "
+        "Seconds of students are each one's share of its cohort's wall-clock, summed; failed trials' cost is not "
+        f"recorded. The whole sweep took {_seconds(wall)} seconds."
+    )
+    if not teacher:
+        yield "The manifest has no teacher: the sweep was stopped before one was ready."
+    elif teacher.get("val_accuracy") is not None:
+        yield (
+            f"Teacher: {teacher.get('name', '?')} of width {teacher.get('width', '?')}, "
+            f"{int(teacher.get('num_params') or 0):,} parameters, {100 * teacher['val_accuracy']:.2f}% on validation, "
+            f"key `{teacher.get('key', '?')}`."
+        )
+
+
+def _arm(label: str, trials: pd.DataFrame) -> list[str]:
+    states = trials["state"].value_counts()
+    diverged = int((trials["status"] == "diverged").sum())
+    counts = [int(states.get(state, 0)) for state in STATES]
+    cost = [_seconds(float(trials["seconds"].sum())), _flops(float(trials["train_flops"].sum()))]
+    return [label, str(len(trials)), str(counts[0]), str(diverged), *(str(count) for count in counts[1:]), *cost]
+
+
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}"
+
+
+def _flops(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2e}"

@@ -1,0 +1,148 @@
+"""What a report writes into the study's directory: each file whole or not at all, and the same bytes each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness import figures
+from harness.analysis.importance import importance_rows
+from harness.analysis.load import StudyData, finished, is_plain
+from harness.analysis.pareto import hypervolume_over_trials, reference_point
+from harness.report.findings import Report, judge
+from harness.report.page import page
+
+SIZES = ("num_params", "macs")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to be: its file's stem, its caption on the page, and how to draw it."""
+
+    stem: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+def write(study_dir: Path) -> Report:
+    """Read `<out>/<study>` and write trials.csv, pareto.csv, controls.csv, gains.csv, figures/ and summary.md into it.
+
+    Raises `FileNotFoundError` where the directory holds no study. A study that has hardly begun is reported as such.
+    """
+    report = judge(study_dir)
+    data = report.data
+    on_front = data.trials["number"].isin(report.front["number"])
+    tables = {
+        "trials.csv": data.trials.assign(on_front=on_front),
+        "pareto.csv": report.front,
+        "controls.csv": report.controls,
+        "gains.csv": _flat(report.gains),
+        "importance.csv": report.importance.reset_index(names="knob"),
+    }
+    contents = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
+    planned = list(drawings(report))
+    for drawing in planned:
+        contents |= _render(drawing)
+    drawn = {drawing.stem: drawing.caption for drawing in planned}
+    files = (*(study_dir / name for name in contents), study_dir / "summary.md")
+    report = dataclasses.replace(report, drawn=drawn, files=files)
+    contents["summary.md"] = page(report).encode()
+    for name, content in contents.items():
+        _replace(study_dir / name, content)
+    for stale in (study_dir / "figures").glob("*.p[nd][gf]"):
+        if stale not in files:
+            stale.unlink()
+    return report
+
+
+def drawings(report: Report) -> Iterator[Drawing]:
+    """The figures of a report, in the page's order."""
+    data = report.data
+    trials, students, forms = data.trials, data.students, data.forms
+    for size, label in zip(SIZES, ("parameters", "multiply-accumulates"), strict=True):
+        draw = functools.partial(figures.accuracy_against_size, trials, students, forms, size, _teacher(data, size))
+        caption = (
+            f"Validation accuracy against {label}: all trials, the Pareto front, the tuned plain controls, the teacher."
+        )
+        yield Drawing(f"accuracy_{size}", caption, draw)
+    yield Drawing(
+        "gain_by_width",
+        "Paired gain of the best distilled trial over the best control, by width, with what is too small to detect.",
+        functools.partial(figures.gain_by_width, report.gains, trials, forms),
+    )
+    yield Drawing(
+        "alpha_temperature",
+        "Where in alpha and temperature each loss form gains or loses against the control of the same width.",
+        functools.partial(figures.alpha_temperature, trials, forms),
+    )
+    if not report.no_importance:
+        count = len(importance_rows(trials, data.space))
+        yield Drawing(
+            "importance",
+            "How much each knob explains of validation accuracy, by two evaluators.",
+            functools.partial(figures.importance_bars, report.importance, count),
+        )
+    yield Drawing(
+        "learning_curves",
+        "Learning curves of the front: validation accuracy, and the two parts of the training loss.",
+        functools.partial(figures.learning_curves, data.curves, report.front, forms),
+    )
+    yield Drawing(
+        "fidelity",
+        "Agreement with the teacher against validation accuracy.",
+        functools.partial(figures.fidelity_against_accuracy, trials, forms),
+    )
+    yield Drawing(
+        "hypervolume",
+        "Hypervolume of the front as the search goes on, beside that of the plain controls.",
+        functools.partial(_hypervolume, data),
+    )
+
+
+def _hypervolume(data: StudyData) -> Figure:
+    done = finished(data.trials)
+    teacher = _teacher(data, "num_params")
+    classes = int((data.manifest.get("task") or {}).get("num_classes") or 1)
+    reference = reference_point(done, classes, teacher.size if teacher else None, "num_params")
+    controls = hypervolume_over_trials(done[is_plain(done)], reference)["hypervolume"]
+    search = hypervolume_over_trials(done[~is_plain(done)], reference)
+    return figures.hypervolume_against_trials(search, float(controls.iloc[-1]) if len(controls) else None, reference)
+
+
+def _teacher(data: StudyData, size: str) -> figures.Teacher | None:
+    teacher: Mapping[str, Any] = data.manifest.get("teacher") or {}
+    if teacher.get("val_accuracy") is None or not teacher.get(size):
+        return None
+    return figures.Teacher(float(teacher["val_accuracy"]), float(teacher[size]))
+
+
+def _render(drawing: Drawing) -> dict[str, bytes]:
+    """A figure as PNG and PDF, without the dates that would make two runs differ."""
+    png, pdf = io.BytesIO(), io.BytesIO()
+    with figures.paper():
+        figure = drawing.draw()
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        figure.set_layout_engine("none")  # the layout is solved: the PDF keeps it
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return {f"figures/{drawing.stem}.png": png.getvalue(), f"figures/{drawing.stem}.pdf": pdf.getvalue()}
+
+
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
+    """The gains with each row's per-seed differences as one cell, parted by blanks."""
+    return table.assign(differences=[" ".join(f"{value:.6g}" for value in row) for row in table["differences"]])
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,58 @@
+"""A study read and judged: what every part of the report is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from harness.analysis.compare import best_by_width, gains, with_gains
+from harness.analysis.importance import importance_table
+from harness.analysis.load import StudyData, finished, load
+from harness.analysis.pareto import front
+
+
+@dataclass(frozen=True)
+class Report:
+    """A study's findings. `front` is its Pareto front with gains over the controls, `gains` has a row a width.
+
+    `importance` is empty, with the reason in `no_importance`, where the study is too small for it. `drawn` maps each
+    figure's stem to its caption; `files` are what was written, in order.
+    """
+
+    folder: Path
+    data: StudyData
+    front: pd.DataFrame
+    controls: pd.DataFrame
+    gains: pd.DataFrame
+    importance: pd.DataFrame
+    no_importance: str
+    drawn: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+
+def judge(study_dir: Path) -> Report:
+    """Read a study and work out everything but the figures. Raises `FileNotFoundError` where there is none."""
+    data = load(study_dir)
+    importance, reason = _importance(data)
+    return Report(
+        folder=study_dir,
+        data=data,
+        front=with_gains(front(finished(data.trials)), data.trials, data.students),
+        controls=best_by_width(data.trials, plain=True),
+        gains=gains(data.trials, data.students),
+        importance=importance,
+        no_importance=reason,
+    )
+
+
+def _importance(data: StudyData) -> tuple[pd.DataFrame, str]:
+    """The table and "", or an empty one and why."""
+    from harness.sampler import importances  # Optuna takes a second to import
+
+    try:
+        return importance_table(data.trials, data.space, importances), ""
+    except ValueError as error:
+        return pd.DataFrame(index=pd.Index([], name="knob")), str(error)

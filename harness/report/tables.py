@@ -1,0 +1,102 @@
+"""The rows that the page and the terminal share, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.load import rows_of
+from harness.report.findings import Report
+from harness.spec import PLAIN
+
+COMMON = ("width", "form", "alpha", "temperature", "lr")
+NONE = "–"
+ACCURACY, GAIN = "val accuracy (%)", "gain over control (points)"
+TERMINAL = {"temperature": "temper-\nature", ACCURACY: "val accuracy\n(%)", GAIN: "gain over control\n(points)"}
+"""Heads broken to fit."""
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A knob's value to `digits` significant digits; a dash where the trial has none."""
+    if value is None or pd.isna(value):
+        return NONE
+    return value if isinstance(value, str) else f"{value:.{digits}g}"
+
+
+def accuracy(mean: float, sd: float, num_seeds: int) -> str:
+    """`95.32 ± 0.14`, in percent; a single seed has no SD."""
+    return f"{100 * mean:.2f}" if num_seeds < 2 or pd.isna(sd) else f"{100 * mean:.2f} ± {100 * sd:.2f}"
+
+
+def points(gain: float, low: float, high: float) -> str:
+    """`+0.50 [-2.04, 3.04]`, in points; without the interval where the seeds cannot give one."""
+    if pd.isna(gain):
+        return NONE
+    interval = "[no interval]" if pd.isna(low) else f"[{100 * low:+.2f}, {100 * high:.2f}]"
+    return f"{100 * gain:+.2f} {interval}"
+
+
+def front_columns(report: Report) -> list[str]:
+    """The head of the front's table: the usual columns, and any other knob that the study searched."""
+    others = [name for name in report.data.space if name not in COMMON]
+    head = ["trial", "width", "params", "MACs", "form", "alpha", "temperature", "lr", *others]
+    return [*head, ACCURACY, GAIN]
+
+
+def front_rows(report: Report) -> list[list[str]]:
+    """One row for each configuration on the front, small to large."""
+    others = [name for name in report.data.space if name not in COMMON]
+    rows = []
+    for row in rows_of(report.front):
+        plain = row["form"] == PLAIN
+        gain = "plain training" if plain else points(row["gain"], row["gain_low"], row["gain_high"])
+        rows.append([
+            str(row["number"]), str(row["width"]), f"{row['num_params']:,}", f"{row['macs']:,}",
+            str(row["form"]), NONE if plain else number(row["alpha"], 2),
+            number(row["temperature"]), number(row["lr"], 2), *(number(row[name], 2) for name in others),
+            accuracy(row["val_accuracy"], row["val_accuracy_sd"], int(row["num_seeds"])), gain,
+        ])  # fmt: skip
+    return rows
+
+
+def front_table(report: Report) -> Table:
+    """The front for a terminal of 80 columns, without the trials' numbers and MACs, which are in pareto.csv.
+
+    Its caption says what the numbers may and may not be taken for.
+    """
+    title = f"{report.data.name}: Pareto front on validation"
+    table = Table(title=title, title_justify="left", caption=caution(report), caption_justify="left",
+                  box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)  # fmt: skip
+    left_out = ("trial", "MACs")
+    head = front_columns(report)
+    for name in head:
+        if name not in left_out:
+            title = TERMINAL.get(name, name)
+            table.add_column(title, justify="left" if name == "form" else "right", overflow="fold")
+    for row in front_rows(report):
+        table.add_row(*(Text(cell) for name, cell in zip(head, row, strict=True) if name not in left_out))
+    return table
+
+
+def caution(report: Report) -> str:
+    """What stands under every table of gains."""
+    if report.front.empty:
+        return "No trial has finished without diverging."
+    seeds = sorted({int(count) for count in report.front["num_seeds"]})
+    count = " or ".join(str(seed) for seed in seeds)
+    plural = "" if seeds == [1] else "s"
+    return (
+        f"Mean ± SD over {count} seed{plural}; gain: mean of differences paired by seed [95% t interval]. Both sides "
+        "are the best of several trials chosen on this validation split: search-stage estimates, not confirmed claims."
+    )
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
