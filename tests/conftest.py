@@ -1,0 +1,23 @@
+"""What the tests share: one torch thread, no deadlines on a busy machine, and one cached teacher a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from harness import tasks, teacher
+
+torch.set_num_threads(1)
+settings.register_profile("busy", deadline=None, max_examples=60)
+settings.load_profile("busy")
+
+
+@pytest.fixture(scope="session")
+def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the teacher of the digits."""
+    cache = tmp_path_factory.mktemp("teachers")
+    teacher.ensure(tasks.load("digits"), cache)
+    return cache

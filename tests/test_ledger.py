@@ -1,0 +1,271 @@
+"""The ledger: files are whole or not there, results are a trial's own, and a lock dies with its holder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import ledger
+from harness.ledger import TrialSpec
+from harness.spec import Curve, Record, StudentSpec
+
+
+def trial(number: int = 3, **changed: Any) -> TrialSpec:
+    specs = tuple(StudentSpec("digits", "mlp", 4, seed, "kl", temperature=4.0) for seed in (1, 2))
+    made = TrialSpec("study", number, "search", {"width": 4, "form": "kl"}, specs, "c" * 16, 1_700_000_000_000)
+    return dataclasses.replace(made, **changed)
+
+
+def records(of: TrialSpec) -> tuple[Record, ...]:
+    return tuple(Record(spec, "ok", Curve((1.5,)), {"val_accuracy": 0.5}, 10, 20) for spec in of.specs)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def aside(folder: Path, name: str) -> Path:
+    (found,) = folder.glob(f"{name}.aside-*")
+    return found
+
+
+plain_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(data=plain_json)
+def test_json_is_read_as_it_was_written(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "round_trip" / "data.json"
+    ledger.write_json(path, data)
+    assert ledger.read_json(path) == data
+
+
+def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    ledger.write_json(path, {"a": math.nan, "b": (math.inf, [-math.inf, 1.5]), "c": {"d": math.nan}})
+    assert path.read_text() == '{"a":null,"b":[null,[null,1.5]],"c":{"d":null}}'
+
+
+def test_a_file_that_is_not_there_is_none_and_one_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    assert ledger.read_json(tmp_path / "data.json") is None
+    for content in (b'{"a": 1', b"", b"\xff\xfe"):
+        (tmp_path / "data.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"data\.json is not JSON") as caught:
+            ledger.read_json(tmp_path / "data.json")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["fsync", "dump", "replace"])
+def test_a_crash_while_writing_leaves_the_old_file_whole(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "data.json"
+    ledger.write_json(path, {"old": 1})
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    def half(_: Any, file: Any, **__: Any) -> None:
+        file.write('{"new":')
+        crash()
+
+    owner, name, harm = {
+        "fsync": (os, "fsync", crash), "dump": (json, "dump", half), "replace": (Path, "replace", crash),
+    }[where]  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, harm)
+        with pytest.raises(OSError, match="no space left"):
+            ledger.write_json(path, {"new": 2})
+    assert path.read_text() == '{"old":1}'
+    ledger.write_json(path, {"new": 2})
+    assert names(tmp_path) == {"data.json"}
+    assert path.read_text() == '{"new":2}'
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    program = (
+        "import sys; from pathlib import Path; from harness import ledger\n"
+        "for number in range(10**9): ledger.write_json(Path(sys.argv[1]), [number] * 20000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(path)]) as writer:
+        while not path.exists():
+            assert writer.poll() is None
+        for _ in range(50):
+            data = ledger.read_json(path)
+            assert data == data[:1] * 20000
+        writer.kill()
+    data = ledger.read_json(path)
+    assert data == data[:1] * 20000
+
+
+def test_a_trial_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    folder = ledger.write_spec(tmp_path, trial())
+    assert folder == tmp_path / "trials" / "3"
+    assert ledger.read_spec(folder) == trial()
+    assert ledger.read_spec(tmp_path / "trials" / "4") is None
+
+
+def test_writing_a_trial_again_keeps_its_directory_and_its_first_moment(tmp_path: Path) -> None:
+    folder = ledger.write_spec(tmp_path, trial())
+    ledger.publish(folder, trial(), records(trial()))
+    again = trial(started_ms=trial().started_ms + 1)
+    assert ledger.write_spec(tmp_path, again) == folder
+    assert ledger.read_spec(folder) == trial()
+    assert ledger.read_result(folder, again) == records(trial())
+
+
+def other_students() -> TrialSpec:
+    return trial(specs=tuple(dataclasses.replace(spec, alpha=0.7) for spec in trial().specs))
+
+
+@pytest.mark.parametrize("other", [other_students(), trial(study="another")], ids=["students", "study"])
+def test_the_directory_of_another_trial_is_put_aside(other: TrialSpec, tmp_path: Path) -> None:
+    folder = ledger.write_spec(tmp_path, other)
+    ledger.publish(folder, other, records(other))
+    assert ledger.write_spec(tmp_path, trial()) == folder
+    assert names(folder) == {"spec.json"}
+    assert ledger.read_spec(folder) == trial()
+    old = aside(tmp_path / "trials", "3")
+    assert ledger.read_spec(old) == other
+    assert ledger.read_result(old, other) == records(other)
+    assert ledger.numbers(tmp_path) == [3]
+
+
+@pytest.mark.parametrize("content", ['{"study":', "[]", "null", '{"study": "study"}', '{"specs": [{"width": 0}]}'])
+def test_a_directory_whose_spec_is_damaged_is_put_aside(content: str, tmp_path: Path) -> None:
+    folder = ledger.write_spec(tmp_path, trial())
+    (folder / "spec.json").write_text(content)
+    ledger.write_spec(tmp_path, trial())
+    assert ledger.read_spec(folder) == trial()
+    assert (aside(tmp_path / "trials", "3") / "spec.json").read_text() == content
+
+
+def test_trials_are_listed_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    assert ledger.numbers(tmp_path) == []
+    for number in (10, 2, 1):
+        ledger.write_spec(tmp_path, trial(number))
+    assert ledger.numbers(tmp_path) == [1, 2, 10]
+
+
+def test_a_published_result_is_read_back_with_its_facts(tmp_path: Path) -> None:
+    folder = ledger.write_spec(tmp_path, trial())
+    assert ledger.read_result(folder, trial()) is None
+    ledger.publish(folder, trial(), records(trial()), started=1.5, host="here")
+    assert ledger.read_result(folder, trial()) == records(trial())
+    assert ledger.read_json(folder / "result.json")["host"] == "here"
+    assert names(folder) == {"spec.json", "result.json"}
+
+
+def result_json(of: TrialSpec, **changed: Any) -> str:
+    data = {"hash": of.hash, "records": [dataclasses.asdict(record) for record in records(of)], **changed}
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        result_json(trial())[:-40],
+        "",
+        "[]",
+        "3",
+        result_json(trial(), records=[]),
+        result_json(trial(), records=None),
+        result_json(trial(), records=[{"spec": {}}, {}]),
+        result_json(trial(), hash="0" * 16),
+        result_json(other_students()),
+        result_json(other_students(), hash=trial().hash),
+    ],
+    ids=["cut", "empty", "list", "number", "none", "null", "parts", "hash", "foreign", "forged"],
+)
+def test_a_result_that_is_damaged_or_not_its_own_is_put_aside(content: str, tmp_path: Path) -> None:
+    folder = ledger.write_spec(tmp_path, trial())
+    (folder / "result.json").write_text(content)
+    assert ledger.read_result(folder, trial()) is None
+    assert aside(folder, "result.json").read_text() == content
+    ledger.publish(folder, trial(), records(trial()))
+    assert ledger.read_result(folder, trial()) == records(trial())
+
+
+def test_a_trials_hash_stands_for_its_students_alone() -> None:
+    assert trial().hash == trial(4, study="other", arm="control", params={}, started_ms=1).hash
+    assert trial().hash != other_students().hash
+    assert trial().hash != trial(specs=trial().specs[::-1]).hash
+    assert trial().key == "study/3"
+
+
+def test_a_failure_is_read_back_by_its_own_trial_only(tmp_path: Path) -> None:
+    folder = ledger.write_spec(tmp_path, trial())
+    assert ledger.read_failure(folder, trial()) is None
+    ledger.publish_failure(folder, trial(), "killed three times")
+    assert ledger.read_failure(folder, trial()) == "killed three times"
+    assert ledger.read_failure(folder, other_students()) is None
+
+
+def test_attempts_are_counted_and_a_damaged_count_starts_anew(tmp_path: Path) -> None:
+    assert ledger.attempts(tmp_path) == 0
+    assert [ledger.count_attempt(tmp_path) for _ in range(3)] == [1, 2, 3]
+    assert ledger.attempts(tmp_path) == 3
+    (tmp_path / "attempts.json").write_text("[")
+    assert ledger.count_attempt(tmp_path) == 1
+
+
+def holder_of(path: Path) -> subprocess.Popen[str]:
+    """A process that takes the lock, says so, and holds it until its input ends."""
+    command = [sys.executable, "-c", HOLD, str(path)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from harness import ledger
+held = ledger.lock(Path(sys.argv[1]))
+print("no" if held is None else "held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_a_lock_of_another_process_is_seen_and_goes_when_its_holder_ends(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    assert not ledger.is_locked(path)
+    with holder_of(path) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert ledger.is_locked(path)
+        assert ledger.lock(path) is None
+        if end == "kill":
+            holder.kill()
+        else:
+            holder.communicate()
+        holder.wait()
+        assert not ledger.is_locked(path)
+        mine = ledger.lock(path)
+        assert mine is not None
+    with holder_of(path) as other:
+        assert other.communicate()[0] == "no\n"
+    mine.release()
+    assert not ledger.is_locked(path)
+
+
+def test_asking_whether_a_file_is_locked_does_not_make_it(tmp_path: Path) -> None:
+    assert not ledger.is_locked(tmp_path / "lock")
+    assert names(tmp_path) == set()

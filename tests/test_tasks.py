@@ -1,0 +1,195 @@
+"""The contract of every task, the lock on the test split, and tasks that a study brings itself."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import tasks
+from harness.models import MLP
+from harness.tasks import TASKS, LockedSplit, Split, Task, TeacherRecipe
+from harness.tasks.packaged import table
+from harness.tasks.task import stratified
+
+every_task = pytest.mark.parametrize("name", TASKS)
+
+PINNED = {
+    "mnist5k": (
+        (3000, "e2178d6c053e6d2cd7f0ad93955fa642f9fb24c850199f8b28944bd99fafb1e0"),
+        (1000, "9d88041e2e07a31a607b3feb1d3d8bb158ec655f8b001c86184a3ffbfaff47f1"),
+        (1000, "97d44c3a0f8fb82563dd6218c46be0da3a5aa159d8faf4448a49eb57096da421"),
+    ),
+    "digits": (
+        (1078, "c63b882f535179ec13bef9a41c6e4c3816fb0e05546cc6aea537071b27252bc6"),
+        (359, "476bf42c93068e55c6cc8c43a1e3e69d74aa9fe0bb6ae1ebe305949810aa8ce0"),
+        (360, "545925b04684faf2b7bb8ace8da41bbfdfb4c9bb546c5b74804afd4f33b87b9b"),
+    ),
+}
+"""Examples and SHA-256 of train, val and test: numbers made with other data cannot be compared with ours."""
+EXAMPLES = {"mnist5k": 5000, "digits": 1797}
+
+
+def splits(task: Task) -> tuple[Split, Split, Split]:
+    return task.train, task.val, task.test.read("confirm")
+
+
+@every_task
+def test_the_splits_are_the_pinned_ones_and_hold_every_example_once(name: str) -> None:
+    found = tasks.load(name)
+    assert tuple((len(s), s.hash) for s in (found.train, found.val, found.test)) == PINNED[name]
+    assert sum(len(split) for split in splits(found)) == EXAMPLES[name]
+
+
+@every_task
+def test_labels_are_in_range_and_every_class_is_in_every_split(name: str) -> None:
+    task = tasks.load(name)
+    for split in splits(task):
+        assert split.labels.dtype == torch.int64
+        assert sorted(set(split.labels.tolist())) == list(range(task.num_classes))
+        assert split.inputs.shape[1:] == task.input_shape
+
+
+@every_task
+def test_no_example_is_in_two_splits_or_twice_in_one(name: str) -> None:
+    rows = [example.numpy().tobytes() for split in splits(tasks.load(name)) for example in split.inputs]
+    assert len(set(rows)) == len(rows)
+
+
+@every_task
+def test_the_train_split_has_mean_zero_and_unit_variance(name: str) -> None:
+    pixels = tasks.load(name).train.inputs.double()
+    assert pixels.mean().item() == pytest.approx(0, abs=1e-6)
+    assert pixels.std().item() == pytest.approx(1, abs=1e-4)
+
+
+@every_task
+def test_a_task_is_loaded_once_and_made_the_same_each_time(name: str) -> None:
+    assert tasks.load(name) is tasks.load(name)
+    assert TASKS[name]().val.hash == tasks.load(name).val.hash
+
+
+@every_task
+@pytest.mark.parametrize("stage", ["search", "", "CONFIRM"])
+def test_the_test_split_cannot_be_read_outside_the_confirm_stage(name: str, stage: str) -> None:
+    task = tasks.load(name)
+    with pytest.raises(PermissionError, match=f"stage 'confirm' only, not in '{stage}'"):
+        task.test.read(stage)
+    assert len(task.test.read("confirm")) == len(task.test)
+
+
+def test_an_unknown_task_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"^unknown task 'mnist'; tasks are mnist5k, digits$"):
+        tasks.load("mnist")
+
+
+def test_a_split_by_class_does_not_depend_on_the_order_of_the_file_and_keeps_duplicates_once() -> None:
+    rng = np.random.default_rng(0)
+    rows, labels = rng.integers(0, 9, (60, 16)), np.repeat([0, 1, 2], 20)
+    rows[5] = rows[4]
+    parts = stratified(rows, labels, (60, 20, 20))
+    assert [len(part) for part in parts] == [35, 12, 12]
+    order = rng.permutation(60)
+    for part, shuffled in zip(parts, stratified(rows[order], labels[order], (60, 20, 20)), strict=True):
+        assert {rows[i].tobytes() for i in part} == {rows[order[i]].tobytes() for i in shuffled}
+
+
+@pytest.mark.parametrize(
+    ("package", "inside", "sha256", "message"),
+    [
+        ("sklearn", "datasets/data/digits.csv.gz", "0" * 64, "is not the file that this task was made with; reinstall"),
+        ("no_such_package", "x.csv.gz", "0" * 64, "inside the package no_such_package, which is not installed"),
+        ("sklearn", "no/such.csv.gz", "0" * 64, "cannot read .*reinstall the package sklearn"),
+        ("sklearn", "__init__.py", "0" * 64, "cannot read .*reinstall the package sklearn"),
+    ],
+    ids=["another_file", "no_package", "no_file", "not_gzip"],
+)
+def test_a_data_error_is_one_line_that_says_what_to_do(package: str, inside: str, sha256: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        table(package, inside, sha256, columns=65)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_data_file_is_one_line_that_says_what_to_do(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = f"damaged_{damage}"
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
+    whole = bytearray(gzip.compress(np.random.default_rng(0).bytes(2000)))
+    if damage == "flipped":
+        whole[10] ^= 0xFF
+    (tmp_path / package / "data.csv.gz").write_bytes(whole[:1000] if damage == "cut" else whole)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=f"cannot read .*reinstall the package {package}") as caught:
+        table(package, "data.csv.gz", "0" * 64, columns=65)
+    assert "\n" not in str(caught.value)
+
+
+OWN_TASK = """
+import torch
+from harness.models import MLP
+from harness.space import Choice, Study
+from harness.tasks import LockedSplit, Split, Task, TeacherRecipe
+
+def made() -> Task:
+    parts = [Split(torch.randn(n, 3), torch.arange(n) % 2) for n in (20, 10, 10)]
+    return Task("own", "made up", 2, parts[0], parts[1], LockedSplit(parts[2]), {"mlp": MLP}, TeacherRecipe(MLP, 4, 1))
+
+STUDY = Study(task=made, family="mlp", space={"width": Choice(2)}, fixed={"form": "mse"})
+"""
+
+
+def test_a_task_of_a_study_file_loads_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN_TASK)
+    task = tasks.load(str(path))
+    assert (task.name, task.input_shape, len(task.val)) == ("own", (3,), 10)
+    assert tasks.load(str(path)) is task
+
+
+def test_a_task_function_that_returns_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.py"
+    path.write_text(OWN_TASK.replace("return Task(", "return parts\n    return Task("))
+    with pytest.raises(ValueError, match="returned list, not a Task"):
+        tasks.load(str(path))
+
+
+def made_of(train: Split, val: Split, test: Split, num_classes: int = 2) -> Task:
+    return Task("own", "made up", num_classes, train, val, LockedSplit(test), {"mlp": MLP}, TeacherRecipe(MLP, 4, 1))
+
+
+def split(examples: int = 6, *, labels: int | None = None, features: int = 3, top: int = 1) -> Split:
+    return Split(torch.zeros(examples, features), torch.arange(labels or examples) % (top + 1))
+
+
+def test_splits_that_fit_make_a_task() -> None:
+    assert made_of(split(), split(4), split(5)).input_shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (split(6, labels=5), "has 6 inputs, 5 labels"),
+        (Split(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)), "has 0 inputs, 0 labels"),
+        (split(features=4), r"inputs are \[4\] each, not as train"),
+        (Split(torch.zeros(6, 3), torch.zeros(6)), "labels are torch.float32, not int64"),
+        (split(top=2), r"labels span 0\.\.2, classes 2"),
+        (Split(torch.zeros(6, 3), torch.full((6,), -1)), r"labels span -1\.\.-1, classes 2"),
+        (Split(torch.zeros(6, 3), torch.zeros(6, 4, dtype=torch.int64)), r"labels are \[4\] each, not as train"),
+    ],
+    ids=["lengths", "empty", "shape", "dtype", "too_high", "negative", "label_shape"],
+)
+@pytest.mark.parametrize("where", ["val", "test"])
+def test_splits_that_do_not_fit_are_refused(bad: Split, message: str, where: str) -> None:
+    with pytest.raises(ValueError, match=f"task own: {where} {message}"):
+        made_of(split(), *((bad, split()) if where == "val" else (split(), bad)))
+
+
+def test_the_train_split_itself_is_held_to_the_number_of_classes() -> None:
+    with pytest.raises(ValueError, match=r"task own: train labels span 0\.\.1, classes 1"):
+        made_of(split(), split(), split(), num_classes=1)

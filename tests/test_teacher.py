@@ -1,0 +1,224 @@
+"""The teacher: trained once, cached by sample index, and refused when anything does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from harness import cohort, tasks, teacher
+from harness.models import MLP
+from harness.spec import StudentSpec
+from harness.tasks import Split, Task, TeacherRecipe
+
+
+def quick(*, width: int = 8, epochs: int = 1, shift: int = 0, seed: int = 0) -> Task:
+    """The digits with a teacher that trains in a moment."""
+    recipe = TeacherRecipe(MLP, width, epochs, shift=shift, seed=seed)
+    return dataclasses.replace(tasks.load("digits"), teacher=recipe)
+
+
+def only_folder(cache: Path) -> Path:
+    (folder,) = cache.iterdir()
+    return folder
+
+
+def test_a_teacher_is_trained_once(tmp_path: Path) -> None:
+    epochs: list[tuple[int, int]] = []
+    task = quick(epochs=2)
+    facts = teacher.ensure(task, tmp_path, progress=lambda epoch, of, _: epochs.append((epoch, of)))
+    assert epochs == [(1, 2), (2, 2)]
+    before = {path.name: path.stat().st_mtime_ns for path in only_folder(tmp_path).iterdir() if path.name != "lock"}
+    assert teacher.ensure(task, tmp_path, progress=lambda *_: pytest.fail("trained again")) == facts
+    after = {path.name: path.stat().st_mtime_ns for path in only_folder(tmp_path).iterdir() if path.name != "lock"}
+    assert before == after
+
+
+def test_a_teacher_is_the_same_in_another_cache_whatever_the_global_seed(tmp_path: Path) -> None:
+    task = quick(shift=1)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        teacher.ensure(task, tmp_path / str(seed))
+    assert torch.equal(*(teacher.load_logits(task, tmp_path / str(seed)).val for seed in (1, 2)))
+
+
+def test_training_a_teacher_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    teacher.ensure(quick(shift=1), tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"width": 9}, {"epochs": 2}, {"shift": 1}])
+def test_another_recipe_is_another_folder(changed: dict[str, int], tmp_path: Path) -> None:
+    keys = {teacher.ensure(task, tmp_path)["key"] for task in (quick(), quick(**changed))}
+    assert len(keys) == 2
+    assert {path.name for path in tmp_path.iterdir()} == keys
+
+
+def test_other_data_is_another_folder(tmp_path: Path) -> None:
+    task = quick()
+    flipped = Split(task.train.inputs.flip(-1), task.train.labels)
+    other = dataclasses.replace(task, train=flipped)
+    assert teacher.ensure(task, tmp_path)["key"] != teacher.ensure(other, tmp_path)["key"]
+
+
+def test_the_cached_logits_are_the_networks_output_on_that_very_sample(digits_cache: Path) -> None:
+    task = tasks.load("digits")
+    logits, weights = teacher.load_logits(task, digits_cache), teacher.load_weights(task, digits_cache)
+    family = task.teacher.family
+    for split, cached in ((task.train, logits.train), (task.val, logits.val)):
+        for index in (0, 1, 17, len(split) - 1):
+            own = family.apply(weights, family.prepare(split.inputs[index : index + 1]))[0]
+            assert torch.allclose(own, cached[index], rtol=1e-4, atol=1e-4)
+            assert not torch.allclose(own, cached[index - 1], rtol=1e-2, atol=1e-2)
+
+
+def test_what_is_said_of_a_teacher_is_what_its_logits_say(digits_cache: Path) -> None:
+    task = tasks.load("digits")
+    facts, logits = teacher.ensure(task, digits_cache), teacher.load_logits(task, digits_cache)
+    right = (logits.val.argmax(-1) == task.val.labels).sum().item()
+    assert facts["val_accuracy"] == pytest.approx(right / len(task.val), abs=1e-6)
+    loss = torch.nn.functional.cross_entropy(logits.val, task.val.labels).item()
+    assert facts["val_loss"] == pytest.approx(loss, rel=1e-5)
+    weights = teacher.load_weights(task, digits_cache).values()
+    assert facts["num_params"] == sum(weight.numel() for weight in weights)
+
+
+def test_no_pickle_is_kept(digits_cache: Path) -> None:
+    """A pickle runs code when it is read; a safetensors file is a length, a JSON header and numbers."""
+    folder = only_folder(digits_cache)
+    assert {path.name for path in folder.iterdir()} == {
+        "lock", "teacher.json", "weights.safetensors", "logits.safetensors",
+    }  # fmt: skip
+    for path in folder.glob("*.safetensors"):
+        data = path.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        assert 8 + size + max(ends) == len(data)
+
+
+def cut_logits(folder: Path) -> None:
+    path = folder / "logits.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def scramble_logits(folder: Path) -> None:
+    (folder / "logits.safetensors").write_bytes(b"not tensors at all")
+
+
+def lose_logits(folder: Path) -> None:
+    (folder / "logits.safetensors").unlink()
+
+
+def lose_weights(folder: Path) -> None:
+    (folder / "weights.safetensors").unlink()
+
+
+def exchange_weights(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    save_file({name: weight + 1 for name, weight in load_file(path).items()}, path)
+
+
+def forge_key(folder: Path) -> None:
+    path = folder / "logits.safetensors"
+    save_file(load_file(path), path, metadata={"key": "0" * 16})
+
+
+def drop_key(folder: Path) -> None:
+    path = folder / "logits.safetensors"
+    save_file(load_file(path), path)
+
+
+def drop_rows(folder: Path) -> None:
+    path = folder / "logits.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({name: rows[:-1].contiguous() for name, rows in load_file(path).items()}, path, metadata=metadata)
+
+
+def drop_val(folder: Path) -> None:
+    path = folder / "logits.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({"train": load_file(path)["train"]}, path, metadata=metadata)
+
+
+def damage_facts(folder: Path) -> None:
+    (folder / "teacher.json").write_text('{"name": "conv", "wid')
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = tmp_path_factory.mktemp("sound")
+    teacher.ensure(quick(), cache)
+    return cache
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        cut_logits, scramble_logits, lose_logits, lose_weights, exchange_weights,
+        forge_key, drop_key, drop_rows, drop_val, damage_facts,
+    ],
+    ids=lambda harm: harm.__name__,
+)  # fmt: skip
+def test_a_cache_that_does_not_fit_is_refused_in_one_line_that_says_what_to_delete(
+    harm: Callable[[Path], None], sound: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(sound, cache)
+    folder = only_folder(cache)
+    harm(folder)
+    with pytest.raises(ValueError, match="delete") as caught:
+        teacher.ensure(quick(), cache)
+    assert f"delete {folder} and run again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(folder)
+    assert teacher.ensure(quick(), cache)["key"] == folder.name
+
+
+def test_logits_of_a_teacher_that_was_never_trained_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot read the teacher's logits"):
+        teacher.load_logits(quick(), tmp_path)
+
+
+def test_a_teacher_whose_training_was_cut_off_is_trained_anew(sound: Path, tmp_path: Path) -> None:
+    """`teacher.json` is written last, so a folder without it is not yet a teacher."""
+    cache = tmp_path / "cache"
+    shutil.copytree(sound, cache)
+    (only_folder(cache) / "teacher.json").unlink()
+    cut_logits(only_folder(cache))
+    epochs: list[int] = []
+    teacher.ensure(quick(), cache, progress=lambda epoch, *_: epochs.append(epoch))
+    assert epochs == [1]
+
+
+def test_shifted_images_are_moved_and_nothing_else() -> None:
+    images = torch.randn(40, 2, 6, 5, generator=torch.Generator().manual_seed(0))
+    moved = teacher.shifted(images, 1, torch.Generator().manual_seed(1))
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    seen = set()
+    for image, whole in zip(moved, padded, strict=True):
+        places = [(r, c) for r in range(3) for c in range(3) if torch.equal(image, whole[:, r : r + 6, c : c + 5])]
+        assert len(places) == 1
+        seen.update(places)
+    assert len(seen) == 9
+
+
+def test_the_digits_teacher_is_clearly_better_than_the_widest_student(digits_cache: Path) -> None:
+    plain = [
+        StudentSpec("digits", "mlp", 16, seed, "ce", alpha=1.0, lr=1e-2, weight_decay=1e-2, epochs=20)
+        for seed in (1, 2, 3, 4)
+    ]
+    students = [record.metrics["val_accuracy"] for record in cohort.train(plain, cache=digits_cache)]
+    assert min(students) > 0.94
+    teachers = teacher.ensure(tasks.load("digits"), digits_cache)["val_accuracy"]
+    assert teachers >= sum(students) / len(students) + 0.01
