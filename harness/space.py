@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.spec import PLAIN, RANGES, StudentSpec, check_range, digest, to_json
+from harness.spec import PLAIN, RANGES, Range, StudentSpec, check_range, digest, to_json
 
 Value = str | int | float
 SAMPLERS = ("tpe", "gp", "nsga2", "random")
@@ -43,8 +43,8 @@ class Float:
 
     def problem(self, name: str) -> str | None:
         """What is wrong with the dimension, in one line, or None."""
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            return f"{name}: bounds {self.low!r} and {self.high!r} must be finite"
+        if not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in (self.low, self.high)):
+            return f"{name}: bounds {self.low!r} and {self.high!r} must be finite numbers"
         if self.low > self.high:
             return f"{name}: low {self.low!r} is above high {self.high!r}"
         if self.log and self.low <= 0:
@@ -119,18 +119,16 @@ class Study:
         for knob in ("width", "form"):
             if knob not in self.space and knob not in self.fixed:
                 yield f"the study sets no {knob}; put it into space or fixed"
-        if isinstance(self.space.get("width"), Float):
-            yield "width: a width is a whole number; use Choice(2, 4, 8)"
+        for name, dimension in self.space.items():
+            if name in RANGES and RANGES[name].whole and isinstance(dimension, Float):
+                yield f"{name}: it takes a whole number; use Choice(2, 4, 8)"
         for name, value in self.fixed.items():
             if problem := _range_problem(name, (value,)):
                 yield problem
-        for name in ("trials", "seeds", "batch"):
-            if (value := getattr(self, name)) < 1:
-                yield f"{name} {value!r} is out of range; it must be at least 1"
-        if self.controls is not None and self.controls < 0:
-            yield f"controls {self.controls!r} is out of range; it must be at least 0"
-        if self.seed < 0:
-            yield f"seed {self.seed!r} is out of range; it must be at least 0"
+        for name, low in (("trials", 1), ("seeds", 1), ("batch", 1), ("controls", 0), ("seed", 0)):
+            value, allowed = getattr(self, name), Range(low, whole=True)
+            if not allowed.admits(value) and (name, value) != ("controls", None):
+                yield f"{name} {value!r} is out of range; it must be {allowed}"
         if self.sampler not in SAMPLERS:
             yield f"unknown sampler {self.sampler!r}; samplers are {', '.join(SAMPLERS)}"
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
@@ -141,7 +139,9 @@ class Study:
 
     def _condition_problems(self, name: str, dimension: Dimension) -> Iterator[str]:
         before = list(self.space)[: list(self.space).index(name)]
-        for parent in dimension.when:
+        for parent, options in dimension.when.items():
+            if isinstance(options, str):
+                yield f"{name}: its condition on {parent!r} is {options!r}; write a tuple, ({options!r},)"
             if parent not in before and parent not in self.fixed:
                 yield f"{name}: its condition names {parent!r}, which must stand before it in the space"
 
@@ -256,7 +256,7 @@ def load_module(path: Path) -> Any:
     except SyntaxError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from None
     except Exception as error:  # whatever the user's own code raises is the user's to see, in one line
-        raise ValueError(f"{path} does not load: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{path} does not load: {type(error).__name__}: {' '.join(str(error).split())}") from None
     return module
 
 
