@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +25,8 @@ def run(app: typer.Typer) -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        fail(str(error.format_message()) if hasattr(error, "format_message") else str(error))
+        message = str(error.format_message()) if hasattr(error, "format_message") else str(error)
+        fail(f"{message.rstrip('.')}, in: {' '.join(sys.argv[1:])}")
     except (ValueError, PermissionError) as error:
         fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -41,14 +42,16 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 def check_writable(out: Path) -> None:
-    """Raise `ValueError` unless files can be made in `out`; makes nothing. The folder itself need not exist yet."""
+    """Raise `ValueError` unless files can be made in `out`, which need not exist yet; leaves nothing behind."""
     place = out.absolute()
     while not place.exists():
         place = place.parent
     if not place.is_dir():
         raise ValueError(f"--out {str(out)!r} is no folder: {place} is a file")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"--out {str(out)!r} cannot be written to; choose another folder")
+    try:
+        tempfile.TemporaryFile(dir=place).close()  # permissions alone do not tell: root, read-only mounts
+    except OSError as error:
+        raise ValueError(f"--out {str(out)!r} cannot be written to ({error.strerror}); choose another folder") from None
 
 
 def _escaped(text: str) -> str:

@@ -29,6 +29,14 @@ from harness.spec import Curve, Record
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 METRICS_A_BATCH = 1000  # MLflow's own limit
+VIEW = "trials"
+"""The name of the view of the runs table that is kept with the experiment."""
+COLUMNS = {
+    "metrics": ("val_accuracy", "val_accuracy_sd", "num_params"),
+    "params": ("form", "width", "alpha", "temperature", "lr"),
+    "tags": ("arm",),
+}
+"""What the UI's table shows first."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +59,11 @@ class Tracker:
         Raises `ValueError` in one line when the store cannot be reached.
         """
         reachable(uri)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         import mlflow
         from mlflow.exceptions import MlflowException
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
+        logging.getLogger("alembic").setLevel(logging.WARNING)
 
         try:
             self._client = mlflow.MlflowClient(tracking_uri=uri)
@@ -65,8 +74,9 @@ class Tracker:
         self._sweep: Sweep | None = None
 
     @property
-    def experiment_id(self) -> str:
-        return str(self._experiment)
+    def page(self) -> str:
+        """Where the UI shows the trials, best first, with the columns that matter: a path below the server's URL."""
+        return f"/#/experiments/{self._experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
 
     @property
     def parent_id(self) -> str:
@@ -79,6 +89,7 @@ class Tracker:
         key = f"{sweep.study}/sweep"
         self._parent = self._find_run(key) or self._create_run(key, f"sweep {sweep.study}", now_ms(), {})
         self._client.update_run(self._parent, status="RUNNING")
+        self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{VIEW}", _view())
         self._log(self._parent, {}, params)
         return self._logged_keys()
 
@@ -244,6 +255,13 @@ def trial_metrics(records: Sequence[Record]) -> dict[str, dict[int, float]]:
     found["seconds"] = {0: sum(record.cost.seconds for record in records)}
     found["train_flops"] = {0: sum(record.cost.train_flops for record in records)}
     return {name: curve for name, curve in found.items() if curve}
+
+
+def _view() -> str:
+    """The UI's own form of a shared view: trials without their parent, most accurate first."""
+    quoted = [f"{kind}.`{name}`" for kind, names in COLUMNS.items() for name in names]
+    facets = {"searchFilter": "tags.arm LIKE '%'", "orderByKey": quoted[0], "orderByAsc": False}
+    return json.dumps({**facets, "selectedColumns": quoted})
 
 
 def _dataset_input(dataset: Mapping[str, str]) -> Any:

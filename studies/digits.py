@@ -6,7 +6,7 @@ STUDY = Study(
     task="digits",
     family="mlp",
     space={
-        "width": Choice(4, 8, 16),
+        "width": Choice(8, 16, 32),
         "form": Choice("kl", "soft_ce", "mse", "squared_norm"),
         "alpha": Float(0.0, 1.0),
         "temperature": Float(1.0, 20.0, log=True, when={"form": TEMPERATURE_FORMS}),

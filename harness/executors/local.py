@@ -30,12 +30,15 @@ class Local:
         self._news: queue.Queue[tuple[_Worker, str | None]] = queue.Queue()
         self._waiting: deque[Job] = deque()
         self._count = 0
-        self._workers = [self._start() for _ in range(num_workers)]
+        self._num_workers = num_workers
+        self._workers: list[_Worker] = []
 
     def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
         self._count += 1
         job = Job(self._count, kind, body)
         self._waiting.append(job)
+        while len(self._workers) < (1 if kind == "describe" else self._num_workers):
+            self._workers.append(self._start())  # one is enough until it is known that there is work
         self._dispatch()
         return job
 

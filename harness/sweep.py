@@ -1,0 +1,393 @@
+"""`python -m harness.sweep`: run a study to its end, or on from where it was.
+
+study file -> space -> sampler.ask -> trial -> student specs -> executor -> cohort.train -> records on disk
+-> tracking (MLflow) -> sampler.tell -> analysis -> figures -> report
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from harness import __version__, cli, ledger, report
+from harness.driver import Driver, Plan, targets
+from harness.driver import Progress as Done
+from harness.executors import Executor
+from harness.executors.local import Local
+from harness.sampler import Sampler, redact
+from harness.space import Study, load_study
+from harness.spec import digest, to_json
+from harness.tracking import Sweep, Tracker
+
+DEVICES = ("auto", "cpu", "cuda")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how a study is run."""
+
+    name: str
+    file: Path
+    study: Study
+    trials: int
+    jobs: int
+    out: Path
+    storage: str | None
+    tracking_uri: str | None
+    deterministic: bool
+    device: str
+    timeout: float | None
+    quiet: bool
+
+    @property
+    def study_dir(self) -> Path:
+        return self.out / self.name
+
+    @property
+    def storage_url(self) -> str:
+        return self.storage or f"sqlite:///{(self.study_dir / 'study.db').absolute()}"
+
+    @property
+    def tracking(self) -> str:
+        return self.tracking_uri or f"sqlite:///{(self.out / 'mlflow.db').absolute()}"
+
+    @property
+    def task(self) -> str:
+        """How a worker finds the task: its name, or the study's file."""
+        return self.study.task if isinstance(self.study.task, str) else str(self.file)
+
+
+@app.command()
+def main(
+    study: Annotated[
+        str, typer.Argument(help="A study's name in [b]studies/[/], or a path to a .py file that defines STUDY.")
+    ] = cli.DEFAULT_STUDY,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Search trials to reach, not to add: the same command again resumes, or does nothing."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes. Default: one a core.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the study: of its sampler and of its students.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Ask for no more trials after this many seconds; what runs is finished.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results; a study has a folder of its own in it.")] = cli.OUT,
+    storage: Annotated[
+        str | None,
+        typer.Option(envvar="OPTUNA_STORAGE", help="Optuna storage URL. Default: sqlite in the study's folder."),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database. Default: sqlite in --out."),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Ask, wait and tell in rounds: the same trials whatever finishes first."),
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where students are trained: auto, cpu or cuda.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors.")] = False,
+) -> int:
+    """Search alpha, temperature, loss form and student width for the best students of every size.
+
+    Trains the task's teacher once, then many students at a time, beside plain-training controls at every width. Every
+    trial is an MLflow run; tables and figures are written at the end. Kill it at any moment: the same command goes on.
+
+    [b]Examples[/]
+
+      python -m harness.sweep                         the default study, on 5,000 real digits
+
+      python -m harness.sweep digits --trials 16      a smoke test in seconds
+
+      python -m harness.sweep my_study.py --jobs 8    your own question
+    """
+    name, file, found = load_study(study, cli.STUDIES)
+    if seed is not None:
+        found = replace(found, seed=seed)
+    options = Options(
+        name,
+        file,
+        found,
+        trials if trials is not None else found.trials,
+        jobs if jobs is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
+        out,
+        storage,
+        tracking_uri,
+        deterministic,
+        device,
+        timeout,
+        quiet,
+    )
+    check(options)
+    with _terminated_as_interrupt():
+        return sweep(options)
+
+
+def check(options: Options) -> None:
+    """Raise `ValueError` for options that cannot be; makes nothing."""
+    for name, value in (("--trials", options.trials), ("--jobs", options.jobs)):
+        if value < 1:
+            raise ValueError(f"{name} {value} is out of range; it must be at least 1")
+    if options.timeout is not None and not options.timeout > 0:
+        raise ValueError(f"--timeout {options.timeout:g} is out of range; it must be above 0 seconds")
+    if options.device not in DEVICES:
+        raise ValueError(f"unknown device {options.device!r}; devices are {', '.join(DEVICES)}")
+    cli.check_writable(options.study_dir)
+
+
+def sweep(options: Options) -> int:
+    """Run a study and give the exit code. Raises `ValueError`, with everything as it was, for what cannot be run."""
+    started = time.monotonic()
+    console = Console(quiet=options.quiet)
+    log = options.study_dir / "worker.log"
+    executor = Local(options.jobs, options.out / "teachers", options.device, log)
+    try:
+        probes = [to_json(spec) for spec in options.study.probes(options.task)]
+        task = _result(executor, "describe", {"specs": probes})
+        lock = ledger.lock(options.study_dir / "driver.lock")
+        if lock is None:
+            raise ValueError(
+                f"another sweep is running study {options.name!r} in {options.out}; wait for it or stop it"
+            )
+        with lock:
+            return _run(options, executor, task, console, started)
+    except KeyboardInterrupt:
+        console.print(f"\nstopped; nothing is lost. [b]{_command(options)}[/] goes on from here")
+        raise
+    finally:
+        executor.close()
+
+
+def _run(options: Options, executor: Executor, task: Mapping[str, Any], console: Console, started: float) -> int:
+    config_hash = digest([options.study.identity(), task["hashes"]])
+    manifest = _manifest(options, task, config_hash)
+    shared = options.storage is not None
+    sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared)
+    with ThreadPoolExecutor(1) as pool:  # importing mlflow takes seconds: the teacher is trained meanwhile
+        opening = pool.submit(Tracker, options.tracking, options.name, _artifacts(options))
+        teacher = _train_teacher(options, executor, console, opening)
+        tracker = opening.result()
+    manifest["teacher"] = teacher
+    _write_manifest(options, manifest, 0.0)
+    logged = tracker.begin(_runs_in_common(options, sampler, manifest), _sweep_params(options, teacher))
+    plan = Plan(
+        options.name,
+        options.study,
+        options.task,
+        config_hash,
+        options.study_dir,
+        targets(options.study, options.trials),
+        options.deterministic,
+        started + options.timeout if options.timeout else math.inf,
+    )
+    with _bar(console, "students of every trial") as bar:
+        driver = Driver(plan, sampler, tracker, executor, lambda done: _show(bar, done))
+        why = driver.run(logged)
+    _write_manifest(options, manifest, time.monotonic() - started)
+    written = report.write(options.study_dir)
+    tracker.end(
+        options.study_dir, written.files, _note(options), _sweep_metrics(written, manifest, started), "FINISHED"
+    )
+    _say_goodbye(options, console, written, why, tracker.page)
+    return 1 if why == "failures" else 0
+
+
+def _train_teacher(
+    options: Options, executor: Executor, console: Console, opening: Future[Tracker]
+) -> Mapping[str, Any]:
+    """What `teacher.json` says, once the teacher is there. Fails early when tracking cannot be opened."""
+    with _bar(console, "teacher") as bar:
+        task = bar.add_task("", total=None, note="")
+        executor.submit("teacher", {"task": options.task})
+        while True:
+            if opening.done() and opening.exception():
+                opening.result()
+            for event in executor.poll(0.2):
+                if event.kind == "progress":
+                    note = f"val accuracy {event.data['val_accuracy']:.4f}"
+                    bar.update(task, completed=event.data["done"], total=event.data["total"], note=note)
+                elif event.kind == "done":
+                    note = f"val accuracy {event.data['val_accuracy']:.4f}, {event.data['num_params']:,} parameters"
+                    bar.update(task, completed=1, total=1, note=note)
+                    return event.data
+                else:
+                    raise ValueError(f"the teacher could not be trained: {event.data['reason']}")
+
+
+def _result(executor: Executor, kind: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The result of a job that runs before anything is written. Raises `ValueError` when it has none."""
+    executor.submit(kind, body)
+    while True:
+        for event in executor.poll(1.0):
+            if event.kind == "done":
+                return event.data
+            if event.kind != "progress":
+                raise ValueError(str(event.data["reason"]))
+
+
+def _manifest(options: Options, task: Mapping[str, Any], config_hash: str) -> dict[str, Any]:
+    """What `study.json` says: what a report needs beside the trials, and what a reader needs to repeat it."""
+    study = options.study
+    versions = {name: version(name) for name in ("optuna", "mlflow", "numpy", "pandas", "matplotlib")}
+    known = ledger.read_json(options.study_dir / "study.json") or {}
+    return {
+        "study": options.name,
+        "file": str(options.file),
+        "config_hash": config_hash,
+        "identity": study.identity(),
+        "budget": {"trials": options.trials, "controls_per_width": study.num_controls(options.trials)},
+        "objectives": list(study.objectives),
+        "widths": list(study.widths),
+        "seeds": list(study.student_seeds()),
+        "task": {**{name: value for name, value in task.items() if name != "versions"}, "test_reads": 0},
+        "teacher": None,
+        "versions": {"harness": __version__, **task["versions"], **versions, "system": platform.platform()},
+        "git_commit": _git_commit(options.file.parent),
+        "started_ms": known.get("started_ms", ledger.now_ms()),
+        "seconds": known.get("seconds", 0.0),
+    }
+
+
+def _write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float) -> None:
+    """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it."""
+    ledger.write_json(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
+
+
+def _runs_in_common(options: Options, sampler: Sampler, manifest: Mapping[str, Any]) -> Sweep:
+    task = manifest["task"]
+    data_hash = digest(task["hashes"])
+    tags = {
+        "task": str(task["name"]),
+        "config_hash": str(manifest["config_hash"]),
+        "data_hash": data_hash,
+        "git_commit": str(manifest["git_commit"]),
+        "seeds": ", ".join(map(str, manifest["seeds"])),
+    } | {f"version.{name}": str(value) for name, value in manifest["versions"].items()}
+    dataset = {"name": str(task["name"]), "digest": data_hash, "source": str(task["source"])}
+    return Sweep(options.name, sampler.study_id, dataset, tags, str(options.file))
+
+
+def _sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """The parent run's parameters: only what cannot change when a sweep goes on."""
+    study = options.study
+    return {
+        "family": study.family,
+        "widths": ", ".join(map(str, study.widths)),
+        "objectives": ", ".join(study.objectives),
+        "sampler": study.sampler,
+        "seed": study.seed,
+        "seeds_per_trial": study.seeds,
+        "teacher": f"{teacher['name']} width={teacher['width']}",
+        "teacher_val_accuracy": teacher["val_accuracy"],
+        "teacher_num_params": teacher["num_params"],
+    }
+
+
+def _note(options: Options) -> str:
+    """The summary as the parent run's description: without its figures, which the UI has among the artifacts."""
+    lines = (options.study_dir / "summary.md").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("!["))
+
+
+def _sweep_metrics(written: report.Report, manifest: Mapping[str, Any], started: float) -> dict[str, float]:
+    """The parent run's figures."""
+    trials, front = written.data.trials, written.front
+    found = {"num_trials": float(len(trials)), "num_on_front": float(len(front))}
+    found |= {f"num_{name}": float((trials["state"] == name).sum()) for name in ("complete", "failed")}
+    found["seconds"] = manifest["seconds"] + time.monotonic() - started
+    return found | ({"best_val_accuracy": float(front["val_accuracy"].max())} if len(front) else {})
+
+
+def _artifacts(options: Options) -> Path | None:
+    """The embedded store's artifact folder; a tracking server keeps its own."""
+    return None if options.tracking.startswith(("http://", "https://")) else (options.out / "mlartifacts").absolute()
+
+
+def _git_commit(folder: Path) -> str:
+    """The commit of the study's repository, with `+` when it has changes; `unknown` outside of one."""
+    try:
+        git = ["git", "-C", str(folder)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        changes = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changes else "")
+
+
+def _bar(console: Console, title: str) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn(f"[b]{title}[/]"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=console.quiet,
+    )
+
+
+def _show(bar: Progress, done: Done) -> None:
+    task = bar.task_ids[0] if bar.task_ids else bar.add_task("", note="")
+    failed = f", {done.failed} failed" if done.failed else ""
+    note = f"best val accuracy {done.best:.4f}{failed}" if done.best else "first trials are being trained"
+    bar.update(task, completed=done.done, total=done.total, note=note)
+
+
+def _command(options: Options) -> str:
+    """The command that goes on with this sweep."""
+    study = options.name if options.file.parent in [place.resolve() for place in cli.STUDIES] else str(options.file)
+    out = "" if options.out == cli.OUT else f" --out {options.out}"
+    return f"python -m harness.sweep {study} --trials {options.trials}{out}"
+
+
+def _say_goodbye(options: Options, console: Console, written: report.Report, why: str, page: str) -> None:
+    """The front as a table, and what to do next."""
+    console.print(report.front_table(written))
+    if why == "timeout":
+        console.print(f"the time was up before the budget; [b]{_command(options)}[/] goes on from here")
+    if why == "failures":
+        console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker.log'}[/]")
+    out = "" if options.out == cli.OUT else f" --out {options.out}"
+    console.print(f"report   {options.study_dir / 'summary.md'}, figures beside it", highlight=False)
+    console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)
+    uri = redact(options.tracking)
+    if uri.startswith("http"):
+        console.print(f"runs     {uri}{page}", highlight=False, soft_wrap=True)
+    else:
+        console.print(f"runs     mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
+        console.print(f"         then http://127.0.0.1:5000{page}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    cli.run(app)

@@ -1,0 +1,89 @@
+"""The design's table of rooms, held against the code's imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "optuna", "mlflow", "ray", "matplotlib", "pandas"}
+MAY_IMPORT = {
+    "harness/__init__.py": set(),
+    "harness/spec.py": set(),
+    "harness/space.py": set(),
+    "harness/ledger.py": set(),
+    "harness/cli.py": set(),
+    "harness/driver.py": set(),
+    "harness/sweep.py": set(),
+    "harness/seeds.py": {"torch"},
+    "harness/losses.py": {"torch"},
+    "harness/optimisers.py": {"torch"},
+    "harness/models": {"torch"},
+    "harness/tasks": {"torch"},
+    "harness/teacher.py": {"torch"},
+    "harness/cohort.py": {"torch"},
+    "harness/sampler.py": {"optuna"},
+    "harness/tracking.py": {"mlflow"},
+    "harness/executors/__init__.py": set(),
+    "harness/executors/trials.py": set(),
+    "harness/executors/inline.py": set(),
+    "harness/executors/local.py": set(),
+    "harness/executors/worker.py": {"torch"},
+    "harness/analysis": {"pandas"},
+    "harness/figures": {"matplotlib", "pandas"},
+    "harness/report": {"matplotlib", "pandas"},
+    "harness/bench": HEAVY,
+    "studies": set(),
+}
+"""What each room may import of the heavy packages; the rest of the code is free to all."""
+
+FILES = sorted(path for folder in ("harness", "studies") for path in (ROOT / folder).rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The row of the table that a file belongs to."""
+    name = path.relative_to(ROOT).as_posix()
+    found = [row for row in MAY_IMPORT if name == row or name.startswith((row + "/", row + "."))]
+    assert found, f"{name} has no row in the table of rooms"
+    return max(found, key=len)
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a file imports anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_room_imports_no_more_than_it_may(path: Path) -> None:
+    packages = {name.partition(".")[0] for name in imported(path)}
+    assert packages & HEAVY <= MAY_IMPORT[room(path)]
+
+
+def test_only_one_file_knows_optuna_and_only_one_mlflow() -> None:
+    for package, owner in (("optuna", "harness/sampler.py"), ("mlflow", "harness/tracking.py")):
+        users = {
+            path.relative_to(ROOT).as_posix() for path in FILES if package in {n.split(".")[0] for n in imported(path)}
+        }
+        assert {name for name in users if "bench" not in name} == {owner}
+
+
+@pytest.mark.parametrize("module", ["harness.sweep", "harness.report"])
+def test_the_programs_do_not_load_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_code_raises_no_bare_exceptions_away() -> None:
+    for path in FILES:
+        handlers = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ExceptHandler)]
+        assert all(handler.type is not None for handler in handlers), path

@@ -1,0 +1,259 @@
+"""The sweep's program: what a newcomer types, what a careless one types, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import optuna
+import pytest
+
+from harness import cli, ledger, sweep
+
+ROOT = Path(__file__).parents[1]
+STUDY = """
+from harness.space import Choice, Float, Study
+STUDY = Study(
+    task="digits",
+    family="mlp",
+    space={
+        "width": Choice(4, 8),
+        "form": Choice("kl", "mse"),
+        "alpha": Float(0.0, 1.0),
+        "temperature": Float(1.0, 10.0, when={"form": ("kl",)}),
+        "lr": Float(1e-3, 1e-1, log=True),
+    },
+    fixed={"epochs": 20},
+    trials=10,
+    seeds=2,
+    batch=4,
+)
+"""
+TOTAL = 10 + 2 * 5
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "harness.sweep", *map(str, arguments)]
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
+    )
+
+
+def refused(arguments: Sequence[object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The one line of a sweep that is refused with exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["harness.sweep", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(sweep.app)
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small study and its undisturbed, deterministic results."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "mine.py").write_text(STUDY)
+    done = run(folder / "mine.py", "--out", folder / "results", "--deterministic")
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout)
+    return folder
+
+
+def check_one_to_one(out: Path) -> dict[int, list[float]]:
+    """Every trial COMPLETE once in Optuna and FINISHED once in MLflow, with equal values; gives the values."""
+    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{out / 'mine' / 'study.db'}")
+    assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": TOTAL}
+    client = mlflow.MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    by_key = {run.data.tags["harness.key"]: run for run in runs}
+    assert len(by_key) == len(runs) == TOTAL + 1
+    for trial in study.trials:
+        logged = by_key[f"mine/{trial.number}"]
+        assert logged.data.metrics["val_accuracy"] == pytest.approx(trial.values[0], abs=1e-12)
+        assert logged.data.metrics["num_params"] == trial.values[1]
+        curve = client.get_metric_history(logged.info.run_id, "val_loss")
+        assert [point.step for point in curve] == list(range(1, 21))
+    return {trial.number: trial.values for trial in study.trials}
+
+
+def test_a_sweep_leaves_a_study_runs_and_a_report(home: Path) -> None:
+    check_one_to_one(home / "results")
+    folder = home / "results" / "mine"
+    for name in ("trials.csv", "pareto.csv", "summary.md", "study.json"):
+        assert (folder / name).stat().st_size > 0
+    assert len(list((folder / "figures").glob("*.png"))) >= 5
+    assert len(list((folder / "figures").glob("*.png"))) == len(list((folder / "figures").glob("*.pdf")))
+
+
+def test_the_end_of_a_sweep_names_the_next_commands(home: Path) -> None:
+    printed = (home / "printed.txt").read_text().replace("\n", "")
+    assert "mlflow ui --backend-store-uri sqlite:///" in printed
+    assert "python -m harness.report mine" in printed
+
+
+def test_the_search_never_reads_the_test_split(home: Path) -> None:
+    manifest = ledger.read_json(home / "results" / "mine" / "study.json")
+    assert manifest["task"]["test_reads"] == 0
+    assert manifest["task"]["sizes"]["test"] > 0
+
+
+def test_the_same_command_again_does_nothing_and_says_the_same(home: Path) -> None:
+    before = check_one_to_one(home / "results")
+    again = run(home / "mine.py", "--out", home / "results", "--deterministic")
+    assert again.returncode == 0
+    assert check_one_to_one(home / "results") == before
+
+
+def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(home: Path, tmp_path: Path) -> None:
+    """kill -9 of driver and workers at random moments, on real processes and real stores."""
+    moments = random.Random(int.from_bytes(os.urandom(4), "big"))
+    out = tmp_path / "results"
+    (out / "teachers").parent.mkdir(parents=True)
+    kills = 0
+    for _ in range(5):
+        process = subprocess.Popen(command(home / "mine.py", "--out", out, "--deterministic", "--quiet"), cwd=ROOT)
+        deadline = time.monotonic() + moments.uniform(4, 9)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is None:
+            kills += 1
+            for child in _children(process.pid) if moments.random() < 0.5 else []:
+                os.kill(child, signal.SIGKILL)
+            process.kill()
+        process.wait()
+    assert kills >= 1
+    done = run(home / "mine.py", "--out", out, "--deterministic")
+    assert done.returncode == 0, done.stderr
+    assert check_one_to_one(out) == check_one_to_one(home / "results")
+
+
+def _children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listed.stdout.split()]
+
+
+def test_a_second_sweep_of_a_running_study_is_refused(home: Path) -> None:
+    held = ledger.lock(home / "results" / "mine" / "driver.lock")
+    assert held is not None
+    second = run(home / "mine.py", "--out", home / "results")
+    held.release()
+    assert second.returncode == 2
+    assert "another sweep is running study 'mine'" in second.stderr
+
+
+def test_ctrl_c_stops_a_sweep_and_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(home / "mine.py", "--out", tmp_path),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "mine" / "driver.lock").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on from here" in printed.replace("\n", " ")
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonesuch"], "unknown study 'nonesuch'; studies are digits, mnist5k"),
+        (["digits", "--trials", "0"], "--trials 0 is out of range"),
+        (["digits", "--trials", "-3"], "--trials -3 is out of range"),
+        (["digits", "--trials", "many"], "many"),
+        (["digits", "--jobs", "0"], "--jobs 0 is out of range"),
+        (["digits", "--timeout", "0"], "--timeout 0 is out of range"),
+        (["digits", "--seed", "-1"], "seed -1 is out of range"),
+        (["digits", "--device", "tpu"], "unknown device 'tpu'; devices are auto, cpu, cuda"),
+        (["digits", "--nonsense"], "--nonsense"),
+        (["digits", "--storage", "sqlite:////no/such/folder/x.db"], "cannot open the storage"),
+        (["digits", "--tracking-uri", "http://127.0.0.1:9"], "cannot reach the tracking server"),
+        (["digits", "--out", "/proc/nowhere"], "--out"),
+    ],
+)
+def test_bad_options_are_one_line(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = [] if "--out" in arguments else ["--out", str(tmp_path / "results")]
+    assert words in refused([*arguments, *out], capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("Float(0.0, 1.0)", "Float(0.9, 0.1)"), "alpha: low 0.9 is above high 0.1"),
+        (("Float(0.0, 1.0)", "Float(0.0, 1.5)"), "alpha 1.5 is out of range"),
+        (("Float(1.0, 10.0", "Float(0.0, 10.0"), "temperature 0.0 is out of range"),
+        (("Choice(4, 8)", "Choice(0, 8)"), "width 0 is out of range"),
+        (('"kl", "mse"', '"kl", "magic"'), "unknown form 'magic'; forms are kl, soft_ce, mse, squared_norm"),
+        (('task="digits"', 'task="cats"'), "unknown task 'cats'; tasks are mnist5k, digits"),
+        (('family="mlp"', 'family="rnn"'), "unknown family 'rnn'"),
+        (("trials=10", 'sampler="dice"'), "unknown sampler 'dice'; samplers are tpe"),
+        (("trials=10", 'objectives=("test_accuracy",)'), "objective 'test_accuracy' is not allowed"),
+        ((', when={"form": ("kl",)}', ""), "form 'mse' takes no temperature"),
+        (("STUDY = Study(", "STUDY = Study(("), "mine.py, line"),
+        (("STUDY = Study(", "OTHER = Study("), "defines no STUDY"),
+        (("STUDY = Study(", "1 / 0\nSTUDY = Study("), "ZeroDivisionError"),
+    ],
+)
+def test_bad_studies_are_one_line_and_nothing_is_written(
+    change: tuple[str, str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "mine.py").write_text(STUDY.replace(*change))
+    assert words in refused([tmp_path / "mine.py", "--out", tmp_path / "results"], capsys, monkeypatch)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_study_that_has_changed_since_its_first_sweep_is_refused_and_kept(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = check_one_to_one(home / "results")
+    (tmp_path / "mine.py").write_text(STUDY.replace("Float(0.0, 1.0)", "Float(0.0, 0.5)"))
+    words = refused([tmp_path / "mine.py", "--out", home / "results"], capsys, monkeypatch)
+    assert "holds another study called 'mine'" in words
+    assert check_one_to_one(home / "results") == before
+
+
+def test_the_environment_names_the_stores(home: Path, tmp_path: Path) -> None:
+    env = {
+        "OPTUNA_STORAGE": f"sqlite:///{tmp_path / 'here.db'}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'ml.db'}",
+    }
+    done = run(home / "mine.py", "--out", tmp_path / "results", "--trials", 2, env=env)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here.db").exists() and (tmp_path / "ml.db").exists()
+    assert not (tmp_path / "results" / "mine" / "study.db").exists()
+
+
+def test_results_are_plain_json(home: Path) -> None:
+    for path in (home / "results" / "mine" / "trials").glob("*/result.json"):
+        assert {record["status"] for record in json.loads(path.read_text())["records"]} == {"ok"}
