@@ -19,11 +19,14 @@ EDGE = 0.02
 def importance_table(trials: pd.DataFrame, space: Mapping[str, Dimension], evaluate: Evaluate) -> pd.DataFrame:
     """Shares of importance for val accuracy among finished distilled trials: index knob, one column an evaluator.
 
+    Each evaluator's values are divided by their sum, since PED-ANOVA's have no unit of their own.
+
     `evaluate` is `harness.sampler.importances`; its `ValueError` for too few trials passes through.
     """
     found = evaluate(space, importance_rows(trials, space))
     table = pd.DataFrame({name: pd.Series(dict(shares), dtype=float) for name, shares in found.items()})
     table.index.name = "knob"
+    table = table / table.sum().replace(0, math.nan)
     return table.loc[table.mean(axis=1).sort_values(ascending=False, kind="stable").index]
 
 

@@ -18,7 +18,7 @@ def front(trials: pd.DataFrame, score: str = "val_accuracy", size: str = "num_pa
     dominate each other: all of them stay, by number.
     """
     kept = trials.dropna(subset=[score, size])
-    best = kept.groupby(size)[score].max().sort_index()
+    best = kept.groupby(size)[score].max().sort_index().astype(float)
     before = best.cummax().shift(fill_value=-np.inf)
     winners = best[best > before]
     chosen = kept[kept[size].map(winners) == kept[score]]

@@ -15,9 +15,9 @@ def importance_bars(table: pd.DataFrame, num_trials: int) -> Figure:
     """Each knob's share of importance, one bar an evaluator, from `importance.importance_table`."""
     figure = style.blank(
         0.95 + 0.42 * max(len(table), 2),
-        f"Share of the variation in val accuracy over {style.trials(num_trials, 'finished distilled')}, without "
-        "the diverged; no spread is shown. The evaluators measure different things (fANOVA: all trials; "
-        "PED-ANOVA: what sets the best apart) and may rank oppositely. "
+        f"Importance for val accuracy, as shares of each evaluator's sum, over "
+        f"{style.trials(num_trials, 'finished distilled')}, without the diverged; no spread is shown. The evaluators "
+        "measure different things (fANOVA: all trials; PED-ANOVA: what sets the best apart) and may rank oppositely. "
         "A knob that some forms lack is weighed on the trials that have it.",
     )
     axes = figure.add_subplot()

@@ -43,7 +43,7 @@ def paper() -> AbstractContextManager[None]:
         "ytick.major.size": 3, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5, "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": False, "grid.color": "#ececec", "grid.linewidth": 0.5,
         "axes.axisbelow": True, "lines.linewidth": 1.2, "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 200,
-        "pdf.fonttype": 42, "figure.facecolor": "white", "savefig.facecolor": "white", "axes.titlelocation": "left",
+        "figure.facecolor": "white", "savefig.facecolor": "white", "axes.titlelocation": "left",
     })  # fmt: skip
 
 

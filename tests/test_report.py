@@ -1,0 +1,178 @@
+"""The report: files that repeat themselves to the byte, a page that claims no more than it may, and clear refusals."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+from typer.testing import CliRunner
+
+from harness import figures
+from harness.analysis.load import load
+from harness.figures import style
+from harness.report import Report, front_table, write
+from harness.report.__main__ import app
+from harness.report.build import drawings
+from harness.report.findings import judge
+from harness.report.page import page
+from tests.fake_study import FakeStudy, write_fake_study
+
+NOTHING = FakeStudy(trials=0, controls=0, teacher=False)
+POOR = {
+    "no trials": NOTHING,
+    "one trial": FakeStudy(trials=1, controls=0, diverged=(), failed=(), running=()),
+    "all diverged": FakeStudy(trials=6, controls=1, diverged=range(99), failed=(), running=()),
+    "one width": FakeStudy(trials=9, controls=2, widths=(4,), forms=("kl",), diverged=()),
+    "no controls": FakeStudy(trials=9, controls=0, diverged=()),
+    "controls alone": FakeStudy(trials=0, controls=2, diverged=(), failed=(), running=()),
+    "one seed": FakeStudy(trials=9, controls=1, seeds=1, teacher=False),
+}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return write(write_fake_study(tmp_path_factory.mktemp("results")))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_report_is_tables_a_page_and_figures(report: Report) -> None:
+    assert all(path.is_file() for path in report.files)
+    stems = {path.stem for path in report.files if path.suffix == ".png"}
+    assert stems == {path.stem for path in report.files if path.suffix == ".pdf"} and len(stems) == 8
+    assert not list(report.folder.rglob(".*"))
+    trials = pd.read_csv(report.folder / "trials.csv")
+    assert len(trials) == 129 and trials["on_front"].sum() == len(report.front)
+    assert pd.read_csv(report.folder / "pareto.csv")["number"].tolist() == report.front["number"].tolist()
+    assert len(pd.read_csv(report.folder / "gains.csv")) == len(pd.read_csv(report.folder / "controls.csv")) == 5
+
+
+def test_a_report_made_again_is_the_same_to_the_byte_and_touches_no_trial(report: Report) -> None:
+    stale = report.folder / "figures" / "of_an_older_version.png"
+    before = contents(report.folder)
+    stale.write_bytes(b"")
+    write(report.folder)
+    assert contents(report.folder) == before
+
+
+def test_the_page_answers_first_and_says_what_the_answer_rests_on(report: Report) -> None:
+    text = (report.folder / "summary.md").read_text()
+    answer = text.split("\n\n")[1]
+    assert answer.startswith("**Answer.**") and "no difference is shown at any of the 5 widths" in answer
+    assert "same validation split" in answer and "not a confirmed claim" in answer
+    assert not re.search(r"\b(better|outperforms|superior|significant)", text)
+    assert "the test split was not read" in text and "0123456789abcdef" in text
+    assert "| search (distilled) | 64 | 62 | 1 | 1 | 1 | 0 |" in text
+    for link in re.findall(r"\]\((figures/[^)]+)\)", text):
+        assert (report.folder / link).is_file()
+
+
+def test_the_front_fits_a_terminal_of_80_columns_and_names_its_limits(report: Report) -> None:
+    console = Console(width=80, record=True, quiet=False, file=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(front_table(report))
+    shown = capture.get()
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert all(f"{row:,}" in shown for row in report.front["num_params"])
+    assert "search-stage estimates" in shown and "…" not in shown
+
+
+@pytest.mark.parametrize("name", POOR)
+def test_a_poor_study_still_reports_and_says_what_is_missing(tmp_path: Path, name: str) -> None:
+    found = judge(write_fake_study(tmp_path, POOR[name]))
+    for drawing in drawings(found):
+        with figures.paper():
+            figure = drawing.draw()
+            figure.set_dpi(40)
+            figure.draw_without_rendering()
+    text = page(found)
+    Console(quiet=True).print(front_table(found))
+    expected = {
+        "no trials": "**No answer yet.** Of 0 trials on disk",
+        "one trial": "no width has both",
+        "all diverged": "none finished without diverging",
+        "one width": "no difference is shown at the one width",
+        "no controls": "No plain control has finished",
+        "controls alone": "no width has both",
+        "one seed": "With 1 seed there is no spread",
+    }
+    assert expected[name] in text
+    assert "nan" not in text.lower().replace("nanoseconds", "")
+
+
+def test_a_study_without_trials_is_written_whole(tmp_path: Path) -> None:
+    folder = write_fake_study(tmp_path, NOTHING)
+    written = write(folder)
+    assert "importance" not in written.drawn and "at least 8 trials" in (folder / "summary.md").read_text()
+    assert pd.read_csv(folder / "pareto.csv").empty
+
+
+def test_an_unknown_study_is_one_line_with_the_choices_and_writes_nothing(report: Report, tmp_path: Path) -> None:
+    out = report.folder.parent
+    before = contents(out)
+    result = CliRunner().invoke(app, ["mnist", "--out", str(out)])
+    assert result.exit_code == 2
+    assert result.stderr.strip() == f"no results for study 'mnist'; studies with results in {out} are mnist5k"
+    assert contents(out) == before
+    for study in ("", ".", "../x", "nothing"):
+        assert CliRunner().invoke(app, [study, "--out", str(tmp_path / "none")]).exit_code == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_program_reports_a_study_by_the_path_of_its_file(tmp_path: Path) -> None:
+    write_fake_study(tmp_path, NOTHING)
+    result = CliRunner().invoke(app, ["studies/mnist5k.py", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "summary.md" in result.output and (tmp_path / "mnist5k" / "summary.md").is_file()
+
+
+def test_a_report_needs_neither_torch_nor_mlflow() -> None:
+    code = "import sys, harness.report, harness.sampler; print([m for m in ('torch', 'mlflow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_thousand_trials_load_within_seconds(tmp_path: Path) -> None:
+    # The bound is generous for a busy machine: 0.7 s was seen.
+    folder = write_fake_study(tmp_path, FakeStudy(trials=500, controls=100))
+    start = time.process_time()
+    assert len(load(folder).trials) == 1000 and time.process_time() - start < 6
+
+
+def test_log_ticks_are_round_and_at_least_three() -> None:
+    assert style.log_ticks(722, 3722) == [1000, 1500, 2000, 3000] or len(style.log_ticks(722, 3722)) >= 3
+    assert style.log_ticks(100, 200_000) == [100, 1000, 10_000, 100_000]
+    assert [style.short(size) for size in (500, 1000, 1500, 115_114, 2e6)] == ["500", "1k", "1.5k", "115k", "2M"]
+
+
+def test_labels_are_spread_no_nearer_than_the_gap_and_keep_their_order() -> None:
+    placed = style.spread([1.0, 0.99, 0.5, 1.0], 0.1)
+    assert placed[2] == 0.5 and placed[1] < placed[0] < placed[3]
+    ordered = sorted(placed)
+    assert min(b - a for a, b in itertools.pairwise(ordered)) >= 0.1 - 1e-12
+
+
+def test_no_bar_is_cut_and_every_form_has_its_own_hue() -> None:
+    table = pd.DataFrame({"fANOVA": {"width": 0.7, "lr": 0.3}, "PED-ANOVA": {"width": 0.2}})
+    with figures.paper():
+        axes: Axes = figures.importance_bars(table, 20).axes[0]
+    assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 0.7
+    hues = style.hues([f"form{index}" for index in range(9)])
+    assert len(set(hues.values())) == 10
+
+
+def test_figures_leave_no_state_in_pyplot() -> None:
+    code = "import sys, harness.figures; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False" and isinstance(style.blank(2, "n = 1"), Figure)
