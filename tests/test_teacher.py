@@ -137,18 +137,25 @@ def drop_key(folder: Path) -> None:
     save_file(load_file(path), path)
 
 
-def drop_rows(folder: Path) -> None:
+def change_logits(folder: Path, **changed: torch.Tensor | None) -> None:
+    """Other logits under the key of the right ones."""
     path = folder / "logits.safetensors"
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    save_file({name: rows[:-1].contiguous() for name, rows in load_file(path).items()}, path, metadata=metadata)
+    parts = {**load_file(path), **changed}
+    save_file({name: part for name, part in parts.items() if part is not None}, path, metadata=metadata)
+
+
+def drop_a_train_row(folder: Path) -> None:
+    change_logits(folder, train=load_file(folder / "logits.safetensors")["train"][1:].contiguous())
+
+
+def drop_a_val_row(folder: Path) -> None:
+    change_logits(folder, val=load_file(folder / "logits.safetensors")["val"][1:].contiguous())
 
 
 def drop_val(folder: Path) -> None:
-    path = folder / "logits.safetensors"
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    save_file({"train": load_file(path)["train"]}, path, metadata=metadata)
+    change_logits(folder, val=None)
 
 
 def damage_facts(folder: Path) -> None:
@@ -166,7 +173,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "harm",
     [
         cut_logits, scramble_logits, lose_logits, lose_weights, exchange_weights,
-        forge_key, drop_key, drop_rows, drop_val, damage_facts,
+        forge_key, drop_key, drop_a_train_row, drop_a_val_row, drop_val, damage_facts,
     ],
     ids=lambda harm: harm.__name__,
 )  # fmt: skip
