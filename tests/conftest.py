@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from harness import tasks, teacher
 
 torch.set_num_threads(1)
-settings.register_profile("busy", deadline=None, max_examples=60)
+settings.register_profile("busy", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 
