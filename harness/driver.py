@@ -22,6 +22,7 @@ from harness.ledger import TrialSpec
 from harness.sampler import SEARCH, Asked, Sampler, control
 from harness.space import Study
 from harness.spec import Record
+
 COHORT_STUDENTS = 48
 ATTEMPTS = 3
 log = logging.getLogger(__name__)

@@ -1,0 +1,65 @@
+"""What README and docs say is run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.losses import LOSSES
+from harness.space import load_study
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(path: str) -> list[str]:
+    """The Python code blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), flags=re.DOTALL)
+
+
+def test_the_study_in_the_readme_is_one(tmp_path: Path) -> None:
+    [code] = blocks("README.md")
+    (tmp_path / "my_study.py").write_text(code)
+    name, _, study = load_study(str(tmp_path / "my_study.py"), [])
+    assert name == "my_study" and study.widths == (8, 16, 32, 64)
+
+
+def test_a_task_of_ones_own_runs_as_the_docs_say(tmp_path: Path) -> None:
+    [code] = blocks("docs/own-task.md")
+    (tmp_path / "my_study.py").write_text(code)
+    command = [sys.executable, "-m", "harness.sweep", str(tmp_path / "my_study.py"), "--trials", "3", "--jobs", "1"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "results")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "six Gaussian clouds" in (tmp_path / "results" / "my_study" / "summary.md").read_text()
+
+
+def test_the_readme_names_every_form() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"| `{form}` |" in readme for form in LOSSES)
+
+
+def test_the_readme_tree_names_every_room() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rooms = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "harness").iterdir()}
+    for room in rooms - {"__init__.py", "__pycache__/"}:
+        assert f"  {room} " in readme, room
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    place = (ROOT / page).parent
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
+        assert (place / target).exists(), f"{page} links to {target}"
+
+
+@pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.bench"])
+def test_help_teaches_with_examples(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and f"python -m {module}" in done.stdout
