@@ -102,7 +102,7 @@ def write_spec(study_dir: Path, trial: TrialSpec) -> Path:
     if known is not None and known.hash == trial.hash and known.key == trial.key:
         return folder
     if folder.exists():
-        folder.rename(folder.with_name(f"{folder.name}.aside-{now_ms()}"))
+        _put_aside(folder)
     specs = [to_json(spec) for spec in trial.specs]
     write_json(folder / "spec.json", {**trial.__dict__, "params": dict(trial.params), "specs": specs})
     return folder
@@ -142,14 +142,17 @@ def read_result(folder: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
             return records
     except (ValueError, KeyError, TypeError):
         pass
-    path.rename(path.with_name(f"{path.name}.aside-{now_ms()}"))
+    _put_aside(path)
     return None
 
 
 def read_failure(folder: Path, trial: TrialSpec) -> str | None:
-    """Why a trial was given up, or None."""
-    data = read_json(folder / "failed.json")
-    return str(data["reason"]) if data is not None and data["hash"] == trial.hash else None
+    """Why a trial was given up, or None. A file that is not whole is none."""
+    try:
+        data = read_json(folder / "failed.json")
+        return str(data["reason"]) if data is not None and data["hash"] == trial.hash else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def count_attempt(folder: Path) -> int:
@@ -178,14 +181,9 @@ def lock(path: Path) -> FileLock | None:
     return held
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock at `path`."""
-    if not path.exists():
-        return False
-    held = lock(path)
-    if held is not None:
-        held.release()
-    return held is None
+def _put_aside(path: Path) -> None:
+    """Rename what is in the way; nothing is deleted."""
+    path.rename(path.with_name(f"{path.name}.aside-{time.time_ns()}"))
 
 
 def _finite(data: Any) -> Any:

@@ -246,26 +246,23 @@ sys.stdin.read()
 @pytest.mark.parametrize("end", ["kill", "exit"])
 def test_a_lock_of_another_process_is_seen_and_goes_when_its_holder_ends(end: str, tmp_path: Path) -> None:
     path = tmp_path / "folder" / "lock"
-    assert not ledger.is_locked(path)
     with holder_of(path) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert ledger.is_locked(path)
         assert ledger.lock(path) is None
         if end == "kill":
             holder.kill()
         else:
             holder.communicate()
         holder.wait()
-        assert not ledger.is_locked(path)
         mine = ledger.lock(path)
         assert mine is not None
     with holder_of(path) as other:
         assert other.communicate()[0] == "no\n"
     mine.release()
-    assert not ledger.is_locked(path)
 
 
-def test_asking_whether_a_file_is_locked_does_not_make_it(tmp_path: Path) -> None:
-    assert not ledger.is_locked(tmp_path / "lock")
-    assert names(tmp_path) == set()
+def test_a_failure_that_is_not_whole_is_none(tmp_path: Path) -> None:
+    for text in ("[", "{}", '{"hash": "x"}'):
+        (tmp_path / "failed.json").write_text(text)
+        assert ledger.read_failure(tmp_path, trial()) is None

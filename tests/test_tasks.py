@@ -193,3 +193,9 @@ def test_splits_that_do_not_fit_are_refused(bad: Split, message: str, where: str
 def test_the_train_split_itself_is_held_to_the_number_of_classes() -> None:
     with pytest.raises(ValueError, match=r"task own: train labels span 0\.\.1, classes 1"):
         made_of(split(), split(), split(), num_classes=1)
+
+
+def test_a_study_file_that_makes_no_task_is_refused_as_one(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text("STUDY = None\n")
+    with pytest.raises(ValueError, match="makes no task of its own"):
+        tasks.load(str(tmp_path / "bare.py"))

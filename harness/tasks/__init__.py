@@ -25,7 +25,10 @@ def load(name: str) -> Task:
         return TASKS[name]()
     if not name.endswith(".py"):
         raise ValueError(f"unknown task {name!r}; tasks are {', '.join(TASKS)}")
-    task = load_module(Path(name)).STUDY.task()
+    make = getattr(getattr(load_module(Path(name)), "STUDY", None), "task", None)
+    if not callable(make):
+        raise ValueError(f"{name} makes no task of its own; give its Study a function that returns a Task")
+    task = make()
     if not isinstance(task, Task):
         raise ValueError(f"the task function of {name} returned {type(task).__name__}, not a Task")
     return task
