@@ -57,5 +57,5 @@ def _caption(done: pd.DataFrame, hidden: int) -> str:
     partial = ""
     if len(done) > 2 and min(done[["val_agreement", "val_accuracy"]].std()) > 0:
         rank = float(stats.spearmanr(done["val_agreement"], done["val_accuracy"]).statistic)
-        partial = f" Spearman's rank correlation over all of them is {rank:.2f}; width drives both."
+        partial = f" Spearman's rank correlation over all of them, widths mixed, is {rank:.2f}."
     return f"{style.trials(len(done), 'finished')}, mean over {seeds}; outlined: on the Pareto front.{outside}{partial}"

@@ -88,14 +88,15 @@ def _end_labels(axes: Axes, shown: pd.DataFrame, chosen: pd.DataFrame, forms: Se
     ends = last.groupby("number")["val_accuracy"].mean()
     rows = [row for row in rows_of(chosen) if row["number"] in ends.index]
     low, high = axes.get_ylim()
-    places = style.spread([float(ends[row["number"]]) for row in rows], 0.085 * (high - low))
-    over = places and max(places) - high
-    if over and over > 0:
-        axes.set_ylim(low, high + over + 0.02 * (high - low))
+    gap = 0.085 * (high - low)
+    places = style.spread([float(ends[row["number"]]) for row in rows], gap, high)
     final = int(shown["epoch"].max())
     for row, place in zip(rows, places, strict=True):
         axes.annotate(
             f"width {row['width']}, {row['form']}", (final, float(ends[row["number"]])), xytext=(1.03, place),
             textcoords=axes.get_yaxis_transform(), va="center", color=colours[row["form"]], fontsize=6.5,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": style.MUTED, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-", "linewidth": 0.4, "color": style.MUTED, "shrinkA": 1, "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
         )  # fmt: skip

@@ -132,7 +132,7 @@ def _legend(axes: Axes, done: pd.DataFrame, forms: Sequence[str]) -> None:
             Line2D([], [], color=style.PLAIN_COLOUR, linestyle=(0, (1, 1.2)), marker="_", label="plain control")
         )
     handles.append(Line2D([], [], color=style.MUTED, linewidth=1.3, label="Pareto front"))
-    style.legend_above(axes, handles, columns=6 if len(handles) <= 6 else 5)
+    style.legend_above(axes, handles, columns=3 if len(handles) > 4 else 4)
 
 
 def _width_labels(axes: Axes, done: pd.DataFrame, size: str) -> None:

@@ -115,8 +115,8 @@ def legend_above(axes: Axes, handles: Sequence[Line2D], columns: int = 5) -> Non
     )  # fmt: skip
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """The values moved as little as it takes for neighbours to stand at least `gap` apart, in the given order."""
+def spread(values: Sequence[float], gap: float, ceiling: float = math.inf) -> list[float]:
+    """The values moved so that neighbours stand at least `gap` apart and none above `ceiling`, in the given order."""
     order = np.argsort(np.asarray(values, dtype=float), kind="stable")
     # Blocks of touching labels, each centred on the mean of what it wants: least squares under the gap.
     blocks: list[tuple[float, int]] = []  # the lowest label's place, and how many stand on it
@@ -128,6 +128,9 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
             count += size
         blocks.append((want, count))
     placed = [low + step * gap for low, size in blocks for step in range(size)]
+    for rank in reversed(range(len(placed))):
+        placed[rank] = min(placed[rank], ceiling)
+        ceiling = placed[rank] - gap
     result = [0.0] * len(placed)
     for place, index in zip(placed, order, strict=True):
         result[int(index)] = place

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.analysis.compare import SHOWN
 from harness.analysis.importance import edges
-from harness.analysis.load import rows_of
+from harness.analysis.load import is_plain, rows_of
 from harness.report.budget import budget_section
 from harness.report.findings import Report
 from harness.report.tables import NONE, accuracy, caution, front_columns, front_rows, markdown, number, points
@@ -46,22 +46,20 @@ def _answer(report: Report) -> str:
         return (
             f"**No answer yet.** Of {found} trial{'' if found == 1 else 's'} on disk, none finished without diverging."
         )
-    said = [_place(row, report) for row in rows_of(front)]
+    said = [_place(row) for row in rows_of(front)]
     listed = said[0] if len(said) == 1 else "; ".join(said)
     count = "one configuration" if len(said) == 1 else f"{len(said)} configurations"
-    return f"**Answer.** The Pareto front on validation has {count}: {listed}. {_gain_answer(report)}"
+    head = f"**Answer.** The Pareto front on validation has {count} (gains in points, with 95% intervals)"
+    return f"{head}: {listed}. {_gain_answer(report)}"
 
 
-def _place(row: Mapping[str, Any], report: Report) -> str:
+def _place(row: Mapping[str, Any]) -> str:
     knobs = "plain training" if row["form"] == PLAIN else f"{row['form']}, alpha {number(row['alpha'], 2)}"
     if not pd.isna(row["temperature"]):
         knobs += f", temperature {number(row['temperature'], 2)}"
-    judged = report.gains.set_index("distilled")["verdict"]
-    verdict = judged.get(row["number"]) if row["form"] != PLAIN else None
-    gain = "" if pd.isna(row["gain"]) else f", {100 * row['gain']:+.2f} points on its control"
-    said = f" ({verdict})" if verdict == SHOWN else ""
+    gain = "" if pd.isna(row["gain"]) else f", {points(row['gain'], row['gain_low'], row['gain_high'])} on its control"
     size = f"width {row['width']} ({row['num_params']:,} parameters)"
-    return f"{size}: {knobs}, {100 * row['val_accuracy']:.2f}%{gain}{said}"
+    return f"{size}: {knobs}, {100 * row['val_accuracy']:.2f}%{gain}"
 
 
 def _gain_answer(report: Report) -> str:
@@ -79,12 +77,10 @@ def _gain_answer(report: Report) -> str:
         span = f"{low:+.2f} points" if widths == 1 else f"{low:+.2f} to {high:+.2f} points"
         said = f"Against the tuned plain control of the same width, no difference is shown at {where} ({span}). "
     else:
-        each = "; ".join(
-            f"width {row['width']}: {points(row['gain'], row['low'], row['high'])} points" for row in rows_of(shown)
-        )
         rest = widths - len(shown)
-        others = f" At the other {rest}, no difference is shown." if rest else ""
-        said = f"A paired difference to the plain control on validation, with its 95% interval, at {each}.{others} "
+        others = f"; at the other {rest}, no difference is shown" if rest else ""
+        each = ", ".join(f"{width}" for width in shown["width"])
+        said = f"Against the tuned plain control, validation shows a paired difference at width {each}{others}. "
     return said + _power(gains) + " " + _selection(gains)
 
 
@@ -123,7 +119,7 @@ def _front_section(report: Report) -> Iterator[str]:
             f"The search's own objectives were {', '.join(objectives)}; this front is always of val_accuracy against "
             "num_params, so that studies compare."
         )
-    if found := edges(report.front, report.data.space):
+    if found := edges(report.front[~is_plain(report.front)], report.data.space):
         yield "**On the edge.** " + "; ".join(found) + ". A wider range might do better."
 
 
