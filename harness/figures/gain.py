@@ -144,9 +144,10 @@ def _gain_caption(gains: pd.DataFrame) -> str:
         else "The seeds show no spread from which to say what could be detected."
     )
     return (
-        f"Best distilled less best plain trial of the same width, {seeds}. Small dots: seeds; large dots and "
-        f"numbers: mean; bars: 95% t interval (arrow: continues beyond the axis; none where seeds agree exactly or n = 1). "
-        f"{band} Both sides are the best of several trials chosen on this validation split: an estimate, not a confirmed gain."
+        f"Best distilled less best plain trial of the same width, {seeds}. Small dots: seeds; large dots and numbers: "
+        "mean; bars: 95% t interval (arrow: continues beyond the axis; none where seeds agree exactly or n = 1). "
+        f"{band} Both sides are the best of several trials chosen on this validation split: an estimate, not a "
+        "confirmed gain."
     )
 
 
