@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from typer.testing import CliRunner
 
-from harness import figures
+from harness import cli, figures
 from harness.analysis.load import load
 from harness.figures import style
 from harness.report import Report, front_table, write
@@ -118,15 +118,25 @@ def test_a_study_without_trials_is_written_whole(tmp_path: Path) -> None:
     assert pd.read_csv(folder / "pareto.csv").empty
 
 
-def test_an_unknown_study_is_one_line_with_the_choices_and_writes_nothing(report: Report, tmp_path: Path) -> None:
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The line on which the program leaves with exit code 2."""
+    monkeypatch.setattr("sys.argv", ["harness.report", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(app)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip()
+
+
+def test_an_unknown_study_is_one_line_with_the_choices_and_writes_nothing(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = report.folder.parent
     before = contents(out)
-    result = CliRunner().invoke(app, ["mnist", "--out", str(out)])
-    assert result.exit_code == 2
-    assert result.stderr.strip() == f"no results for study 'mnist'; studies with results in {out} are mnist5k"
+    line = refused(["mnist", "--out", str(out)], capsys, monkeypatch)
+    assert line == f"error: no results for study 'mnist'; studies with results in {out} are mnist5k"
     assert contents(out) == before
     for study in ("", ".", "../x", "nothing"):
-        assert CliRunner().invoke(app, [study, "--out", str(tmp_path / "none")]).exit_code == 2
+        assert "no results for study" in refused([study, "--out", str(tmp_path / "none")], capsys, monkeypatch)
     assert not (tmp_path / "none").exists()
 
 

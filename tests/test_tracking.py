@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.entities import Run
 
 from harness.ledger import TrialSpec
 from harness.space import Value
@@ -43,6 +45,11 @@ def client(store: Path) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
 
 
+def runs_of(store: Path, tracker: Tracker) -> list[Run]:
+    experiment = client(store).get_run(tracker.parent_id).info.experiment_id
+    return list(client(store).search_runs([experiment]))
+
+
 def test_a_run_says_what_it_is() -> None:
     assert run_name(trial()) == "#12 kl alpha=.31 T=4.2 width=4"
     assert run_name(trial(3, plain=True)) == "#3 ce width=4"
@@ -52,7 +59,7 @@ def test_a_trial_is_a_run_with_whole_curves_parameters_tags_and_its_data(store: 
     made = tracker(store, "whole")
     records = fake_train(trial().specs)
     made.log(trial(), records, maybe_there=False)
-    [run] = [r for r in client(store).search_runs([made.experiment_id]) if r.data.tags["harness.key"] == "fake/12"]
+    [run] = [r for r in runs_of(store, made) if r.data.tags["harness.key"] == "fake/12"]
     assert run.info.status == "FINISHED"
     assert run.info.start_time == 1_700_000_000_000
     assert {name: run.data.params[name] for name in ("form", "alpha", "temperature", "width")} == {
@@ -76,7 +83,7 @@ def test_logging_a_trial_twice_leaves_one_run_with_one_point_a_step(store: Path)
     records = fake_train(trial().specs)
     made.log(trial(), records, maybe_there=False)
     made.log(trial(), records, maybe_there=True)
-    [run] = [r for r in client(store).search_runs([made.experiment_id]) if r.data.tags["harness.key"] == "fake/12"]
+    [run] = [r for r in runs_of(store, made) if r.data.tags["harness.key"] == "fake/12"]
     assert len(client(store).get_metric_history(run.info.run_id, "val_accuracy")) == 2
 
 
@@ -95,14 +102,14 @@ def test_a_study_made_anew_does_not_take_up_the_runs_of_its_namesake(store: Path
     second = tracker(store, "anew", "id-2")
     assert second.parent_id != first.parent_id
     second.log(trial(), fake_train(trial().specs), maybe_there=True)
-    keys = [r.data.tags["harness.key"] for r in client(store).search_runs([second.experiment_id])]
+    keys = [r.data.tags["harness.key"] for r in runs_of(store, second)]
     assert keys.count("fake/12") == 2
 
 
 def test_a_trial_that_was_given_up_is_a_failed_run_that_says_why(store: Path) -> None:
     made = tracker(store, "failed")
     made.log_failure(trial(), "worker killed by SIGKILL", maybe_there=False)
-    [run] = [r for r in client(store).search_runs([made.experiment_id]) if r.data.tags["harness.key"] == "fake/12"]
+    [run] = [r for r in runs_of(store, made) if r.data.tags["harness.key"] == "fake/12"]
     assert run.info.status == "FAILED"
     assert run.data.tags["failure"] == "worker killed by SIGKILL"
 
@@ -117,7 +124,10 @@ def test_the_end_of_a_sweep_puts_the_report_where_the_ui_shows_it(store: Path, t
     run = client(store).get_run(made.parent_id)
     assert run.info.status == "FINISHED" and run.data.tags["mlflow.note.content"] == "# the front"
     assert [a.path for a in client(store).list_artifacts(made.parent_id)] == ["figures", "summary.md"]
-    assert client(store).get_experiment(made.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
+    tags = client(store).get_experiment(run.info.experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "metrics.`val_accuracy`" in json.loads(tags["mlflow.sharedViewState.trials"])["selectedColumns"]
+    assert f"/#/experiments/{run.info.experiment_id}/runs?" in made.page
 
 
 def test_curves_are_means_over_the_seeds_that_got_so_far_and_end_with_what_was_told() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from harness import cli
 from harness.report.build import write
 from harness.report.tables import front_table
 
@@ -18,8 +19,8 @@ app = typer.Typer(
 
 @app.command()
 def main(
-    study: Annotated[str, typer.Argument(help="A study's name, or the path of its .py file.")] = "mnist5k",
-    out: Annotated[Path, typer.Option(help="The folder that holds the results of all studies.")] = Path("results"),
+    study: Annotated[str, typer.Argument(help="A study's name, or the path of its .py file.")] = cli.DEFAULT_STUDY,
+    out: Annotated[Path, typer.Option(help="The folder that holds the results of all studies.")] = cli.OUT,
 ) -> None:
     """Write the tables, figures and page of a study from what its sweep left on disk.
 
@@ -40,13 +41,8 @@ def main(
     if not name or Path(name).name != name or not (folder / "study.json").is_file():
         known = sorted(path.parent.name for path in out.glob("*/study.json"))
         choices = f"studies with results in {out} are {', '.join(known)}" if known else f"{out} holds no results yet"
-        typer.echo(f"no results for study {study!r}; {choices}", err=True)
-        raise typer.Exit(2)
-    try:
-        report = write(folder)
-    except ValueError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        raise ValueError(f"no results for study {study!r}; {choices}")
+    report = write(folder)
     console = Console()
     console.print(front_table(report))
     console.print(f"The page: {folder / 'summary.md'}", soft_wrap=True, highlight=False)
@@ -56,4 +52,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    cli.run(app)
