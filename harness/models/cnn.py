@@ -2,13 +2,14 @@
 
 Made to be fused. A convolution on a CPU gains nothing from fusing, and grouped convolutions round differently from
 single ones, so both layers are matrix products: the stem's patches are cut once for the whole split, the 3x3
-neighbourhoods are nine strided views. Activations stand `[channels, rows, columns, batch]`, so that every copy and
+neighbourhoods are copied side by side. Activations stand `[channels, rows, columns, batch]`, so that every copy and
 every product runs along the batch; a fused student is the same to the bit as the student alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,11 +66,51 @@ def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     batch, patch_values, rows, columns = inputs.shape
     patches = inputs.permute(1, 2, 3, 0).reshape(patch_values, rows * columns * batch)
     hidden = F.relu(params["stem.weight"] @ patches + params["stem.bias"])
-    padded = F.pad(hidden.view(-1, rows, columns, batch), (0, 0, 1, 1, 1, 1))
-    offsets = [(row, column) for row in range(KERNEL) for column in range(KERNEL)]
-    around = torch.cat([padded[:, row : row + rows : 2, column : column + columns : 2] for row, column in offsets])
-    hidden = F.relu(params["conv.weight"] @ around.flatten(1).view(len(around), -1) + params["conv.bias"])
+    around = neighbourhoods(hidden.view(-1, rows, columns, batch))
+    hidden = F.relu(params["conv.weight"] @ around + params["conv.bias"])
     return (params["logits.weight"] @ hidden.view(-1, batch) + params["logits.bias"]).T
+
+
+class _Neighbourhoods(torch.autograd.Function):
+    """The copy that turns the convolution into a matrix product; any leading axes are students.
+
+    Autograd's own backward fills a tensor of zeros for each of the nine places: a third of a narrow student's step.
+    """
+
+    @staticmethod
+    def forward(maps: Tensor) -> Tensor:
+        padded = F.pad(maps, (0, 0, 1, 1, 1, 1))
+        places = padded.unfold(-3, KERNEL, 2).unfold(-3, KERNEL, 2)  # [..., channels, rows, columns, batch, 3, 3]
+        return places.movedim((-2, -1), (-6, -5)).flatten(-6, -4).flatten(-3, -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 - torch calls it so
+        ctx.shape = inputs[0].shape
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        *students, channels, rows, columns, batch = ctx.shape
+        height, width = _strided(rows), _strided(columns)
+        parts = grads[0].reshape(*students, KERNEL, KERNEL, channels, height, width, batch)
+        padded = parts.new_zeros(*students, channels, rows + 2, columns + 2, batch)
+        for row in range(KERNEL):
+            for column in range(KERNEL):
+                place = padded[..., row : row + 2 * height - 1 : 2, column : column + 2 * width - 1 : 2, :]
+                place.add_(parts[..., row, column, :, :, :, :])
+        return padded[..., 1 : rows + 1, 1 : columns + 1, :]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], maps: Tensor) -> tuple[Tensor, int]:  # noqa: ARG004
+        return neighbourhoods(maps.movedim(in_dims[0], 0)), 0
+
+
+def neighbourhoods(maps: Tensor) -> Tensor:
+    """Every second place's 3x3 neighbourhood as a column: `[channels, rows, columns, batch]` -> `[9 channels, places]`.
+
+    Rows of the result are (place in the kernel, channel), columns (row, column, batch); outside the map is zero.
+    """
+    found: Tensor = _Neighbourhoods.apply(maps)  # type: ignore[no-untyped-call]
+    return found
 
 
 def macs(width: int, input_shape: Shape, num_classes: int) -> int:
