@@ -17,8 +17,8 @@ from harness.spec import PLAIN
 COMMON = ("width", "form", "alpha", "temperature", "lr")
 NONE = "–"
 ACCURACY, GAIN = "val accuracy (%)", "gain over control (points)"
-TERMINAL = {"temperature": "temper-\nature", ACCURACY: "val accuracy\n(%)", GAIN: "gain over control\n(points)"}
-"""Heads broken to fit."""
+TERMINAL = {"temperature": "T", ACCURACY: "val acc (%)", GAIN: "gain over control (points)"}
+"""Heads shortened to fit."""
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -65,21 +65,20 @@ def front_rows(report: Report) -> list[list[str]]:
 
 
 def front_table(report: Report) -> Table:
-    """The front for a terminal of 80 columns, without the trials' numbers and MACs, which are in pareto.csv.
+    """The front for a terminal of 80 columns; trial numbers, MACs and the optimiser's knobs are in pareto.csv.
 
     Its caption says what the numbers may and may not be taken for.
     """
     title = f"{report.data.name}: Pareto front on validation"
     table = Table(title=title, title_justify="left", caption=caution(report), caption_justify="left",
                   box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)  # fmt: skip
-    left_out = ("trial", "MACs")
     head = front_columns(report)
-    for name in head:
-        if name not in left_out:
-            title = TERMINAL.get(name, name)
-            table.add_column(title, justify="left" if name == "form" else "right", overflow="fold")
+    shown = [head.index(name) for name in ("width", "params", "form", "alpha", "temperature", ACCURACY, GAIN)]
+    for place in shown:
+        name = head[place]
+        table.add_column(TERMINAL.get(name, name), justify="left" if name == "form" else "right", overflow="fold")
     for row in front_rows(report):
-        table.add_row(*(Text(cell) for name, cell in zip(head, row, strict=True) if name not in left_out))
+        table.add_row(*(Text(row[place]) for place in shown))
     return table
 
 
