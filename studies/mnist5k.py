@@ -10,7 +10,7 @@ STUDY = Study(
         "form": Choice("kl", "soft_ce", "mse", "squared_norm"),
         "alpha": Float(0.0, 1.0),
         "temperature": Float(1.0, 20.0, log=True, when={"form": TEMPERATURE_FORMS}),
-        "lr": Float(2e-3, 5e-2, log=True),
+        "lr": Float(3e-3, 1e-1, log=True),
         "weight_decay": Float(1e-4, 1e-1, log=True),
     },
     fixed={"epochs": 12, "batch_size": 64},
