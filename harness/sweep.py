@@ -16,15 +16,17 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from harness import __version__, cli, ledger, report
+from harness import __version__, cli, ledger
 from harness.driver import Driver, Plan, targets
 from harness.driver import Progress as Done
 from harness.executors import Executor
@@ -33,6 +35,9 @@ from harness.sampler import Sampler, redact
 from harness.space import Study, load_study
 from harness.spec import digest, to_json
 from harness.tracking import Sweep, Tracker
+
+if TYPE_CHECKING:
+    from harness.report import Report
 
 DEVICES = ("auto", "cpu", "cuda")
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -178,8 +183,9 @@ def _run(options: Options, executor: Executor, task: Mapping[str, Any], console:
     manifest = _manifest(options, task, config_hash)
     shared = options.storage is not None
     sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared)
-    with ThreadPoolExecutor(1) as pool:  # importing mlflow takes seconds: the teacher is trained meanwhile
+    with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
         opening = pool.submit(Tracker, options.tracking, options.name, _artifacts(options))
+        reporting = pool.submit(import_module, "harness.report")
         teacher = _train_teacher(options, executor, console, opening)
         tracker = opening.result()
     manifest["teacher"] = teacher
@@ -199,11 +205,12 @@ def _run(options: Options, executor: Executor, task: Mapping[str, Any], console:
         driver = Driver(plan, sampler, tracker, executor, lambda done: _show(bar, done))
         why = driver.run(logged)
     _write_manifest(options, manifest, time.monotonic() - started)
-    written = report.write(options.study_dir)
+    report = reporting.result()
+    written: Report = report.write(options.study_dir)
     tracker.end(
         options.study_dir, written.files, _note(options), _sweep_metrics(written, manifest, started), "FINISHED"
     )
-    _say_goodbye(options, console, written, why, tracker.page)
+    _say_goodbye(options, console, report.front_table(written), why, tracker.page)
     return 1 if why == "failures" else 0
 
 
@@ -304,7 +311,7 @@ def _note(options: Options) -> str:
     return "\n".join(line for line in lines if not line.startswith("!["))
 
 
-def _sweep_metrics(written: report.Report, manifest: Mapping[str, Any], started: float) -> dict[str, float]:
+def _sweep_metrics(written: Report, manifest: Mapping[str, Any], started: float) -> dict[str, float]:
     """The parent run's figures."""
     trials, front = written.data.trials, written.front
     found = {"num_trials": float(len(trials)), "num_on_front": float(len(front))}
@@ -357,9 +364,9 @@ def _command(options: Options) -> str:
     return f"python -m harness.sweep {study} --trials {options.trials}{out}"
 
 
-def _say_goodbye(options: Options, console: Console, written: report.Report, why: str, page: str) -> None:
+def _say_goodbye(options: Options, console: Console, front: Table, why: str, page: str) -> None:
     """The front as a table, and what to do next."""
-    console.print(report.front_table(written))
+    console.print(front)
     if why == "timeout":
         console.print(f"the time was up before the budget; [b]{_command(options)}[/] goes on from here")
     if why == "failures":

@@ -20,5 +20,5 @@ def load() -> Task:
         images=rows[:, :-1].astype(np.uint8).reshape(-1, 8, 8),
         labels=rows[:, -1],
         families={"cnn": CNN, "mlp": MLP},
-        teacher=TeacherRecipe(CONV, width=24, epochs=20, batch_size=32, lr=1e-2),
+        teacher=TeacherRecipe(CONV, width=16, epochs=15, batch_size=32, lr=1e-2),
     )
