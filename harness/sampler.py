@@ -10,6 +10,7 @@ with all its parameters, in one transaction.
 from __future__ import annotations
 
 import re
+import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,11 +112,6 @@ class Sampler:
         """How many trials of an arm are in one of the states."""
         return len(self._arms[arm].get_trials(deepcopy=False, states=[STATES[state] for state in states]))
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The names of the arms, search first."""
-        return tuple(self._spaces)
-
     def _enter(self, trial: FrozenTrial) -> None:
         """Take a trial from disk into its arm, where it has the parameters that the arm samples."""
         arm = trial.user_attrs["arm"]
@@ -214,13 +210,12 @@ def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> 
         names = optuna.get_all_study_names(storage)
         if names and name not in names and not shared:
             raise ValueError(f"{redact(url)} is the database of study {names[0]!r}, not {name!r}; choose another --out")
-        if name not in names:
-            directions = [direction(objective) for objective in study.objectives]
-            made = optuna.create_study(storage=storage, study_name=name, directions=directions)
-            made.set_user_attr("harness.objectives", list(study.objectives))
-            made.set_user_attr("harness.id", config_hash + f"-{np.random.SeedSequence().entropy:032x}"[:13])
-            made.set_user_attr("harness.config", config_hash)
-        disk = optuna.load_study(storage=storage, study_name=name)
+        directions = [direction(objective) for objective in study.objectives]
+        disk = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        if "harness.config" not in disk.user_attrs and not disk.get_trials(deepcopy=False):
+            disk.set_user_attr("harness.objectives", list(study.objectives))
+            disk.set_user_attr("harness.id", f"{config_hash}-{secrets.token_hex(6)}")
+            disk.set_user_attr("harness.config", config_hash)  # last: without it the study was never begun
     except (SQLAlchemyError, ImportError, OSError, sqlite3.Error) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}") from None

@@ -14,7 +14,7 @@ import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
@@ -66,8 +66,10 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.WARNING)
 
         try:
+            if uri.startswith("sqlite:///"):
+                _make_store(Path(uri.removeprefix("sqlite:///")))
             self._client = mlflow.MlflowClient(tracking_uri=uri)
-            self._experiment = self._find_experiment(uri, study, artifacts)
+            self._experiment = self._find_experiment(study, artifacts)
         except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
             raise ValueError(f"cannot open the tracking store {uri}: {str(error).splitlines()[0]}") from None
         self._parent = ""
@@ -122,22 +124,17 @@ class Tracker:
         self._log(self._parent, {name: {0: value} for name, value in metrics.items()}, {}, now_ms())
         self._client.set_terminated(self._parent, status)
 
-    def _find_experiment(self, uri: str, study: str, artifacts: Path | None) -> str:
-        # two processes that create an SQLite store at once break it
-        with FileLock(artifacts.parent / "mlflow.lock") if artifacts else nullcontext():
-            found = self._client.get_experiment_by_name(study)
-            if found is not None:
-                if found.lifecycle_stage == "deleted":
-                    self._client.restore_experiment(found.experiment_id)
-                return str(found.experiment_id)
+    def _find_experiment(self, study: str, artifacts: Path | None) -> str:
+        found = self._client.get_experiment_by_name(study)
+        if found is None:
             location = (artifacts / study).resolve().as_uri() if artifacts else None
             made = str(self._client.create_experiment(study, artifact_location=location))
-            self._client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
-            if uri.startswith("sqlite:///"):
-                with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
-                connection.close()
-            return made
+        else:
+            made = str(found.experiment_id)
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(made)
+        self._client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
+        return made
 
     def _find_run(self, key: str) -> str | None:
         assert self._sweep is not None
@@ -170,9 +167,7 @@ class Tracker:
         }
         nested = {"mlflow.parentRunId": self._parent} if self._parent else {}
         every = {**common, **self._sweep.tags, **tags, **nested}
-        run = self._client.create_run(self._experiment, started_ms, every, run_name=name)
-        self._client.log_inputs(run.info.run_id, datasets=[_dataset_input(self._sweep.dataset)])
-        return str(run.info.run_id)
+        return str(self._client.create_run(self._experiment, started_ms, every, run_name=name).info.run_id)
 
     def _log(
         self, run: str, metrics: Mapping[str, Mapping[int, float]], params: Mapping[str, Any], started_ms: int = 0
@@ -186,12 +181,33 @@ class Tracker:
             for step, value in curve.items()
         ]
         texts = [Param(name, str(value)) for name, value in params.items()]
+        assert self._sweep is not None
+        self._client.log_inputs(run, datasets=[_dataset_input(self._sweep.dataset)])  # once, however often it is said
         for start in range(0, max(1, len(points)), METRICS_A_BATCH):
             batch = points[start : start + METRICS_A_BATCH]
             self._client.log_batch(run, metrics=batch, params=texts if start == 0 else [])
 
     def _finish(self, run: str, status: str, end_ms: int) -> None:
         self._client.set_terminated(run, status, end_ms)
+
+
+def _make_store(path: Path) -> None:
+    """Make a SQLite store where there is none: aside, and put in place whole.
+
+    MLflow takes a second to make its tables. A kill meanwhile would leave a database that it refuses for ever, and two
+    processes that make one at once break it.
+    """
+    import mlflow
+
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.unlink(missing_ok=True)
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{fresh}").get_experiment("0")
+        fresh.rename(path)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
 
 
 def reachable(uri: str) -> None:

@@ -182,3 +182,11 @@ def test_importance_finds_the_knob_that_matters_also_when_it_is_conditional() ->
 def test_importance_of_too_few_trials_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 8 trials, not 2"):
         importances({"alpha": Float(0, 1)}, [({"alpha": 0.1}, 0.5), ({"alpha": 0.2}, 0.6)])
+
+
+def test_a_study_that_a_kill_left_without_its_marks_is_begun(tmp_path: Path) -> None:
+    optuna.create_study(
+        storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="fake", directions=["maximize", "minimize"]
+    )
+    assert opened(tmp_path).ask(SEARCH).number == 0
+    assert opened(tmp_path).trials("running")

@@ -157,3 +157,18 @@ def test_a_store_of_an_unknown_kind_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot open the tracking store") as error:
         Tracker("carrier-pigeon://loft", "fake", tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_kill_while_the_store_is_made_does_not_leave_half_of_one(tmp_path: Path) -> None:
+    (tmp_path / ".mlflow.db.new").write_bytes(b"half a database")  # what the kill left
+    made = tracker(tmp_path, "after")
+    assert client(tmp_path).get_run(made.parent_id).info.status == "RUNNING"
+    assert not (tmp_path / ".mlflow.db.new").exists()
+
+
+def test_a_run_whose_dataset_a_kill_cut_off_gets_it_once(store: Path) -> None:
+    made = tracker(store, "dataset")
+    for _ in range(2):
+        made.log(trial(), fake_train(trial().specs), maybe_there=True)
+    [run] = [r for r in runs_of(store, made) if r.data.tags["harness.key"] == "fake/12"]
+    assert run.inputs is not None and len(run.inputs.dataset_inputs) == 1
