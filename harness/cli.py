@@ -27,7 +27,7 @@ def run(app: typer.Typer) -> NoReturn:
     except typer.TyperException as error:
         message = str(error.format_message()) if hasattr(error, "format_message") else str(error)
         fail(f"{message.rstrip('.')}, in: {' '.join(sys.argv[1:])}")
-    except (ValueError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)

@@ -81,6 +81,7 @@ class Driver:
     _recovered: set[int] = field(default_factory=set)
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
+    _num_failed: int = 0  # in this session
 
     def run(self, logged: set[str]) -> str:
         """Reach the plan's targets; `logged` are the keys of trials that tracking has. Gives why it stopped:
@@ -97,9 +98,9 @@ class Driver:
                 break
             for event in self.executor.poll(0.5):
                 self._handle(event)
-        if self._too_many_failures():
-            return "failures"
-        return "complete" if self._missing() == 0 else "timeout"
+        if self._missing() == 0:
+            return "complete"
+        return "failures" if self._too_many_failures() else "timeout"
 
     def _missing(self) -> int:
         """Trials still to be asked for."""
@@ -129,8 +130,8 @@ class Driver:
         return self.executor.num_waiting == 0
 
     def _too_many_failures(self) -> bool:
-        failed = sum(self.sampler.count(arm, "failed") for arm in self.plan.targets)
-        return failed >= max(8, sum(self.plan.targets.values()) // 4)
+        """Whether this sweep gave up so many trials that something else must be wrong; earlier sweeps' do not count."""
+        return self._num_failed >= max(8, sum(self.plan.targets.values()) // 4)
 
     def _ask_rounds(self, number: int) -> None:
         """Ask for what round `number` is short of."""
@@ -211,6 +212,7 @@ class Driver:
             reason = ledger.read_failure(folder, trial) or "no result was published"
             self.tracker.log_failure(trial, reason, maybe_there=maybe_there)
             self.sampler.fail(asked)
+            self._num_failed += 1
             return
         self.tracker.log(trial, records, maybe_there=maybe_there)
         self.sampler.tell(asked, values(self.plan.study, records))
@@ -225,6 +227,11 @@ class Driver:
                 self._best = max(self._best, values_of(records, "val_accuracy"))
                 if trial.key not in logged:
                     self.tracker.log(trial, records, maybe_there=True)
+        for asked in self.sampler.trials("failed"):
+            trial = ledger.read_spec(self._folder(asked.number))
+            reason = ledger.read_failure(self._folder(asked.number), trial) if trial is not None else None
+            if trial is not None and reason is not None and trial.key not in logged:
+                self.tracker.log_failure(trial, reason, maybe_there=True)
 
     def _tell_progress(self) -> None:
         arms = self.plan.targets

@@ -102,7 +102,7 @@ def write_spec(study_dir: Path, trial: TrialSpec) -> Path:
     if known is not None and known.hash == trial.hash and known.key == trial.key:
         return folder
     if folder.exists():
-        _put_aside(folder)
+        put_aside(folder)
     specs = [to_json(spec) for spec in trial.specs]
     write_json(folder / "spec.json", {**trial.__dict__, "params": dict(trial.params), "specs": specs})
     return folder
@@ -142,7 +142,7 @@ def read_result(folder: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
             return records
     except (ValueError, KeyError, TypeError):
         pass
-    _put_aside(path)
+    put_aside(path)
     return None
 
 
@@ -181,9 +181,9 @@ def lock(path: Path) -> FileLock | None:
     return held
 
 
-def _put_aside(path: Path) -> None:
-    """Rename what is in the way; nothing is deleted."""
-    path.rename(path.with_name(f"{path.name}.aside-{time.time_ns()}"))
+def put_aside(path: Path) -> Path:
+    """Rename what is in the way, and give its new place; nothing is deleted."""
+    return path.rename(path.with_name(f"{path.name}.aside-{time.time_ns()}"))
 
 
 def _finite(data: Any) -> Any:

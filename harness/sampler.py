@@ -9,10 +9,10 @@ with all its parameters, in one transaction.
 
 from __future__ import annotations
 
-import re
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.space import Dimension, Float, Study, Value, active, direction
+from harness.urls import redact, sqlite_file
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SEARCH = "search"
@@ -88,7 +89,9 @@ class Sampler:
                 system_attrs=frozen.system_attrs,  # where NSGA-II keeps its generations
             )
         )
-        number = self._num_asked
+        number = self._disk.get_trials(deepcopy=False)[-1].number
+        if number != self._num_asked:
+            raise ValueError("another sweep writes to this study's storage; stop one of the two")
         self._in_arm[number] = frozen.number
         self._num_asked += 1
         return Asked(number, arm, params)
@@ -107,6 +110,11 @@ class Sampler:
         """The trials that are `"complete"`, `"failed"` or `"running"`, in order of number."""
         found = self._disk.get_trials(deepcopy=False, states=(STATES[state],))
         return [Asked(trial.number, trial.user_attrs["arm"], dict(trial.params)) for trial in found]
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether any trial was ever asked for."""
+        return self._num_asked > 0
 
     def count(self, arm: str, *states: str) -> int:
         """How many trials of an arm are in one of the states."""
@@ -165,11 +173,6 @@ def importances(
     return found
 
 
-def redact(url: str) -> str:
-    """A URL without its password."""
-    return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", url)
-
-
 def _evaluate(
     evaluator: Any, space: Mapping[str, Dimension], rows: Sequence[tuple[Mapping[str, Value], float]], names: list[str]
 ) -> dict[str, float]:
@@ -203,10 +206,9 @@ def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> 
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
         storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
-        if url.startswith("sqlite:///"):
-            with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        if (file := sqlite_file(url)) is not None:
+            with closing(sqlite3.connect(file)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
         names = optuna.get_all_study_names(storage)
         if names and name not in names and not shared:
             raise ValueError(f"{redact(url)} is the database of study {names[0]!r}, not {name!r}; choose another --out")

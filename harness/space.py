@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.spec import PLAIN, RANGES, Range, StudentSpec, check_range, digest, to_json
+from harness.spec import PLAIN, RANGES, VAL_METRICS, Range, StudentSpec, check_range, digest, to_json
 
 Value = str | int | float
 SAMPLERS = ("tpe", "gp", "nsga2", "random")
@@ -134,8 +134,9 @@ class Study:
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             yield f"objectives {self.objectives!r} must be one or more different names"
         for objective in self.objectives:
-            if not objective.startswith("val_") and objective not in SIZES:
-                yield f"objective {objective!r} is not allowed; a study selects on val_* metrics or {', '.join(SIZES)}"
+            if objective not in (*VAL_METRICS, *SIZES):
+                choices = ", ".join((*VAL_METRICS, *SIZES))
+                yield f"objective {objective!r} is not allowed; a study selects on {choices}"
 
     def _condition_problems(self, name: str, dimension: Dimension) -> Iterator[str]:
         before = list(self.space)[: list(self.space).index(name)]
@@ -255,7 +256,7 @@ def load_module(path: Path) -> Any:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from None
-    except Exception as error:  # whatever the user's own code raises is the user's to see, in one line
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to see, in one line
         raise ValueError(f"{path} does not load: {type(error).__name__}: {' '.join(str(error).split())}") from None
     return module
 

@@ -21,6 +21,8 @@ MIXINGS = ("convex", "additive")
 OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "constant")
 DTYPES = ("float32", "float64")
+VAL_METRICS = ("val_accuracy", "val_loss", "val_agreement", "val_kl")
+"""What a record measures on the validation split."""
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,17 @@ from harness.driver import Driver, Plan, targets
 from harness.driver import Progress as Done
 from harness.executors import Executor
 from harness.executors.local import Local
-from harness.sampler import Sampler, redact
+from harness.sampler import Sampler
 from harness.space import Study, load_study
 from harness.spec import digest, to_json
-from harness.tracking import Sweep, Tracker
+from harness.tracking import Sweep, Tracker, reachable
+from harness.urls import redact, sqlite_file
 
 if TYPE_CHECKING:
     from harness.report import Report
 
+ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
+"""The parent run's status by why a sweep stopped."""
 DEVICES = ("auto", "cpu", "cuda")
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -153,6 +156,7 @@ def check(options: Options) -> None:
     if options.device not in DEVICES:
         raise ValueError(f"unknown device {options.device!r}; devices are {', '.join(DEVICES)}")
     cli.check_writable(options.study_dir)
+    reachable(options.tracking)
 
 
 def sweep(options: Options) -> int:
@@ -169,20 +173,25 @@ def sweep(options: Options) -> int:
             raise ValueError(
                 f"another sweep is running study {options.name!r} in {options.out}; wait for it or stop it"
             )
-        with lock:
+        with lock, _only_driver_of(options.storage):
             return _run(options, executor, task, console, started)
     except KeyboardInterrupt:
-        console.print(f"\nstopped; nothing is lost. [b]{_command(options)}[/] goes on from here")
+        console.print(
+            f"\nstopped; nothing is lost. It goes on from here with\n[b]{_command(options)}[/]", soft_wrap=True
+        )
         raise
     finally:
         executor.close()
 
 
 def _run(options: Options, executor: Executor, task: Mapping[str, Any], console: Console, started: float) -> int:
-    config_hash = digest([options.study.identity(), task["hashes"]])
+    config_hash = digest([options.study.identity(), task["hashes"], task["teacher_key"]])
     manifest = _manifest(options, task, config_hash)
     shared = options.storage is not None
     sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared)
+    if not sampler.has_trials and ledger.numbers(options.study_dir):
+        kept = ledger.put_aside(options.study_dir / "trials")
+        console.print(f"the study is new to its storage: trials of an earlier one are kept in {kept}", soft_wrap=True)
     with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
         opening = pool.submit(Tracker, options.tracking, options.name, _artifacts(options))
         reporting = pool.submit(import_module, "harness.report")
@@ -207,9 +216,7 @@ def _run(options: Options, executor: Executor, task: Mapping[str, Any], console:
     _write_manifest(options, manifest, time.monotonic() - started)
     report = reporting.result()
     written: Report = report.write(options.study_dir)
-    tracker.end(
-        options.study_dir, written.files, _note(options), _sweep_metrics(written, manifest, started), "FINISHED"
-    )
+    tracker.end(options.study_dir, written.files, _note(options), _sweep_metrics(written, manifest, started), ENDS[why])
     _say_goodbye(options, console, report.front_table(written), why, tracker.page)
     return 1 if why == "failures" else 0
 
@@ -358,17 +365,20 @@ def _show(bar: Progress, done: Done) -> None:
 
 
 def _command(options: Options) -> str:
-    """The command that goes on with this sweep."""
+    """The command that goes on with this sweep; stores beside the embedded ones are named without their passwords."""
     study = options.name if options.file.parent in [place.resolve() for place in cli.STUDIES] else str(options.file)
-    out = "" if options.out == cli.OUT else f" --out {options.out}"
-    return f"python -m harness.sweep {study} --trials {options.trials}{out}"
+    said = [f"python -m harness.sweep {study} --trials {options.trials} --seed {options.study.seed}"]
+    said += [] if options.out == cli.OUT else [f"--out {options.out}"]
+    said += [f"--storage {redact(options.storage)}"] if options.storage else []
+    said += [f"--tracking-uri {redact(options.tracking_uri)}"] if options.tracking_uri else []
+    return " ".join([*said, "--deterministic"] if options.deterministic else said)
 
 
 def _say_goodbye(options: Options, console: Console, front: Table, why: str, page: str) -> None:
     """The front as a table, and what to do next."""
     console.print(front)
     if why == "timeout":
-        console.print(f"the time was up before the budget; [b]{_command(options)}[/] goes on from here")
+        console.print(f"the time was up before the budget. It goes on with\n[b]{_command(options)}[/]", soft_wrap=True)
     if why == "failures":
         console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker.log'}[/]")
     out = "" if options.out == cli.OUT else f" --out {options.out}"
@@ -380,6 +390,20 @@ def _say_goodbye(options: Options, console: Console, front: Table, why: str, pag
     else:
         console.print(f"runs     mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
         console.print(f"         then http://127.0.0.1:5000{page}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _only_driver_of(storage: str | None) -> Iterator[None]:
+    """Hold the lock of a SQLite storage that other folders may use too. Raises `ValueError` where it is taken."""
+    file = sqlite_file(storage or "")
+    if file is None or not file.parent.is_dir():
+        yield  # the study's own folder is locked already; what cannot be opened is said so on opening
+        return
+    lock = ledger.lock(file.with_name(f".{file.name}.driver.lock"))
+    if lock is None:
+        raise ValueError(f"another sweep is using the storage {storage}; wait for it or stop it")
+    with lock:
+        yield
 
 
 @contextmanager

@@ -159,10 +159,15 @@ def _accuracy(logits: Tensor, split: Split) -> float:
     return (logits.argmax(-1) == split.labels).float().mean().item()
 
 
-def _folder(task: Task, cache: Path) -> Path:
+def key(task: Task) -> str:
+    """Stands for the task's teacher: its recipe and its data."""
     recipe = {f.name: getattr(task.teacher, f.name) for f in dataclasses.fields(TeacherRecipe)}
     recipe["family"] = task.teacher.family.name
-    return cache / f"{task.name}-{digest([recipe, task.train.hash, task.val.hash])}"
+    return f"{task.name}-{digest([recipe, task.train.hash, task.val.hash])}"
+
+
+def _folder(task: Task, cache: Path) -> Path:
+    return cache / key(task)
 
 
 def _logits_key(task: Task, folder: Path) -> str:

@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from harness.ledger import TrialSpec, now_ms
 from harness.spec import Curve, Record
+from harness.urls import redact, sqlite_file
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -66,12 +67,14 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.WARNING)
 
         try:
-            if uri.startswith("sqlite:///"):
-                _make_store(Path(uri.removeprefix("sqlite:///")))
+            if (file := sqlite_file(uri)) is not None:
+                _make_store(file)
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             self._experiment = self._find_experiment(study, artifacts)
         except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
-            raise ValueError(f"cannot open the tracking store {uri}: {str(error).splitlines()[0]}") from None
+            raise ValueError(
+                f"cannot open the tracking store {redact(uri)}: {redact(str(error)).splitlines()[0]}"
+            ) from None
         self._parent = ""
         self._sweep: Sweep | None = None
 
@@ -218,7 +221,7 @@ def reachable(uri: str) -> None:
         with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=10):
             pass
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise ValueError(f"cannot reach the tracking server {uri}: {error}") from None
+        raise ValueError(f"cannot reach the tracking server {redact(uri)}: {redact(str(error))}") from None
 
 
 def run_name(trial: TrialSpec) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 import optuna
 import pytest
 
-from harness.sampler import SEARCH, Asked, Sampler, control, importances, redact
+from harness.sampler import SEARCH, Asked, Sampler, control, importances
 from harness.space import SAMPLERS, Choice, Dimension, Float, Study, Value
+from harness.urls import redact
 from tests.fakes import STUDY
 
 

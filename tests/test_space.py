@@ -125,8 +125,9 @@ BAD = {
     "same_objective": ({"objectives": ("val_loss", "val_loss")}, "objectives .* must be one or more different names"),
     "on_the_test_split": (
         {"objectives": ("test_accuracy",)},
-        r"objective 'test_accuracy' is not allowed; a study selects on val_\* metrics or num_params, macs",
+        "objective 'test_accuracy' is not allowed; a study selects on val_accuracy, val_loss, .*num_params, macs",
     ),
+    "objective_of_no_such_metric": ({"objectives": ("val_nope",)}, "objective 'val_nope' is not allowed"),
     "on_the_train_split": ({"objectives": ("val_loss", "train_loss")}, "objective 'train_loss' is not allowed"),
 }
 

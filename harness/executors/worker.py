@@ -43,6 +43,7 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
         "sizes": {name: len(split) for name, split in splits.items()},
         "hashes": {name: split.hash for name, split in splits.items()},
         "num_params": {str(w): num_params(family, w, task.input_shape, task.num_classes) for w in widths},
+        "teacher_key": teacher.key(task),
         "device": device,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
