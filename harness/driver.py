@@ -19,7 +19,7 @@ from typing import Protocol
 from harness import ledger
 from harness.executors import Event, Executor
 from harness.ledger import TrialSpec
-from harness.sampler import SEARCH, Asked, Sampler, control
+from harness.sampler import SEARCH, Asked, Sampler, control, search_arms
 from harness.space import Study
 from harness.spec import Record
 
@@ -63,9 +63,9 @@ class Runs(Protocol):
 
 
 def targets(study: Study, trials: int) -> dict[str, int]:
-    """How many trials each arm is to reach."""
-    controls = study.num_controls(trials)
-    return {SEARCH: trials} | {control(width): controls for width in study.widths}
+    """How many trials each arm is to reach; search arms that share them equally are rounded up."""
+    controls, arms = study.num_controls(trials), search_arms(study)
+    return {arm: math.ceil(trials / len(arms)) for arm in arms} | {control(width): controls for width in study.widths}
 
 
 @dataclass
@@ -114,7 +114,8 @@ class Driver:
 
     def _quota(self, arm: str) -> int:
         """How many trials of an arm a round asks for: the arms reach their targets together."""
-        return math.ceil(self.plan.targets[arm] * self.plan.study.batch / self.plan.targets[SEARCH])
+        searched = sum(self.plan.targets[arm] for arm in search_arms(self.plan.study))
+        return math.ceil(self.plan.targets[arm] * self.plan.study.batch / searched)
 
     def _round(self) -> int:
         """The round that the sweep is in, from 1; 0 before the first."""

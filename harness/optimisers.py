@@ -32,8 +32,13 @@ class Hyper:
     weight_decay: Tensor
     momentum: Tensor
 
+    def of(self, members: slice) -> Hyper:
+        """Those of some of the students."""
+        return Hyper(self.lr[members], self.weight_decay[members], self.momentum[members])
 
-Step = Callable[[Tensor, Tensor, State, Hyper, float], None]
+
+Step = Callable[[Tensor, Tensor, State, Hyper, Tensor], None]
+"""`step(params, grads, state, hyper, lr_scale)`, in place; `lr_scale` `[students, 1]` is the schedule's factor."""
 
 
 def start(params: Tensor) -> State:
@@ -41,18 +46,18 @@ def start(params: Tensor) -> State:
     return State(torch.zeros_like(params), torch.zeros_like(params))
 
 
-def adamw(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: float) -> None:
+def adamw(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Tensor) -> None:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101), in place."""
     params.mul_(1 - lr_scale * hyper.lr * hyper.weight_decay)
     _adam_update(params, grads, state, hyper, lr_scale)
 
 
-def adam(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: float) -> None:
+def adam(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Tensor) -> None:
     """Adam (Kingma & Ba 2014, arXiv:1412.6980) with weight decay as an L2 gradient, in place."""
     _adam_update(params, torch.addcmul(grads, params, hyper.weight_decay), state, hyper, lr_scale)
 
 
-def sgd(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: float) -> None:
+def sgd(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Tensor) -> None:
     """Stochastic gradient descent with momentum and L2 weight decay, in place."""
     state.count += 1
     state.first.mul_(hyper.momentum).add_(torch.addcmul(grads, params, hyper.weight_decay))
@@ -62,7 +67,7 @@ def sgd(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: flo
 STEPS: Mapping[str, Step] = {"adamw": adamw, "adam": adam, "sgd": sgd}
 
 
-def _adam_update(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: float) -> None:
+def _adam_update(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Tensor) -> None:
     state.count += 1
     state.first.lerp_(grads, 1 - BETA_1)
     state.second.mul_(BETA_2).addcmul_(grads, grads, value=1 - BETA_2)

@@ -1,6 +1,7 @@
 """Ask and tell: the only file that imports optuna.
 
-A trial belongs to an arm: `search`, the study's question, or `control-<width>`, plain training at one width. Each arm
+A trial belongs to an arm: `search`, the study's question, or `control-<width>`, plain training at one width. A study
+that shares its trials equally among the options of a choice has an arm for each, `search-<option>`. Each arm
 has a study of its own in memory, from which its sampler proposes, so that a control never sways the search: samplers
 that need every trial to have the same parameters would fall back to random with controls among them. The one study on
 disk holds every trial, in the order of asking, and is the record that a restart is built from. A trial enters it whole,
@@ -18,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,7 +28,8 @@ from harness.space import Dimension, Float, Study, Value, active, direction
 from harness.urls import redact, sqlite_file
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-SEARCH = "search"
+SEARCH, CONTROL = "search", "control-"
+MOST_COLUMNS = 8
 STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "running": TrialState.RUNNING}
 
 
@@ -41,12 +43,19 @@ class Asked:
 
     @property
     def is_control(self) -> bool:
-        return self.arm != SEARCH
+        return self.arm.startswith(CONTROL)
+
+
+def search_arms(study: Study) -> dict[str, Value | None]:
+    """The arms of the study's question: `search`, or one for each option of the choice that shares trials equally."""
+    if not study.equal:
+        return {SEARCH: None}
+    return {f"{SEARCH}-{option}": option for option in study.options(study.equal)}
 
 
 def control(width: int) -> str:
     """The name of the control arm at a width."""
-    return f"control-{width}"
+    return f"{CONTROL}{width}"
 
 
 class Sampler:
@@ -59,11 +68,13 @@ class Sampler:
         this name that is not this one.
         """
         self._study, self._num_asked = study, 0
-        self._spaces: dict[str, Mapping[str, Dimension]] = {SEARCH: study.space}
+        searched = {name: dimension for name, dimension in study.space.items() if name != study.equal}
+        self._spaces: dict[str, Mapping[str, Dimension]] = dict.fromkeys(search_arms(study), searched)
         self._spaces |= {control(width): study.plain_space() for width in study.widths}
-        # A control's width is not sampled, but is a parameter on disk like that of any other trial.
+        # What makes an arm the arm it is is not sampled in it, but is a parameter on disk like that of any other trial.
         sampled = study.widths if "width" in study.space else ()
         self._given: dict[str, dict[str, Value]] = {control(width): {"width": width} for width in sampled}
+        self._given |= {arm: {study.equal: option} for arm, option in search_arms(study).items() if option is not None}
         self._disk = _open(storage_url, name, study, config_hash, shared)
         self.study_id = str(self._disk.user_attrs["harness.id"])
         directions = [direction(objective) for objective in study.objectives]
@@ -156,7 +167,8 @@ def importances(
 
     `rows` are parameters and value (higher is better) of each trial. fANOVA (Hutter 2014) and PED-ANOVA
     (arXiv:2304.10255) can rank oppositely, so both are given. A conditional dimension is judged among the trials that
-    have it, beside the dimensions that all have. Raises `ValueError` for fewer than eight trials.
+    have it, beside the dimensions that all have. A choice of more than eight options is taken as a number, its
+    options in their order. Raises `ValueError` for fewer than eight trials.
     """
     if len(rows) < 8:
         raise ValueError(f"importance needs at least 8 trials, not {len(rows)}")
@@ -177,11 +189,19 @@ def _evaluate(
     evaluator: Any, space: Mapping[str, Dimension], rows: Sequence[tuple[Mapping[str, Value], float]], names: list[str]
 ) -> dict[str, float]:
     study = optuna.create_study(direction="maximize")
+    long = [name for name in names if len(_options(space[name])) > MOST_COLUMNS]
     distributions = {name: _distribution(space[name]) for name in names}
+    # fANOVA gives every option a column and visits 2^options cells; a long choice stands as its options' numbers.
+    distributions |= {name: IntDistribution(0, len(_options(space[name])) - 1) for name in long}
     for params, value in rows:
         kept = {name: params[name] for name in names}
+        kept |= {name: _options(space[name]).index(params[name]) for name in long}
         study.add_trial(create_trial(value=value, params=kept, distributions=distributions))
     return {name: float(share) for name, share in evaluator.evaluate(study, params=names).items()}
+
+
+def _options(dimension: Dimension) -> tuple[Value, ...]:
+    return () if isinstance(dimension, Float) else dimension.options
 
 
 def _suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,13 +1,13 @@
-"""What a study may say: the dimensions of its space, and `Study` itself.
+"""What a study may say: `Study`, and how its file is loaded.
 
-A study file is Python and defines `STUDY = Study(...)`. A new kind of dimension is a frozen dataclass here with a
-`problem()` and a branch in `harness.sampler.suggest`.
+A study file is Python and defines `STUDY = Study(...)`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import itertools
 import math
 import re
@@ -17,62 +17,58 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.spec import PLAIN, RANGES, VAL_METRICS, Range, StudentSpec, check_range, digest, to_json
+from harness.dimensions import (
+    TEMPERATURE_FORMS,
+    Choice,
+    Dimension,
+    Float,
+    Value,
+    active,
+    dimension_from_json,
+    feature_space,
+    form_space,
+    range_problem,
+    with_condition,
+)
+from harness.forms import FEATURE_KNOBS, KNOBS, TAKES, Form, Knob
+from harness.spec import CHOICES, NONE, PLAIN, RANGES, VAL_METRICS, Range, StudentSpec, digest, to_json
 
-Value = str | int | float
+__all__ = [
+    "TEMPERATURE_FORMS",
+    "Choice",
+    "Dimension",
+    "Float",
+    "Form",
+    "Knob",
+    "Study",
+    "Value",
+    "active",
+    "dimension_from_json",
+    "direction",
+    "feature_space",
+    "form_space",
+    "load_module",
+    "load_study",
+]
+
 SAMPLERS = ("tpe", "gp", "nsga2", "random")
 SIZES = ("num_params", "macs")
-TEMPERATURE_FORMS = ("kl", "soft_ce")
-"""The forms that take a temperature, for `when={"form": TEMPERATURE_FORMS}`; a test holds it to `LOSSES`."""
-TEACHER_KNOBS = ("form", "alpha", "temperature", "mixing")
-"""The knobs that plain training does not have."""
-STUDENT_KNOBS = tuple(f.name for f in dataclasses.fields(StudentSpec) if f.name not in ("task", "seed"))
-
-
-@dataclass(frozen=True)
-class Float:
-    """A number between `low` and `high`, both included, sampled on a log scale when `log`.
-
-    `when` makes the dimension conditional: `when={"form": ("kl",)}` samples it only for trials whose form is `kl`.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    when: Mapping[str, Sequence[Value]] = field(default_factory=dict)
-
-    def problem(self, name: str) -> str | None:
-        """What is wrong with the dimension, in one line, or None."""
-        if not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in (self.low, self.high)):
-            return f"{name}: bounds {self.low!r} and {self.high!r} must be finite numbers"
-        if self.low > self.high:
-            return f"{name}: low {self.low!r} is above high {self.high!r}"
-        if self.log and self.low <= 0:
-            return f"{name}: low {self.low!r} must be above 0 on a log scale"
-        return _range_problem(name, (self.low, self.high))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of the given options; `when` as for `Float`. Numbers keep their order in tables and figures."""
-
-    options: tuple[Value, ...]
-    when: Mapping[str, Sequence[Value]]
-
-    def __init__(self, *options: Value, when: Mapping[str, Sequence[Value]] | None = None) -> None:
-        object.__setattr__(self, "options", tuple(options))
-        object.__setattr__(self, "when", dict(when or {}))
-
-    def problem(self, name: str) -> str | None:
-        """What is wrong with the dimension, in one line, or None."""
-        if not self.options:
-            return f"{name}: a Choice needs at least one option"
-        if len(set(self.options)) < len(self.options):
-            return f"{name}: an option of {self.options!r} is given twice"
-        return _range_problem(name, self.options)
-
-
-Dimension = Float | Choice
+TEACHER_KNOBS = (
+    "form", "alpha", "temperature", "mixing", "loss_scale", "feature", "feature_weight",
+    "teacher", "teacher_width", "teacher_epochs", "assistants",
+)  # fmt: skip
+"""The knobs that plain training does not have, beside the forms' own (`"dkd.rest"`)."""
+CONDITIONS: Mapping[str, Mapping[str, tuple[Value, ...]]] = {
+    "feature_weight": {"feature": tuple(FEATURE_KNOBS)},
+    "assistants": {"teacher": ("assistant",)},
+    "teacher_width": {"teacher": ("offline", "online", "assistant", "shuffled", "shuffled_in_class")},
+    "teacher_epochs": {"teacher": ("offline", "assistant", "shuffled", "shuffled_in_class")},
+}
+"""Which options of which other knob a knob of the teacher or of a feature form needs to mean anything."""
+STUDENT_KNOBS = tuple(
+    f.name for f in dataclasses.fields(StudentSpec) if f.name not in ("task", "family", "seed", "knobs", "form_file")
+)
+MOST_PROBES = 1000
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,10 @@ class Study:
     plain-training trials at each width; None gives each width its share of the search trials, so that the control is
     tuned as much as what it is compared with. `objectives` are `val_*` metrics or sizes, all known to be better up
     (accuracy, agreement) or down (the rest). `batch` is how many search trials are asked for at a time.
+
+    A knob of a form is called by both names, `"dkd.rest"`; what is neither searched nor fixed has the form's default
+    (see `harness.forms`). `forms` are loss forms of the study's own, by name. `equal` names a Choice whose options
+    share the search trials equally, each with a sampler of its own: for questions such as 'which form is best?'.
     Raises `ValueError` naming what is wrong.
     """
 
@@ -99,10 +99,63 @@ class Study:
     sampler: str = "tpe"
     batch: int = 16
     seed: int = 0
+    equal: str = ""
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    file: str = ""  # set by `load_study`: where a worker finds the study's own forms
 
     def __post_init__(self) -> None:
+        for problem in self._form_problems():
+            raise ValueError(problem)
+        object.__setattr__(self, "space", {name: self._conditional(name, dim) for name, dim in self.space.items()})
         for problem in self._problems():
             raise ValueError(problem)
+
+    def _form_problems(self) -> Iterator[str]:
+        for name, form in self.forms.items():
+            if not re.fullmatch(r"[A-Za-z]\w*", name) or name in (*KNOBS, *FEATURE_KNOBS, PLAIN):
+                yield f"form {name!r} of the study: its name must be a word, and none of the built-in forms'"
+            if not isinstance(form, Form) or not callable(form.function):
+                yield f"form {name!r} of the study is {form!r}; write Form(function, knobs={{...}})"
+            elif unknown := set(form.takes) - set(TAKES):
+                yield f"form {name!r} takes {sorted(unknown)[0]!r}; a form may take {', '.join(TAKES)}"
+            elif bad := [knob for knob, what in form.knobs.items() if not isinstance(what, Knob)]:
+                yield f"form {name!r}: its knob {bad[0]!r} must be a Knob(default, low, high)"
+
+    @property
+    def form_knobs(self) -> dict[str, Mapping[str, Knob]]:
+        """Every logit form's knobs, the study's own forms included."""
+        return {**KNOBS, **{name: form.knobs for name, form in self.forms.items()}}
+
+    def own_knobs(self) -> dict[str, tuple[str, str, Knob]]:
+        """Each knob that belongs to one form, by its full name: what chooses it (`form`, `feature`), the form, it."""
+        tables = {"form": self.form_knobs, "feature": FEATURE_KNOBS}
+        return {
+            f"{form}.{knob}": (parent, form, what)
+            for parent, table in tables.items()
+            for form, knobs in table.items()
+            for knob, what in knobs.items()
+            if knob != "temperature"
+        }
+
+    def condition(self, name: str) -> dict[str, tuple[Value, ...]]:
+        """When a knob means anything: which options of which other knob it needs; empty for always."""
+        if name == "temperature":
+            return {"form": tuple(form for form, knobs in self.form_knobs.items() if "temperature" in knobs)}
+        if name in self.own_knobs():
+            parent, form, _ = self.own_knobs()[name]
+            return {parent: (form,)}
+        return dict(CONDITIONS.get(name, {}))
+
+    def _conditional(self, name: str, dimension: Any) -> Any:
+        """The dimension with the condition that is known of its knob, unless the study says more of the same."""
+        if not isinstance(dimension, Float | Choice):
+            return dimension
+        known = {
+            parent: options
+            for parent, options in self.condition(name).items()
+            if any(option not in options for option in self.options(parent))
+        }
+        return with_condition(dimension, {**known, **dimension.when})
 
     def _problems(self) -> Iterator[str]:
         for name, dimension in self.space.items():
@@ -112,8 +165,8 @@ class Study:
                 yield problem
             yield from self._condition_problems(name, dimension)
         for name in (*self.space, *self.fixed):
-            if name not in STUDENT_KNOBS or name == "family":
-                yield f"unknown knob {name!r}; knobs are {', '.join(k for k in STUDENT_KNOBS if k != 'family')}"
+            if name not in (*STUDENT_KNOBS, *self.own_knobs()):
+                yield self._unknown_knob(name)
         if both := set(self.space) & set(self.fixed):
             yield f"{sorted(both)[0]!r} is both in the space and fixed; keep one"
         for knob in ("width", "form"):
@@ -123,8 +176,14 @@ class Study:
             if name in RANGES and RANGES[name].whole and isinstance(dimension, Float):
                 yield f"{name}: it takes a whole number; use Choice(2, 4, 8)"
         for name, value in self.fixed.items():
-            if problem := _range_problem(name, (value,)):
+            if problem := range_problem(name, (value,)):
                 yield problem
+        for name in (*self.space, *self.fixed):
+            yield from self._value_problems(name)
+        if self.equal and not isinstance(self.space.get(self.equal), Choice):
+            yield f"equal {self.equal!r} must name a Choice of the space"
+        if self.equal == "width":
+            yield "equal 'width' is not possible: width is an objective's size; give each width a study, or search it"
         for name, low in (("trials", 1), ("seeds", 1), ("batch", 1), ("controls", 0), ("seed", 0)):
             value, allowed = getattr(self, name), Range(low, whole=True)
             if not allowed.admits(value) and (name, value) != ("controls", None):
@@ -137,6 +196,23 @@ class Study:
             if objective not in (*VAL_METRICS, *SIZES):
                 choices = ", ".join((*VAL_METRICS, *SIZES))
                 yield f"objective {objective!r} is not allowed; a study selects on {choices}"
+
+    def _unknown_knob(self, name: str) -> str:
+        form, dot, _ = name.partition(".")
+        if dot and (own := [knob for knob in self.own_knobs() if knob.startswith(f"{form}.")]):
+            return f"unknown knob {name!r}; knobs of {form} are {', '.join(own)}"
+        return f"unknown knob {name!r}; knobs are {', '.join(STUDENT_KNOBS)}, and forms' own as 'dkd.rest'"
+
+    def _value_problems(self, name: str) -> Iterator[str]:
+        """What is wrong with the words or numbers that a knob is to take."""
+        values = self.options(name)
+        choices = {**CHOICES, "form": (*self.form_knobs, PLAIN), "feature": (*FEATURE_KNOBS, NONE)}.get(name)
+        for value in values:
+            if choices is not None and value not in choices:
+                extra = f", or {PLAIN} for plain training" if name == "form" else ""
+                yield f"unknown {name} {value!r}; {name}s are {', '.join(c for c in choices if c != PLAIN)}{extra}"
+            if name in self.own_knobs() and not self.own_knobs()[name][2].allowed.admits(value):
+                yield f"{name} {value!r} is out of range; it must be {self.own_knobs()[name][2].allowed}"
 
     def _condition_problems(self, name: str, dimension: Dimension) -> Iterator[str]:
         before = list(self.space)[: list(self.space).index(name)]
@@ -158,37 +234,68 @@ class Study:
             return dimension.options
         if isinstance(dimension, Float):
             return (dimension.low, dimension.high)
-        default = {f.name: f.default for f in dataclasses.fields(StudentSpec)}.get(knob)
+        default: Any = {f.name: f.default for f in dataclasses.fields(StudentSpec)}.get(knob)
         value = self.fixed.get(knob, default)
         return () if value is None or value is dataclasses.MISSING else (value,)
 
     def num_controls(self, trials: int) -> int:
         """Plain-training trials at each width beside `trials` search trials."""
-        return math.ceil(trials / len(self.widths)) if self.controls is None else self.controls
+        compared = trials / (len(self.options(self.equal)) if self.equal else 1)
+        return math.ceil(compared / len(self.widths)) if self.controls is None else self.controls
 
     def plain_space(self) -> dict[str, Dimension]:
         """The part of the space that plain training at a given width has."""
-        return {name: dim for name, dim in self.space.items() if name not in (*TEACHER_KNOBS, "width")}
+        dropped = (*TEACHER_KNOBS, *self.own_knobs(), "width")
+        return {name: dim for name, dim in self.space.items() if name not in dropped}
 
     def specs(self, params: Mapping[str, Value], *, plain: bool, task: str) -> list[StudentSpec]:
-        """The students of a trial with these parameters: one a seed, the same seeds for every trial."""
-        knobs: dict[str, Any] = {**self.fixed, **params}
-        if plain:
-            knobs = {name: value for name, value in knobs.items() if name not in TEACHER_KNOBS}
-            knobs |= {"form": PLAIN, "alpha": 1.0}
-        elif knobs.get("form") == PLAIN:
-            knobs |= {"alpha": 1.0}
-        return [StudentSpec(task=task, family=self.family, seed=seed, **knobs) for seed in self.student_seeds()]
+        """The students of a trial with these parameters: one a seed, the same seeds for every trial.
+
+        A fixed knob that means nothing to this trial is left out; a form's knob that is not given has its default.
+        """
+        given: dict[str, Any] = {**self.fixed, **params}
+        if plain or given.get("form") == PLAIN:
+            dropped = (*TEACHER_KNOBS, *self.own_knobs())
+            given = {name: value for name, value in given.items() if name not in dropped}
+            given |= {"form": PLAIN, "alpha": 1.0}
+        else:
+            known = {f.name: f.default for f in dataclasses.fields(StudentSpec)} | given
+            given = {
+                name: value
+                for name, value in given.items()
+                if name in params or all(known[p] in options for p, options in self.condition(name).items())
+            }
+            given |= self._form_parts(given)
+        return [StudentSpec(task=task, family=self.family, seed=seed, **given) for seed in self.student_seeds()]
+
+    def _form_parts(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Take the forms' own knobs out of `given`, and give them as fields of a `StudentSpec`, defaults filled in."""
+        form, feature = given["form"], given.get("feature", NONE)
+        found: dict[str, Any] = {}
+        if "temperature" not in given and "temperature" in self.form_knobs.get(form, {}):
+            found["temperature"] = self.form_knobs[form]["temperature"].default
+        knobs = {
+            name: given.pop(name, knob.default)
+            for name, (_, owner, knob) in self.own_knobs().items()
+            if owner in (form, feature) or name in given
+        }
+        found["knobs"] = tuple(sorted((name, float(value)) for name, value in knobs.items()))
+        if form in self.forms:
+            found["form_file"] = self.file
+        return found
 
     def student_seeds(self) -> tuple[int, ...]:
         """The seeds of a trial's students. Every trial has the same, so that differences are paired."""
         return tuple(1000 * self.seed + index + 1 for index in range(self.seeds))
 
     def probes(self, task: str) -> list[StudentSpec]:
-        """A student for every combination of the study's choices, to be checked before anything is written."""
+        """A student for every combination of the study's choices, to be checked before anything is written.
+
+        Where these are too many: for every pair of options of any two choices, beside the others' first options.
+        """
         names = [name for name, dim in self.space.items() if isinstance(dim, Choice)]
         found: dict[str, StudentSpec] = {}
-        for picks in itertools.product(*(self.options(name) for name in names)):
+        for picks in self._combinations(names):
             params: dict[str, Value] = dict(zip(names, picks, strict=True))
             for name, dim in self.space.items():
                 if isinstance(dim, Float):
@@ -199,25 +306,40 @@ class Study:
             found[digest(to_json(spec))] = spec
         return list(found.values())
 
+    def _combinations(self, names: Sequence[str]) -> Iterator[tuple[Value, ...]]:
+        options = [self.options(name) for name in names]
+        if math.prod(map(len, options)) <= MOST_PROBES:
+            yield from itertools.product(*options)
+            return
+        for first, second in itertools.combinations(range(len(names)), 2):
+            for pair in itertools.product(options[first], options[second]):
+                picks = [values[0] for values in options]
+                picks[first], picks[second] = pair
+                yield tuple(picks)
+
     def identity(self) -> dict[str, Any]:
-        """What makes this study the study it is, as JSON data: everything but its budget."""
-        data = dataclasses.asdict(dataclasses.replace(self, task="")) | {
+        """What makes this study the study it is, as JSON data: everything but its budget and its place."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {
             "task": self.task if isinstance(self.task, str) else f"function {self.task.__name__}",
             "space": {name: {"kind": type(d).__name__, **dataclasses.asdict(d)} for name, d in self.space.items()},
+            "fixed": dict(self.fixed),
+            "objectives": list(self.objectives),
+            "forms": {name: _form_identity(form) for name, form in self.forms.items()},
         }
-        return {name: value for name, value in data.items() if name not in ("trials", "controls", "batch")}
+        unset = [name for name in ("forms", "equal") if not data[name]]
+        return {
+            name: value for name, value in data.items() if name not in ("trials", "controls", "batch", "file", *unset)
+        }
 
 
-def dimension_from_json(data: Mapping[str, Any]) -> Dimension:
-    """The dimension that `Study.identity` wrote."""
-    if data["kind"] == "Choice":
-        return Choice(*data["options"], when=data["when"])
-    return Float(data["low"], data["high"], log=data["log"], when=data["when"])
-
-
-def active(dimension: Dimension, params: Mapping[str, Value]) -> bool:
-    """Whether a conditional dimension applies, given the parameters chosen before it."""
-    return all(params.get(parent) in tuple(options) for parent, options in dimension.when.items())
+def _form_identity(form: Form) -> dict[str, Any]:
+    """Stands for a study's own form: its knobs, and the text of its function, so that an edited one is another."""
+    try:
+        text = inspect.getsource(form.function)
+    except (OSError, TypeError):
+        text = repr(form.function)
+    data = dataclasses.asdict(dataclasses.replace(form, function=len))
+    return {**data, "function": digest(text)}
 
 
 def direction(objective: str) -> Literal["maximize", "minimize"]:
@@ -243,7 +365,7 @@ def load_study(name_or_path: str, folders: Sequence[Path]) -> tuple[str, Path, S
     study = getattr(load_module(path), "STUDY", None)
     if not isinstance(study, Study):
         raise ValueError(f"{path} defines no STUDY; write STUDY = Study(...)")
-    return path.stem, path.resolve(), study
+    return path.stem, path.resolve(), dataclasses.replace(study, file=str(path.resolve()))
 
 
 def load_module(path: Path) -> Any:
@@ -259,12 +381,3 @@ def load_module(path: Path) -> Any:
     except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to see, in one line
         raise ValueError(f"{path} does not load: {type(error).__name__}: {' '.join(str(error).split())}") from None
     return module
-
-
-def _range_problem(name: str, values: Sequence[Value]) -> str | None:
-    try:
-        for value in values if name in RANGES else ():
-            check_range(name, value)
-    except ValueError as error:
-        return str(error)
-    return None

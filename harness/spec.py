@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,18 +21,35 @@ MIXINGS = ("convex", "additive")
 OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "constant")
 DTYPES = ("float32", "float64")
+NONE = "none"
+"""No feature form, no assistants, no transform."""
+TEACHERS = ("offline", "online", "assistant", "self", "uniform", "shuffled", "shuffled_in_class")
+"""Where a student's teacher comes from; see `StudentSpec.teacher`."""
 VAL_METRICS = ("val_accuracy", "val_loss", "val_agreement", "val_kl")
 """What a record measures on the validation split."""
 
 
 @dataclass(frozen=True)
 class StudentSpec:
-    """One student: everything its record may depend on.
+    """One student: everything its record may depend on. 0 turns a number off where that makes sense.
 
-    `alpha` weighs the hard labels as in the source article: `alpha * CE + (1 - alpha) * KD` under `mixing="convex"`;
-    under `mixing="additive"` (the article's code) the objective is `CE + alpha * KD`. `form` names a loss form of
-    `harness.losses.LOSSES`, or is `"ce"` for plain training, which takes neither a teacher nor an alpha.
-    Raises `ValueError` for a value outside its range.
+    The objective. `alpha` weighs the hard labels as in the source article: `alpha * CE + (1 - alpha) * KD` under
+    `mixing="convex"`; under `mixing="additive"` (the article's code) it is `CE + alpha * KD`. `loss_scale` multiplies
+    either. `form` names a loss form of `harness.losses.LOSSES` or one of the file `form_file`, or is `"ce"` for plain
+    training, which takes neither a teacher nor an alpha. `knobs` are the forms' own: `("dkd.rest", 8.0)`. `feature`
+    names a feature form, whose loss is added `feature_weight` times.
+
+    The teacher. `"offline"`: the task's, trained first. `"online"`: one that takes a step whenever the student does, on
+    the same batch. `"assistant"`: the last of a chain of students of the widths in `assistants` (`"16>8"`), each taught
+    by the one before, the first by the task's. `"self"`: a plainly trained twin. `"uniform"`, `"shuffled"` and
+    `"shuffled_in_class"` are controls: no knowledge, that of any other example, that of another of the same class.
+    `teacher_width` is another width of the task's teacher, `teacher_epochs` an early-stopped checkpoint of it.
+
+    Training. `warmup` is the share of all steps over which lr rises from 0. `clip_norm` bounds each student's gradient.
+    `dropout` falls on what the last layer reads. `patience` stops a student whose val loss has not fallen for so many
+    epochs, and gives it back its best epoch. `views` fixed views of every example, the first of them the example
+    itself, are made by the task's `transform`; teacher and student see the same. Raises `ValueError` for a value
+    outside its range, and for knobs that contradict each other.
     """
 
     task: str
@@ -42,35 +59,74 @@ class StudentSpec:
     form: str
     alpha: float = 0.1
     temperature: float | None = None
+    knobs: tuple[tuple[str, float], ...] = ()
     mixing: str = "convex"
+    loss_scale: float = 1.0
+    feature: str = NONE
+    feature_weight: float = 0.0
+    form_file: str = ""
+    teacher: str = "offline"
+    teacher_width: int = 0
+    teacher_epochs: int = 0
+    assistants: str = NONE
     optimiser: str = "adamw"
     lr: float = 1e-2
     weight_decay: float = 0.0
     momentum: float = 0.9
     schedule: str = "cosine"
+    warmup: float = 0.0
+    clip_norm: float = 0.0
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    patience: int = 0
+    transform: str = NONE
+    views: int = 1
     epochs: int = 12
     batch_size: int = 64
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("mixing", self.mixing, MIXINGS),
-            ("optimiser", self.optimiser, OPTIMISERS),
-            ("schedule", self.schedule, SCHEDULES),
-            ("dtype", self.dtype, DTYPES),
-        ):
-            if value not in choices:
-                raise ValueError(f"unknown {name} {value!r}; choices are {', '.join(choices)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choices are {', '.join(choices)}")
         for name in RANGES:
             check_range(name, getattr(self, name))
-        if self.form == PLAIN and (self.alpha != 1 or self.temperature is not None):
-            raise ValueError(f"form {PLAIN!r} is plain training: alpha is 1 and there is no temperature")
+        for problem in self._contradictions():
+            raise ValueError(problem)
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.form == PLAIN and (self.alpha != 1 or self.temperature is not None or self.knobs):
+            yield f"form {PLAIN!r} is plain training: alpha is 1, and there is no temperature or other knob of a form"
+        if self.form == PLAIN and (self.teacher != "offline" or self.feature != NONE or self.loss_scale != 1):
+            yield f"form {PLAIN!r} is plain training: it takes no teacher, no feature form and no loss_scale"
+        if (self.feature != NONE) != (self.feature_weight > 0):
+            yield f"feature {self.feature!r} with feature_weight {self.feature_weight:g}: one needs the other"
+        if (self.teacher == "assistant") != (self.assistants != NONE):
+            yield f"teacher {self.teacher!r} with assistants {self.assistants!r}: 'assistant' needs widths, as '16>8'"
+        if self.assistants != NONE:
+            self.assistant_widths  # noqa: B018 - raises where they cannot be read
+        if self.teacher_width and self.teacher in ("self", "uniform"):
+            yield f"teacher {self.teacher!r} takes no teacher_width: it is no network of the task's teacher"
+        if self.teacher_epochs and self.teacher in ("self", "uniform", "online"):
+            yield f"teacher {self.teacher!r} takes no teacher_epochs: it is not trained beforehand"
+        if self.feature != NONE and self.teacher in ("online", "uniform"):
+            yield f"feature {self.feature!r} needs a network trained beforehand, not teacher {self.teacher!r}"
+        if (self.transform != NONE) != (self.views > 1):
+            yield f"transform {self.transform!r} with views {self.views}: a transform needs at least 2 views"
+
+    @property
+    def assistant_widths(self) -> tuple[int, ...]:
+        """The widths of the chain between the task's teacher and the student. Raises `ValueError` where unreadable."""
+        parts = [] if self.assistants == NONE else str(self.assistants).split(">")
+        if not all(part.isdecimal() and int(part) for part in parts):
+            raise ValueError(f"assistants {self.assistants!r} must be widths parted by '>', as '16>8', or {NONE!r}")
+        return tuple(int(part) for part in parts)
 
     @property
     def cohort_key(self) -> tuple[str | int, ...]:
         """What students must have in common to be trained as one fused job."""
-        shape = (self.task, self.family, self.width, self.dtype)
-        return (*shape, self.optimiser, self.schedule, self.epochs, self.batch_size)
+        shape = (self.task, self.family, self.width, self.dtype, self.form_file)
+        return (*shape, self.optimiser, self.epochs, self.batch_size, self.transform, self.views)
 
 
 @dataclass(frozen=True)
@@ -96,13 +152,32 @@ class Range:
         return (value > self.low if self.open_low else value >= self.low) and value <= self.high
 
 
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "mixing": MIXINGS,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "dtype": DTYPES,
+    "teacher": TEACHERS,
+}
+"""The words that a knob of a `StudentSpec` may be, where that depends on nothing else."""
+
 RANGES: Mapping[str, Range] = {
     "width": Range(1, whole=True),
     "alpha": Range(0, 1),
     "temperature": Range(0, open_low=True),
+    "loss_scale": Range(0, open_low=True),
+    "feature_weight": Range(0),
+    "teacher_width": Range(0, whole=True),
+    "teacher_epochs": Range(0, whole=True),
     "lr": Range(0, open_low=True),
     "weight_decay": Range(0),
     "momentum": Range(0, 0.9999),
+    "warmup": Range(0, 1),
+    "clip_norm": Range(0),
+    "dropout": Range(0, 0.95),
+    "label_smoothing": Range(0, 0.9999),
+    "patience": Range(0, whole=True),
+    "views": Range(1, whole=True),
     "epochs": Range(1, whole=True),
     "batch_size": Range(1, whole=True),
     "seed": Range(0, 2**63 - 1, whole=True),
@@ -148,12 +223,29 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Balance:
+    """How the distillation loss pulls beside cross-entropy: at the first step, a middle one and the last.
+
+    `kd_ratio` is the norm of the distillation loss's gradient over that of cross-entropy's, before alpha, any warm-up
+    done; `kd_cosine` is the angle between the two. `feature_ratio` is that of the feature form. Empty for what a
+    student does not have; null in JSON where a gradient is zero or not finite. One alpha does not mean the same under
+    two forms whose ratios differ.
+    """
+
+    kd_ratio: tuple[float | None, ...] = ()
+    kd_cosine: tuple[float | None, ...] = ()
+    feature_ratio: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
 class Record:
     """What training one student gave: `status` is `"ok"` or `"diverged"`.
 
     A diverged student has learnt nothing, so its `metrics` are those of a uniform guess: finite, and comparable. Its
     curve ends with the last epoch whose numbers were finite. `metrics` names the split first: `val_accuracy`,
-    `val_loss`, `val_agreement` and `val_kl` (with the teacher, at temperature 1), `train_accuracy`, `train_loss`.
+    `val_loss`, `val_agreement` and `val_kl` (with the task's own teacher, whoever taught the student, at temperature
+    1), `train_accuracy`, `train_loss`. A student that stopped early has a shorter curve, and the metrics of its best
+    epoch.
     """
 
     spec: StudentSpec
@@ -163,6 +255,7 @@ class Record:
     num_params: int
     macs: int
     cost: Cost = field(default_factory=Cost)
+    balance: Balance = field(default_factory=Balance)
 
     def value(self, name: str) -> float:
         """The measurement called `name`: a metric, `num_params` or `macs`."""
@@ -184,7 +277,7 @@ def spec_from_json(data: Mapping[str, Any]) -> StudentSpec:
     if unknown := set(data) - names:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r} of a student; fields are {', '.join(sorted(names))}")
     try:
-        return StudentSpec(**data)
+        return StudentSpec(**{**data, "knobs": tuple((str(name), float(v)) for name, v in data.get("knobs", ()))})
     except TypeError as error:
         raise ValueError(f"not a student spec: {error}") from None
 
@@ -200,6 +293,7 @@ def record_from_json(data: Mapping[str, Any]) -> Record:
             num_params=int(data["num_params"]),
             macs=int(data["macs"]),
             cost=Cost(**data["cost"]),
+            balance=Balance(**{name: tuple(values) for name, values in data.get("balance", {}).items()}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a record: {error!r}") from None

@@ -33,7 +33,7 @@ from harness.executors import Executor
 from harness.executors.local import Local
 from harness.sampler import Sampler
 from harness.space import Study, load_study
-from harness.spec import digest, to_json
+from harness.spec import StudentSpec, digest, to_json
 from harness.tracking import Sweep, Tracker, reachable
 from harness.urls import redact, sqlite_file
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
 """The parent run's status by why a sweep stopped."""
 DEVICES = ("auto", "cpu", "cuda")
+MOST_NOTE = 8000
+"""What MLflow takes of a description."""
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
@@ -227,7 +229,7 @@ def _train_teacher(
     """What `teacher.json` says, once the teacher is there. Fails early when tracking cannot be opened."""
     with _bar(console, "teacher") as bar:
         task = bar.add_task("", total=None, note="")
-        executor.submit("teacher", {"task": options.task})
+        executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
         while True:
             if opening.done() and opening.exception():
                 opening.result()
@@ -241,6 +243,12 @@ def _train_teacher(
                     return event.data
                 else:
                     raise ValueError(f"the teacher could not be trained: {event.data['reason']}")
+
+
+def _students(options: Options) -> list[StudentSpec]:
+    """A student for every kind of teacher that the study may need: every combination of choices, under every seed."""
+    study = options.study
+    return [replace(probe, seed=seed) for probe in study.probes(options.task) for seed in study.student_seeds()]
 
 
 def _result(executor: Executor, kind: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -315,7 +323,11 @@ def _sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any
 def _note(options: Options) -> str:
     """The summary as the parent run's description: without its figures, which the UI has among the artifacts."""
     lines = (options.study_dir / "summary.md").read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not line.startswith("!["))
+    text = "\n".join(line for line in lines if not line.startswith("!["))
+    if len(text) <= MOST_NOTE:
+        return text
+    kept = text[: MOST_NOTE - 60].rpartition("\n\n")[0]
+    return f"{kept}\n\nThe rest is in the artifact `summary.md`."
 
 
 def _sweep_metrics(written: Report, manifest: Mapping[str, Any], started: float) -> dict[str, float]:

@@ -1,9 +1,10 @@
-"""The teacher: trained once, kept as safetensors, its logits kept by sample index under a key.
+"""The teachers: networks of the task's recipe, trained once, kept as safetensors, their logits beside them.
 
     <cache>/<task>-<key>/   weights.safetensors, logits.safetensors, teacher.json
 
 The folder's key stands for the recipe and the data; the logits carry a second one, of the weights themselves, the
-data, the transform and the dtype. Logits whose key does not fit are refused, never used.
+data, the transform and the dtype. Logits whose key does not fit are refused, never used. What students are given of a
+teacher beside its plain logits is in `harness.targets`.
 """
 
 from __future__ import annotations
@@ -30,65 +31,153 @@ from harness.models import init, num_params
 from harness.seeds import generator
 from harness.spec import digest
 from harness.tasks import Split, Task, TeacherRecipe
+from harness.tasks.transforms import shifted
 
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with its number, the number of epochs, and the val accuracy."""
 
-TRANSFORM = "none"
-"""What was done to the inputs before the cached logits were computed."""
+
+@dataclass(frozen=True)
+class Source:
+    """A network of the task's recipe: of another `width`, or stopped after so many of its `epochs`; 0 is as it says."""
+
+    width: int = 0
+    epochs: int = 0
+
+
+OWN = Source()
+"""The task's own teacher, as its recipe says."""
 
 
 @dataclass(frozen=True)
 class TeacherLogits:
-    """The teacher's logits by sample index: `[examples, ..., classes]`, float32."""
+    """A teacher's logits by sample index: `[examples, ..., classes]`, float32."""
 
     train: Tensor
     val: Tensor
 
 
-def ensure(task: Task, cache: Path, device: str = "cpu", progress: Progress | None = None) -> dict[str, Any]:
-    """Train the task's teacher unless the cache has it, and return what `teacher.json` says of it."""
-    folder = _folder(task, cache)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+def recipe_of(task: Task, source: Source) -> TeacherRecipe:
+    """The task's recipe at the source's width."""
+    return dataclasses.replace(task.teacher, width=source.width or task.teacher.width)
+
+
+def ensure(
+    task: Task, cache: Path, device: str = "cpu", progress: Progress | None = None, source: Source = OWN
+) -> dict[str, Any]:
+    """Train a teacher of the task unless the cache has it, and return what `teacher.json` says of it."""
+    place = folder(task, cache, source)
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / "lock"):
         try:
-            facts = read_json(folder / "teacher.json")
+            facts = read_json(place / "teacher.json")
         except ValueError as error:
-            raise ValueError(f"{error}; delete {folder} and run again") from None
+            raise ValueError(f"{error}; delete {place} and run again") from None
         if facts is None:
-            facts = _make(task, folder, device, progress or (lambda *_: None))
-            write_json(folder / "teacher.json", facts)
-    load_logits(task, cache)
+            facts = _make(task, place, device, progress or (lambda *_: None), source)
+            write_json(place / "teacher.json", facts)
+    load_logits(task, cache, source)
     return dict(facts)
 
 
-@lru_cache(maxsize=4)
-def load_logits(task: Task, cache: Path) -> TeacherLogits:
+@lru_cache(maxsize=8)
+def load_logits(task: Task, cache: Path, source: Source = OWN) -> TeacherLogits:
     """The cached logits. Raises `ValueError` when they are missing, damaged, or of other weights or data."""
-    folder = _folder(task, cache)
-    remedy = f"delete {folder} and run again"
+    place = folder(task, cache, source)
+    found = read_keyed(place / "logits.safetensors", lambda: weights_key(task, place, "none"))
+    if missing := {"train", "val"} - set(found):
+        raise ValueError(f"cannot read the teacher's logits (no {sorted(missing)[0]}); delete {place} and run again")
+    if len(found["train"]) != len(task.train) or len(found["val"]) != len(task.val):
+        raise ValueError(f"the teacher's logits are not one row an example; delete {place} and run again")
+    return TeacherLogits(found["train"], found["val"])
+
+
+def load_weights(task: Task, cache: Path, source: Source = OWN) -> dict[str, Tensor]:
+    """A teacher's parameters by name."""
+    return dict(load_file(folder(task, cache, source) / "weights.safetensors"))
+
+
+def key(task: Task, source: Source = OWN) -> str:
+    """Stands for a teacher: its recipe and its data."""
+    recipe = {f.name: getattr(recipe_of(task, source), f.name) for f in dataclasses.fields(TeacherRecipe)}
+    recipe["family"] = task.teacher.family.name
+    stopped = [source.epochs] if source.epochs else []
+    return f"{task.name}-{digest([recipe, task.train.hash, task.val.hash, *stopped])}"
+
+
+def folder(task: Task, cache: Path, source: Source = OWN) -> Path:
+    """Where a teacher is kept."""
+    return cache / key(task, source)
+
+
+def weights_key(task: Task, place: Path, kind: str) -> str:
+    """Stands for what was computed from a folder's weights and the data, in a way called `kind`."""
+    weights = hashlib.sha256((place / "weights.safetensors").read_bytes()).hexdigest()
+    return digest([weights, task.train.hash, task.val.hash, kind, "float32"])
+
+
+def read_keyed(path: Path, expected: Callable[[], str]) -> dict[str, Tensor]:
+    """The tensors of a file in the cache. Raises `ValueError` for one that is missing, damaged or of another key."""
+    remedy = f"delete {path.parent} and run again"
     try:
-        with safe_open(folder / "logits.safetensors", framework="pt") as file:
-            key = (file.metadata() or {}).get("key")
-            found = TeacherLogits(file.get_tensor("train"), file.get_tensor("val"))
-        expected = _logits_key(task, folder)
+        with safe_open(path, framework="pt") as file:
+            found_key = (file.metadata() or {}).get("key")
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        wanted = expected()
     except (SafetensorError, OSError) as error:
         raise ValueError(f"cannot read the teacher's logits ({error}); {remedy}") from None
-    if key != expected:
+    if found_key != wanted:
         raise ValueError(f"the teacher's logits belong to other weights or data; {remedy}")
-    if len(found.train) != len(task.train) or len(found.val) != len(task.val):
-        raise ValueError(f"the teacher's logits are not one row an example; {remedy}")
     return found
 
 
-def _make(task: Task, folder: Path, device: str, progress: Progress) -> dict[str, Any]:
+def save_keyed(tensors: dict[str, Tensor], path: Path, own_key: str) -> None:
+    """Write tensors to the cache, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata={"key": own_key})
+    temporary.replace(path)
+
+
+@torch.no_grad()
+def forward(recipe: TeacherRecipe, params: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    """Logits of inputs `[examples, ...]`, on the CPU."""
+    device = next(iter(params.values())).device
+    parts = torch.split(inputs, 500)
+    return torch.cat([recipe.family.apply(params, recipe.family.prepare(part.to(device))).cpu() for part in parts])
+
+
+class Training:
+    """A network of a recipe, step by step: AdamW with half a cosine over `num_steps`."""
+
+    def __init__(self, task: Task, recipe: TeacherRecipe, start: torch.Generator, num_steps: int, device: str) -> None:
+        self._family, self._device = recipe.family, device
+        first = init(recipe.family, recipe.width, task.input_shape, task.num_classes, start)
+        self.params = {name: param.to(device, torch.float32).requires_grad_() for name, param in first.items()}
+        self._optimiser = torch.optim.AdamW(self.params.values(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / num_steps)
+        )
+
+    def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Take one step on a batch and return its logits before the step, `[batch, ..., classes]`."""
+        logits = self._family.apply(self.params, self._family.prepare(inputs.to(self._device)))
+        loss = F.cross_entropy(logits.flatten(0, -2), labels.to(self._device).flatten())
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self._schedule.step()
+        return logits.detach()
+
+
+def _make(task: Task, place: Path, device: str, progress: Progress, source: Source) -> dict[str, Any]:
     """Train, write weights and logits, return the facts. What is written last makes the folder valid."""
-    recipe, started = task.teacher, time.perf_counter()
-    params = _train(task, device, progress)
+    recipe, started = recipe_of(task, source), time.perf_counter()
+    epochs = source.epochs or recipe.epochs
+    params = _train(task, recipe, epochs, device, progress)
     seconds = time.perf_counter() - started
-    _save({name: param.cpu() for name, param in params.items()}, folder / "weights.safetensors", {})
-    logits = {name: _forward(recipe, params, split) for name, split in (("train", task.train), ("val", task.val))}
-    _save(logits, folder / "logits.safetensors", {"key": _logits_key(task, folder)})
+    save_keyed({name: param.cpu() for name, param in params.items()}, place / "weights.safetensors", "")
+    logits = {n: forward(recipe, params, split.inputs) for n, split in (("train", task.train), ("val", task.val))}
+    save_keyed(logits, place / "logits.safetensors", weights_key(task, place, "none"))
     shape = (recipe.width, task.input_shape, task.num_classes)
     macs = recipe.family.macs(*shape)
     return {
@@ -99,33 +188,22 @@ def _make(task: Task, folder: Path, device: str, progress: Progress) -> dict[str
         "val_accuracy": _accuracy(logits["val"], task.val),
         "val_loss": F.cross_entropy(logits["val"].flatten(0, -2), task.val.labels.flatten()).item(),
         "train_accuracy": _accuracy(logits["train"], task.train),
-        "train_flops": 6.0 * macs * recipe.epochs * (len(task.train) // recipe.batch_size) * recipe.batch_size,
+        "train_flops": 6.0 * macs * epochs * (len(task.train) // recipe.batch_size) * recipe.batch_size,
         "seconds": seconds,
-        "key": folder.name,
+        "key": place.name,
     }
 
 
-def _train(task: Task, device: str, progress: Progress) -> dict[str, Tensor]:
-    """The teacher's parameters after the last epoch, float32."""
-    recipe = task.teacher
-    start = init(recipe.family, recipe.width, task.input_shape, task.num_classes, generator(recipe.seed, "init"))
-    params = {name: param.to(device, torch.float32).requires_grad_() for name, param in start.items()}
-    optimiser = torch.optim.AdamW(params.values(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+def _train(task: Task, recipe: TeacherRecipe, epochs: int, device: str, progress: Progress) -> dict[str, Tensor]:
+    """The teacher's parameters after so many epochs of its schedule, float32."""
     num_steps = recipe.epochs * (len(task.train) // recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / num_steps)
-    )
+    training = Training(task, recipe, generator(recipe.seed, "init"), num_steps, device)
     noise = generator(recipe.seed, "order")
-    for epoch in range(1, recipe.epochs + 1):
+    for epoch in range(1, epochs + 1):
         for inputs, labels in _batches(task.train, recipe, noise):
-            logits = recipe.family.apply(params, recipe.family.prepare(inputs.to(device)))
-            loss = F.cross_entropy(logits.flatten(0, -2), labels.to(device).flatten())
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-        progress(epoch, recipe.epochs, _accuracy(_forward(recipe, params, task.val), task.val))
-    return {name: param.detach() for name, param in params.items()}
+            training.step(inputs, labels)
+        progress(epoch, epochs, _accuracy(forward(recipe, training.params, task.val.inputs), task.val))
+    return {name: param.detach() for name, param in training.params.items()}
 
 
 def _batches(split: Split, recipe: TeacherRecipe, noise: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -136,51 +214,5 @@ def _batches(split: Split, recipe: TeacherRecipe, noise: torch.Generator) -> Ite
         yield (shifted(inputs, recipe.shift, noise) if recipe.shift else inputs), split.labels[index]
 
 
-def shifted(images: Tensor, most: int, noise: torch.Generator) -> Tensor:
-    """Images `[batch, channels, height, width]`, each moved by up to `most` pixels either way; the edge repeats."""
-    batch, _, height, width = images.shape
-    padded = F.pad(images, (most,) * 4, mode="replicate")
-    offsets = torch.randint(0, 2 * most + 1, (2, batch, 1), generator=noise)
-    rows = (offsets[0] + torch.arange(height))[:, None, :, None]
-    columns = (offsets[1] + torch.arange(width))[:, None, None, :]
-    examples, channels = torch.arange(batch)[:, None, None, None], torch.arange(images.shape[1])[:, None, None]
-    return padded[examples, channels, rows, columns]
-
-
-@torch.no_grad()
-def _forward(recipe: TeacherRecipe, params: dict[str, Tensor], split: Split) -> Tensor:
-    """Logits of a whole split, on the CPU."""
-    device = next(iter(params.values())).device
-    parts = torch.split(split.inputs, 500)
-    return torch.cat([recipe.family.apply(params, recipe.family.prepare(part.to(device))).cpu() for part in parts])
-
-
 def _accuracy(logits: Tensor, split: Split) -> float:
     return (logits.argmax(-1) == split.labels).float().mean().item()
-
-
-def key(task: Task) -> str:
-    """Stands for the task's teacher: its recipe and its data."""
-    recipe = {f.name: getattr(task.teacher, f.name) for f in dataclasses.fields(TeacherRecipe)}
-    recipe["family"] = task.teacher.family.name
-    return f"{task.name}-{digest([recipe, task.train.hash, task.val.hash])}"
-
-
-def _folder(task: Task, cache: Path) -> Path:
-    return cache / key(task)
-
-
-def _logits_key(task: Task, folder: Path) -> str:
-    weights = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    return digest([weights, task.train.hash, task.val.hash, TRANSFORM, "float32"])
-
-
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
-    temporary.replace(path)
-
-
-def load_weights(task: Task, cache: Path) -> dict[str, Tensor]:
-    """The teacher's parameters by name."""
-    return dict(load_file(_folder(task, cache) / "weights.safetensors"))

@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness.ledger import TrialSpec, now_ms
-from harness.spec import Curve, Record
+from harness.spec import NONE, Balance, Curve, Record
 from harness.urls import redact, sqlite_file
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -225,9 +225,11 @@ def reachable(uri: str) -> None:
 
 
 def run_name(trial: TrialSpec) -> str:
-    """What the run is, at a glance: `#12 kl alpha=.31 T=4.2 width=16`."""
+    """What the run is, at a glance: `#12 kl alpha=.31 T=4.2 width=16`, `#40 mse+hint online alpha=.1 width=8`."""
     spec = trial.specs[0]
-    parts = [f"#{trial.number}", spec.form]
+    parts = [f"#{trial.number}", spec.form if spec.feature == NONE else f"{spec.form}+{spec.feature}"]
+    if spec.teacher != "offline":
+        parts.append(spec.teacher)
     if trial.arm == "search":
         parts.append(f"alpha={spec.alpha:.2g}".replace("=0.", "=."))
     if spec.temperature is not None:
@@ -236,12 +238,15 @@ def run_name(trial: TrialSpec) -> str:
 
 
 def trial_params(trial: TrialSpec) -> dict[str, Any]:
-    """The knobs of the trial's students; the seeds are a tag, for they are replicates."""
+    """The knobs of the trial's students but for those that are off; the seeds are a tag, for they are replicates."""
     spec = trial.specs[0]
-    found = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in ("seed", "momentum")}
-    if spec.optimiser == "sgd":
-        found["momentum"] = spec.momentum
-    return {name: value for name, value in found.items() if value is not None}
+    found = {
+        f.name: (getattr(spec, f.name), f.default) for f in fields(spec) if f.name not in ("seed", "momentum", "knobs")
+    }
+    kept = {
+        name: value for name, (value, default) in found.items() if value != default or value not in (0, NONE, "", None)
+    }
+    return kept | dict(spec.knobs) | ({"momentum": spec.momentum} if spec.optimiser == "sgd" else {})
 
 
 def trial_tags(trial: TrialSpec, records: Sequence[Record]) -> dict[str, str]:
@@ -270,10 +275,21 @@ def trial_metrics(records: Sequence[Record]) -> dict[str, dict[int, float]]:
         found.setdefault(name, {})[last] = mean(values)
         if name == "val_accuracy" and len(values) > 1:
             found["val_accuracy_sd"] = {last: stdev(values)}
+    found |= _pulls(records)
     found["num_params"], found["macs"] = {0: records[0].num_params}, {0: records[0].macs}
     found["seconds"] = {0: sum(record.cost.seconds for record in records)}
     found["train_flops"] = {0: sum(record.cost.train_flops for record in records)}
     return {name: curve for name, curve in found.items() if curve}
+
+
+def _pulls(records: Sequence[Record]) -> dict[str, dict[int, float]]:
+    """How the losses pull, mean over seeds: at steps 0, 1, 2 the start, middle and end of training."""
+    found: dict[str, dict[int, float]] = {}
+    for column in fields(Balance):
+        moments = zip(*(getattr(record.balance, column.name) for record in records), strict=False)
+        values = {step: [v for v in moment if v is not None] for step, moment in enumerate(moments)}
+        found[f"gradient_{column.name}"] = {step: mean(known) for step, known in values.items() if known}
+    return found
 
 
 def _view() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,4 +21,12 @@ def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that holds the teacher of the digits."""
     cache = tmp_path_factory.mktemp("teachers")
     teacher.ensure(tasks.load("digits"), cache)
+    return cache
+
+
+@pytest.fixture(scope="session")
+def full_cache(digits_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the digits' teacher that takes whatever else students need: other teachers, features, views."""
+    cache = tmp_path_factory.mktemp("full") / "cache"
+    shutil.copytree(digits_cache, cache)
     return cache

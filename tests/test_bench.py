@@ -17,7 +17,7 @@ from harness.bench.__main__ import main, show
 from harness.losses import LOSSES
 from harness.models import num_params
 from harness.report import build
-from harness.space import load_study
+from harness.space import Choice, Study, load_study
 from harness.spec import StudentSpec
 
 
@@ -43,7 +43,7 @@ def test_a_plain_network_pads_images_that_are_not_whole_patches() -> None:
     assert net(torch.zeros(3, 1, 9, 15)).shape == (3, 10)
 
 
-@pytest.mark.parametrize("form", LOSSES)
+@pytest.mark.parametrize("form", students.FORMS)
 def test_a_plain_loss_is_the_harnesss(form: str) -> None:
     noise = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(2, 64, 10, generator=noise).double()
@@ -84,6 +84,9 @@ def test_the_plain_loop_refuses_in_one_line_what_it_cannot_do() -> None:
         plain.check(replace(study, family="conv"), task)
     with pytest.raises(ValueError, match="does not measure 'val_kl'"):
         plain.check(replace(study, objectives=("val_kl",)), task)
+    other = Study(task="digits", family="mlp", space={"width": Choice(4)}, fixed={"form": "dkd", "temperature": 4.0})
+    with pytest.raises(ValueError, match=r"^the plain loop has no form 'dkd'; it has kl, soft_ce, mse, squared_norm$"):
+        plain.check(other, task)
 
 
 @pytest.mark.parametrize(

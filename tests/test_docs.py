@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from harness.losses import LOSSES
@@ -36,6 +37,23 @@ def test_a_task_of_ones_own_runs_as_the_docs_say(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "six Gaussian clouds" in (tmp_path / "results" / "my_study" / "summary.md").read_text()
+
+
+def test_a_form_of_ones_own_runs_as_the_docs_say(tmp_path: Path) -> None:
+    """Fused with the built-in one, as an arm of its own, and in the report by its name."""
+    [code] = blocks("docs/own-form.md")
+    (tmp_path / "my_form.py").write_text(code)
+    command = [sys.executable, "-m", "harness.sweep", str(tmp_path / "my_form.py"), "--trials", "4", "--jobs", "1"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "results")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    trials = pd.read_csv(tmp_path / "results" / "my_form" / "trials.csv")
+    own = trials[trials["form"] == "confident_kl"]
+    assert len(own) == 2 and set(own["status"]) == {"ok"} and (own["kd_ratio_start"] > 0).all()
+    assert own["confident_kl.power"].between(0.1, 4).all()
+    assert trials.loc[trials["form"] != "confident_kl", "confident_kl.power"].isna().all()
+    assert "| confident_kl |" in (tmp_path / "results" / "my_form" / "summary.md").read_text()
 
 
 def test_the_readme_names_every_form() -> None:

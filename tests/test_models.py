@@ -9,23 +9,42 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.models import CNN, CONV, MLP, Family, init, num_params
+from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, Family, Parts, init, num_params
 from harness.models.cnn import patch_size
+from harness.models.cnn1d import PATCH
 from harness.models.family import Shape
+from harness.models.neighbourhoods import neighbourhoods
 
 NUM_CLASSES = 10
-every_family = pytest.mark.parametrize("family", [MLP, CNN, CONV], ids=lambda family: family.name)
-every_shape = pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)], ids=str)
+IMAGES: tuple[Shape, ...] = ((1, 8, 8), (1, 28, 28), (3, 32, 32))
+SIGNALS: tuple[Shape, ...] = ((1, 40), (2, 17), (3, 64))
+IMAGE_FAMILIES, SIGNAL_FAMILIES = (MLP, CNN, CONV), (MLP, CNN1D, CONV1D)
+
+
+def cases(images: tuple[Family, ...], signals: tuple[Family, ...]) -> pytest.MarkDecorator:
+    """Every family with every shape that it takes."""
+    found = [(family, shape) for family in images for shape in IMAGES]
+    found += [(family, shape) for family in signals for shape in SIGNALS]
+    return pytest.mark.parametrize(
+        ("family", "shape"), found, ids=[f"{family.name}-{shape}" for family, shape in found]
+    )
+
+
+every_case = cases(IMAGE_FAMILIES, SIGNAL_FAMILIES)
+every_student = cases((MLP, CNN), (MLP, CNN1D))
 every_width = pytest.mark.parametrize("width", [1, 3, 8])
+every_image = pytest.mark.parametrize("shape", IMAGES, ids=str)
+every_signal = pytest.mark.parametrize("shape", SIGNALS, ids=str)
 
 
 def network(family: Family, width: int, shape: Shape, seed: int = 0) -> dict[str, Tensor]:
     return init(family, width, shape, NUM_CLASSES, torch.Generator().manual_seed(seed))
 
 
-def images(count: int, shape: Shape) -> Tensor:
+def examples(count: int, shape: Shape) -> Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
@@ -35,38 +54,35 @@ def with_biases(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: p + torch.randn(p.shape, generator=noise, dtype=p.dtype) * 0.1 for name, p in params.items()}
 
 
-@every_family
-@every_shape
+@every_case
 @every_width
 def test_num_params_is_the_count_of_the_tensors(family: Family, shape: Shape, width: int) -> None:
     counted = sum(param.numel() for param in network(family, width, shape).values())
     assert num_params(family, width, shape, NUM_CLASSES) == counted
 
 
-@every_family
-@every_shape
+@every_case
 @every_width
 def test_macs_are_half_the_flops_that_the_library_counts(family: Family, shape: Shape, width: int) -> None:
-    params, inputs = network(family, width, shape), family.prepare(images(1, shape))
+    params, inputs = network(family, width, shape), family.prepare(examples(1, shape))
     with FlopCounterMode(display=False) as counter:
         family.apply(params, inputs)
     assert 2 * family.macs(width, shape, NUM_CLASSES) == counter.get_total_flops()
 
 
-@every_family
-@every_shape
+@every_case
 def test_logits_are_one_row_an_example_whatever_its_neighbours(family: Family, shape: Shape) -> None:
-    params, inputs = with_biases(network(family, 3, shape)), family.prepare(images(5, shape))
+    params, inputs = with_biases(network(family, 3, shape)), family.prepare(examples(5, shape))
     logits = family.apply(params, inputs)
     assert logits.shape == (5, NUM_CLASSES)
     alone = torch.cat([family.apply(params, inputs[i : i + 1]) for i in range(5)])
     assert (logits - alone).abs().max().item() < 1e-12
 
 
-@every_shape
+@every_image
 @every_width
 def test_the_cnn_is_an_ordinary_convolutional_network(shape: Shape, width: int) -> None:
-    params, inputs = with_biases(network(CNN, width, shape)), images(4, shape)
+    params, inputs = with_biases(network(CNN, width, shape)), examples(4, shape)
     patch = patch_size(shape)
     padded = F.pad(inputs, (0, -shape[2] % patch, 0, -shape[1] % patch))
     stem = params["stem.weight"].view(width, shape[0], patch, patch)
@@ -77,9 +93,22 @@ def test_the_cnn_is_an_ordinary_convolutional_network(shape: Shape, width: int) 
     assert (CNN.apply(params, CNN.prepare(inputs)) - wanted).abs().max().item() < 1e-10
 
 
-@every_shape
+@every_signal
+@every_width
+def test_the_cnn1d_is_an_ordinary_convolutional_network(shape: Shape, width: int) -> None:
+    params, inputs = with_biases(network(CNN1D, width, shape)), examples(4, shape)
+    stem = params["stem.weight"].view(width, shape[0], PATCH)
+    hidden = F.relu(F.conv1d(inputs, stem, params["stem.bias"][:, 0], stride=2, padding=PATCH // 2))
+    for name in ("conv_1", "conv_2"):
+        conv = params[f"{name}.weight"].view(2 * width, 3, -1).permute(0, 2, 1)
+        hidden = F.relu(F.conv1d(hidden, conv, params[f"{name}.bias"][:, 0], stride=2, padding=1))
+    wanted = F.linear(hidden.flatten(1), params["logits.weight"], params["logits.bias"][:, 0])
+    assert (CNN1D.apply(params, CNN1D.prepare(inputs)) - wanted).abs().max().item() < 1e-10
+
+
+@pytest.mark.parametrize("shape", [*IMAGES, *SIGNALS], ids=str)
 def test_the_mlp_is_an_ordinary_perceptron(shape: Shape) -> None:
-    params, inputs = with_biases(network(MLP, 6, shape)), images(4, shape)
+    params, inputs = with_biases(network(MLP, 6, shape)), examples(4, shape)
     hidden = inputs.flatten(1)
     for name in ("hidden_1", "hidden_2"):
         hidden = F.relu(F.linear(hidden, params[f"{name}.weight"], params[f"{name}.bias"][:, 0]))
@@ -87,9 +116,9 @@ def test_the_mlp_is_an_ordinary_perceptron(shape: Shape) -> None:
     assert (MLP.apply(params, MLP.prepare(inputs)) - wanted).abs().max().item() < 1e-12
 
 
-@every_family
-def test_the_same_seed_starts_the_same_network_and_another_seed_another(family: Family) -> None:
-    first, again, other = (network(family, 4, (1, 8, 8), seed) for seed in (1, 1, 2))
+@every_case
+def test_the_same_seed_starts_the_same_network_and_another_seed_another(family: Family, shape: Shape) -> None:
+    first, again, other = (network(family, 4, shape, seed) for seed in (1, 1, 2))
     for name, param in first.items():
         assert torch.equal(param, again[name])
         assert param.dtype == torch.float64
@@ -97,13 +126,100 @@ def test_the_same_seed_starts_the_same_network_and_another_seed_another(family: 
             assert not torch.equal(param, other[name])
 
 
-@every_family
-def test_weights_start_with_the_variance_of_their_fan_in_and_biases_at_zero(family: Family) -> None:
-    for name, layer in family.layers(32, (1, 28, 28), NUM_CLASSES).items():
-        param = network(family, 32, (1, 28, 28))[name]
+@every_case
+def test_weights_start_with_the_variance_of_their_fan_in_and_biases_at_zero(family: Family, shape: Shape) -> None:
+    params = network(family, 32, shape)
+    for name, layer in family.layers(32, shape, NUM_CLASSES).items():
+        param = params[name]
         if name.endswith("bias"):
             assert not param.any()
             continue
         assert layer.fan_in == math.prod(layer.shape[1:])
         gain = 1.0 if name == "logits.weight" else 2.0
         assert param.var().item() == pytest.approx(gain / layer.fan_in, rel=6 / math.sqrt(param.numel()))
+
+
+def parts_of(family: Family) -> Parts:
+    assert family.parts is not None
+    return family.parts
+
+
+def stack(networks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([params[name] for params in networks]) for name in networks[0]}
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_parts_make_the_same_logits_to_the_bit_alone_and_mapped(
+    family: Family, shape: Shape, dtype: torch.dtype
+) -> None:
+    parts, inputs = parts_of(family), family.prepare(examples(6, shape)).to(dtype)
+    params = [{k: v.to(dtype) for k, v in with_biases(network(family, 4, shape, seed)).items()} for seed in (0, 1)]
+    points = parts.embed(params[0], inputs)
+    assert torch.equal(parts.head(params[0], points["embedding"]), family.apply(params[0], inputs))
+    both = stack(params)
+    mapped = vmap(parts.embed, in_dims=(0, None))(both, inputs)
+    logits = vmap(parts.head)(both, mapped["embedding"])
+    assert torch.equal(logits, vmap(family.apply, in_dims=(0, None))(both, inputs))
+
+
+@every_case
+def test_the_points_are_the_ones_named_batch_first_and_features_last(family: Family, shape: Shape) -> None:
+    parts, params = parts_of(family), with_biases(network(family, 4, shape))
+    points = parts.embed(params, family.prepare(examples(6, shape)))
+    assert tuple(points) == parts.points
+    features = params["logits.weight"].shape[1]
+    assert points["embedding"].shape == (6, features)
+    assert ("map" in points) == (family is not MLP)
+    if "map" in points:
+        assert points["map"].shape[:2] == (6, 8)
+        assert points["map"].ndim == 1 + len(shape)
+
+
+@every_case
+def test_the_embedding_is_made_of_the_map(family: Family, shape: Shape) -> None:
+    if family is MLP:
+        assert parts_of(family).points == ("embedding",)
+        return
+    params = with_biases(network(family, 4, shape))
+    points = parts_of(family).embed(params, family.prepare(examples(6, shape)))
+    wanted = points["map"].flatten(1)
+    if family in (CONV, CONV1D):
+        wanted = points["map"].mean(-1) if family is CONV1D else wanted
+        wanted = F.relu(F.linear(wanted, params["hidden.weight"], params["hidden.bias"]))
+    assert (points["embedding"] - wanted).abs().max().item() < 1e-12
+
+
+def test_a_family_needs_no_parts() -> None:
+    assert Family("own", MLP.layers, MLP.prepare, MLP.apply, MLP.macs).parts is None
+
+
+@every_student
+def test_a_fused_student_and_its_gradients_are_those_of_the_student_alone(family: Family, shape: Shape) -> None:
+    networks = [with_biases(network(family, 4, shape, seed)) for seed in range(3)]
+    inputs = family.prepare(examples(15, shape))
+    inputs = inputs.view(3, 5, *inputs.shape[1:])
+    fused = {name: param.requires_grad_() for name, param in stack(networks).items()}
+    logits = vmap(family.apply)(fused, inputs)
+    grads = torch.autograd.grad(logits.square().sum(), list(fused.values()))
+    for student, params in enumerate(networks):
+        own = {name: param.requires_grad_() for name, param in params.items()}
+        alone = family.apply(own, inputs[student])
+        assert (logits[student] - alone).abs().max().item() < 1e-12
+        for grad, wanted in zip(grads, torch.autograd.grad(alone.square().sum(), list(own.values())), strict=True):
+            assert torch.allclose(grad[student], wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("places", [(7,), (4,), (5, 4)], ids=str)
+def test_neighbourhoods_are_what_a_strided_convolution_sees_and_their_gradient_is_exact(places: Shape) -> None:
+    maps = torch.randn(2, *places, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps.requires_grad_()
+    found = neighbourhoods(maps, axes=len(places))
+    images = maps.movedim(-1, 0).reshape(3, 2, -1, places[-1])  # a signal is an image of one row
+    rows = (3, 1, 2) if len(places) == 2 else (1, 0, 1)  # kernel, padding, stride
+    unfolded = F.unfold(images, (rows[0], 3), padding=(rows[1], 1), stride=(rows[2], 2))
+    wanted = unfolded.view(3, 2, -1, unfolded.shape[-1]).permute(
+        2, 1, 3, 0
+    )  # [place in the kernel, channel, place, batch]
+    assert torch.equal(found, wanted.reshape(found.shape))
+    assert torch.autograd.gradcheck(lambda inside: neighbourhoods(inside, len(places)), (maps,))

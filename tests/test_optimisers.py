@@ -51,7 +51,9 @@ def fused(name: str, start: Tensor, target: Tensor) -> Tensor:
     params, state = start.clone(), optimisers.start(start)
     columns = [torch.tensor(values, dtype=torch.float64)[:, None] for values in (LR, WEIGHT_DECAY, MOMENTUM)]
     for step in range(STEP_COUNT):
-        STEPS[name](params, gradient(params, target), state, Hyper(*columns), lr_scale(step))
+        STEPS[name](
+            params, gradient(params, target), state, Hyper(*columns), torch.tensor(lr_scale(step), dtype=torch.float64)
+        )
     assert state.count == STEP_COUNT
     return params
 

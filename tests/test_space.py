@@ -244,14 +244,20 @@ def test_probes_are_one_student_for_every_combination_of_choices() -> None:
 
 
 def test_probes_find_a_form_whose_knobs_do_not_fit() -> None:
-    unconditional = study(space={**SPACE, "temperature": Float(1, 20)}).probes("digits")
+    forced = Float(1, 20, when={"form": ("kl", "mse")})
     with pytest.raises(ValueError, match="form 'mse' takes no temperature"):
-        for probe in unconditional:
+        for probe in study(space={**SPACE, "temperature": forced}).probes("digits"):
             losses.check(probe)
-    never = study(space={name: dim for name, dim in SPACE.items() if name != "temperature"}).probes("digits")
-    with pytest.raises(ValueError, match="form 'kl' needs a temperature"):
-        for probe in never:
+
+
+def test_a_temperature_needs_no_condition_and_no_dimension() -> None:
+    for temperature in ({"temperature": Float(1, 20)}, {}):
+        others = {name: dim for name, dim in SPACE.items() if name != "temperature"}
+        probes = study(space={**others, **temperature}).probes("digits")
+        for probe in probes:
             losses.check(probe)
+        assert {probe.temperature is None for probe in probes if probe.form == "mse"} == {True}
+        assert {probe.temperature for probe in probes if probe.form == "kl"} == {1 if temperature else 4}
 
 
 def test_probes_skip_what_hangs_from_an_inactive_dimension() -> None:

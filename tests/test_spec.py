@@ -19,6 +19,7 @@ from harness.spec import (
     OPTIMISERS,
     PLAIN,
     SCHEDULES,
+    Balance,
     Cost,
     Curve,
     Record,
@@ -104,7 +105,10 @@ def test_a_spec_written_before_a_knob_existed_gets_its_default() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({**to_json(spec()), "lr_decay": 1}, "unknown field 'lr_decay' of a student; fields are alpha, batch_size"),
+        (
+            {**to_json(spec()), "lr_decay": 1},
+            "unknown field 'lr_decay' of a student; fields are alpha, assistants, batch_size",
+        ),
         ({"task": "digits"}, "not a student spec: .*missing"),
         ({**to_json(spec()), "width": 0}, "width 0 is out of range"),
     ],
@@ -114,12 +118,20 @@ def test_data_that_is_not_a_spec_is_refused(data: dict[str, Any], message: str) 
         spec_from_json(data)
 
 
-@pytest.mark.parametrize("missing", [f.name for f in dataclasses.fields(Record)])
+@pytest.mark.parametrize("missing", [f.name for f in dataclasses.fields(Record) if f.name != "balance"])
 def test_data_that_lacks_a_part_of_a_record_is_refused(missing: str) -> None:
     data = through_text(record())
     del data[missing]
     with pytest.raises(ValueError, match=f"not a record: KeyError\\('{missing}'\\)"):
         record_from_json(data)
+
+
+def test_a_record_written_before_balance_was_measured_has_none() -> None:
+    measured = dataclasses.replace(record(), balance=Balance((1.0, None, 2.0), (0.5, None, -0.5)))
+    data = through_text(measured)
+    assert record_from_json(data) == measured
+    del data["balance"]
+    assert record_from_json(data) == dataclasses.replace(measured, balance=Balance())
 
 
 @pytest.mark.parametrize("part", ["spec", "curve", "metrics", "cost", "num_params"])
@@ -176,25 +188,32 @@ def test_the_ends_of_a_range_are_in_it(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("changed", [{"alpha": 0.5}, {"alpha": 1.0, "temperature": 4.0}])
 def test_plain_training_takes_neither_an_alpha_nor_a_temperature(changed: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="form 'ce' is plain training: alpha is 1 and there is no temperature"):
+    with pytest.raises(ValueError, match="form 'ce' is plain training: alpha is 1, and there is no temperature"):
         spec(**{"form": PLAIN, "temperature": None, **changed})
 
 
 def test_students_that_differ_only_in_what_is_fused_share_a_cohort() -> None:
     together = spec(seed=9, form="mse", alpha=0.9, temperature=None, mixing="additive", lr=1.0, weight_decay=1.0)
     assert together.cohort_key == spec().cohort_key
-    assert dataclasses.replace(together, momentum=0.5).cohort_key == spec().cohort_key
+    own: tuple[dict[str, Any], ...] = (
+        {"momentum": 0.5}, {"schedule": "constant"}, {"warmup": 0.2}, {"clip_norm": 1.0}, {"dropout": 0.5},
+        {"label_smoothing": 0.1}, {"patience": 2}, {"loss_scale": 3.0}, {"feature": "hint", "feature_weight": 1.0},
+        {"teacher": "self"}, {"teacher": "assistant", "assistants": "8"}, {"teacher_width": 8}, {"teacher_epochs": 3},
+    )  # fmt: skip
+    for changed in own:
+        assert dataclasses.replace(together, **changed).cohort_key == spec().cohort_key
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         {"task": "mnist5k"}, {"family": "cnn"}, {"width": 5}, {"dtype": "float64"},
-        {"optimiser": "sgd"}, {"schedule": "constant"}, {"epochs": 3}, {"batch_size": 32},
+        {"optimiser": "sgd"}, {"epochs": 3}, {"batch_size": 32}, {"transform": "shift", "views": 2},
+        {"form": "own", "temperature": None, "form_file": "study.py"},
     ],
     ids=str,
 )  # fmt: skip
-def test_students_that_differ_in_shape_or_schedule_do_not_share_a_cohort(changed: dict[str, Any]) -> None:
+def test_students_that_differ_in_shape_or_batches_do_not_share_a_cohort(changed: dict[str, Any]) -> None:
     assert spec(**changed).cohort_key != spec().cohort_key
 
 

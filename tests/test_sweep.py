@@ -197,7 +197,7 @@ def test_ctrl_c_stops_a_sweep_and_says_how_to_go_on(home: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nonesuch"], "unknown study 'nonesuch'; studies are digits, mnist5k"),
+        (["nonesuch"], "unknown study 'nonesuch'; studies are digits, loss_forms, mnist5k"),
         (["digits", "--trials", "0"], "--trials 0 is out of range"),
         (["digits", "--trials", "-3"], "--trials -3 is out of range"),
         (["digits", "--trials", "many"], "many"),
@@ -234,7 +234,7 @@ def test_bad_options_are_one_line(
         (('family="mlp"', 'family="rnn"'), "unknown family 'rnn'"),
         (("trials=10", 'sampler="dice"'), "unknown sampler 'dice'; samplers are tpe"),
         (("trials=10", 'objectives=("test_accuracy",)'), "objective 'test_accuracy' is not allowed"),
-        ((', when={"form": ("kl",)}', ""), "form 'mse' takes no temperature"),
+        ((', when={"form": ("kl",)}', ', when={"form": ("kl", "mse")}'), "form 'mse' takes no temperature"),
         (("STUDY = Study(", "STUDY = Study(("), "mine.py, line"),
         (("STUDY = Study(", "OTHER = Study("), "defines no STUDY"),
         (("STUDY = Study(", "1 / 0\nSTUDY = Study("), "ZeroDivisionError"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ import torch
 
 from harness import tasks
 from harness.models import MLP
-from harness.tasks import TASKS, LockedSplit, Split, Task, TeacherRecipe
+from harness.tasks import TASKS, LockedSplit, Split, Task, TeacherRecipe, mnist1d
 from harness.tasks.packaged import table
 from harness.tasks.task import stratified
+from harness.tasks.transforms import noisy, shifted, shifted_along
 
 every_task = pytest.mark.parametrize("name", TASKS)
 
@@ -23,6 +26,11 @@ PINNED = {
         (1000, "9d88041e2e07a31a607b3feb1d3d8bb158ec655f8b001c86184a3ffbfaff47f1"),
         (1000, "97d44c3a0f8fb82563dd6218c46be0da3a5aa159d8faf4448a49eb57096da421"),
     ),
+    "mnist1d": (
+        (3001, "ec768ae49e4f3ccee0a442a9b38440a5f590eec61770ad9a97fc2390b9d1ebea"),
+        (999, "97632008a54f85375a51dff9bef981d34c7273ab46f3599cce9b2049c423ae80"),
+        (1000, "96dca2a34f10604549549dab7adaa0c79c9a20121b14542e3820ccf89e3aeb6c"),
+    ),
     "digits": (
         (1078, "c63b882f535179ec13bef9a41c6e4c3816fb0e05546cc6aea537071b27252bc6"),
         (359, "476bf42c93068e55c6cc8c43a1e3e69d74aa9fe0bb6ae1ebe305949810aa8ce0"),
@@ -30,7 +38,7 @@ PINNED = {
     ),
 }
 """Examples and SHA-256 of train, val and test: numbers made with other data cannot be compared with ours."""
-EXAMPLES = {"mnist5k": 5000, "digits": 1797}
+EXAMPLES = {"mnist5k": 5000, "mnist1d": 5000, "digits": 1797}
 
 
 def splits(task: Task) -> tuple[Split, Split, Split]:
@@ -61,9 +69,9 @@ def test_no_example_is_in_two_splits_or_twice_in_one(name: str) -> None:
 
 @every_task
 def test_the_train_split_has_mean_zero_and_unit_variance(name: str) -> None:
-    pixels = tasks.load(name).train.inputs.double()
-    assert pixels.mean().item() == pytest.approx(0, abs=1e-6)
-    assert pixels.std().item() == pytest.approx(1, abs=1e-4)
+    values = tasks.load(name).train.inputs.double()
+    assert values.mean().item() == pytest.approx(0, abs=1e-6)
+    assert values.std().item() == pytest.approx(1, abs=1e-4)
 
 
 @every_task
@@ -82,7 +90,7 @@ def test_the_test_split_cannot_be_read_outside_the_confirm_stage(name: str, stag
 
 
 def test_an_unknown_task_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"^unknown task 'mnist'; tasks are mnist5k, digits$"):
+    with pytest.raises(ValueError, match=r"^unknown task 'mnist'; tasks are mnist5k, digits, mnist1d$"):
         tasks.load("mnist")
 
 
@@ -130,6 +138,91 @@ def test_a_damaged_data_file_is_one_line_that_says_what_to_do(
     assert "\n" not in str(caught.value)
 
 
+def make_fewer_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mnist1d import data
+
+    fewer = data.get_dataset_args()
+    fewer.num_samples = 50
+    monkeypatch.setattr(data, "get_dataset_args", lambda: fewer)
+
+
+def test_other_signals_than_the_pinned_ones_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_fewer_signals(monkeypatch)
+    with pytest.raises(ValueError, match=r"^mnist1d made other data .*; install mnist1d==0\.0\.2\.post1 and numpy 2$"):
+        mnist1d.load()
+
+
+def test_a_missing_generator_of_signals_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mnist1d", None)
+    with pytest.raises(ValueError, match=r"made by the package mnist1d, which is not installed$"):
+        mnist1d.load()
+
+
+def test_making_signals_leaves_the_global_random_numbers_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_fewer_signals(monkeypatch)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002 - the global state is what is tested
+    wanted = random.random(), np.random.rand()  # noqa: NPY002
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    with pytest.raises(ValueError, match="other data"):
+        mnist1d.load()
+    assert (random.random(), np.random.rand()) == wanted  # noqa: NPY002
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@every_task
+@pytest.mark.parametrize("transform", ["shift", "noise"])
+def test_a_transform_changes_inputs_by_its_generator_alone_and_keeps_their_form(name: str, transform: str) -> None:
+    task = tasks.load(name)
+    inputs, state = task.train.inputs[:50].clone(), torch.get_rng_state()
+    changed = task.transforms[transform](inputs, seeded())
+    assert (changed.shape, changed.dtype) == (inputs.shape, inputs.dtype)
+    assert torch.equal(inputs, task.train.inputs[:50])
+    assert not torch.equal(changed, inputs)
+    assert torch.equal(changed, task.transforms[transform](inputs, seeded()))
+    assert not torch.equal(changed, task.transforms[transform](inputs, seeded(1)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("name", "most"), [("mnist5k", 2), ("digits", 1), ("mnist1d", 2)])
+def test_a_task_shifts_by_what_suits_its_size(name: str, most: int) -> None:
+    task = tasks.load(name)
+    places = torch.arange(float(task.input_shape[-1])).expand(400, *task.input_shape)
+    moved = task.transforms["shift"](places, seeded()) - places
+    assert set(moved[..., 3:-3].flatten().tolist()) == set(range(-most, most + 1))
+
+
+def test_a_shifted_signal_is_moved_whole_and_its_edge_repeats() -> None:
+    signals = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]]).expand(60, 2, 4)
+    moved = shifted_along(signals, 2, seeded())
+    wanted = {
+        (1, 1, 1, 2, 5, 5, 5, 6),
+        (1, 1, 2, 3, 5, 5, 6, 7),
+        (1, 2, 3, 4, 5, 6, 7, 8),
+        (2, 3, 4, 4, 6, 7, 8, 8),
+        (3, 4, 4, 4, 7, 8, 8, 8),
+    }
+    assert {tuple(row) for row in moved.flatten(1).int().tolist()} == wanted
+
+
+def test_a_shifted_image_is_moved_along_both_axes_and_its_edge_repeats() -> None:
+    image = torch.arange(9.0).view(1, 1, 3, 3)
+    moved = shifted(image.expand(200, 1, 3, 3), 1, seeded())
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")
+    wanted = {tuple(padded[0, 0, i : i + 3, j : j + 3].flatten().tolist()) for i in range(3) for j in range(3)}
+    assert {tuple(row) for row in moved.flatten(1).tolist()} == wanted
+
+
+def test_noise_has_a_tenth_of_the_inputs_deviation() -> None:
+    added = noisy(torch.zeros(100, 200, dtype=torch.float64), seeded())
+    assert added.mean().item() == pytest.approx(0, abs=0.003)
+    assert added.std().item() == pytest.approx(0.1, rel=0.02)
+
+
 OWN_TASK = """
 import torch
 from harness.models import MLP
@@ -167,8 +260,9 @@ def split(examples: int = 6, *, labels: int | None = None, features: int = 3, to
     return Split(torch.zeros(examples, features), torch.arange(labels or examples) % (top + 1))
 
 
-def test_splits_that_fit_make_a_task() -> None:
-    assert made_of(split(), split(4), split(5)).input_shape == (3,)
+def test_splits_that_fit_make_a_task_which_needs_no_transforms() -> None:
+    made = made_of(split(), split(4), split(5))
+    assert (made.input_shape, made.transforms) == ((3,), {})
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from harness import cohort, tasks, teacher
 from harness.models import MLP
 from harness.spec import StudentSpec
 from harness.tasks import Split, Task, TeacherRecipe
+from harness.tasks.transforms import shifted
 
 
 def quick(*, width: int = 8, epochs: int = 1, shift: int = 0, seed: int = 0) -> Task:
@@ -210,7 +211,7 @@ def test_a_teacher_whose_training_was_cut_off_is_trained_anew(sound: Path, tmp_p
 
 def test_shifted_images_are_moved_and_nothing_else() -> None:
     images = torch.randn(40, 2, 6, 5, generator=torch.Generator().manual_seed(0))
-    moved = teacher.shifted(images, 1, torch.Generator().manual_seed(1))
+    moved = shifted(images, 1, torch.Generator().manual_seed(1))
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
     seen = set()
     for image, whole in zip(moved, padded, strict=True):

@@ -55,6 +55,28 @@ def gains(trials: pd.DataFrame, students: pd.DataFrame) -> pd.DataFrame:
     `sd` is of the per-seed `differences`; `mde` takes that SD pooled over widths, since a width's own rests on few
     seeds. `verdict` is a difference only where Holm's p over the widths is below 5% and the gain is at least `mde`.
     """
+    return _judged(pd.DataFrame(_gain_rows(trials, students), columns=list(GAIN_COLUMNS)))
+
+
+def gains_by_option(trials: pd.DataFrame, students: pd.DataFrame, knob: str) -> pd.DataFrame:
+    """As `gains`, for each option of a knob of distillation: a row for each option and width, in column `option`.
+
+    Holm's correction and the pooled SD are over all rows, so that a long list of options is no lottery. Most gain first
+    within a width.
+    """
+    plain = is_plain(trials)
+    rows = []
+    for option in sorted(trials.loc[~plain, knob].dropna().unique(), key=str):
+        found = _gain_rows(trials[plain | (trials[knob] == option)], students)
+        rows += [{"option": str(option), **row} for row in found]
+    table = pd.DataFrame(rows, columns=["option", *GAIN_COLUMNS])
+    judged = _judged(table).assign(option=table["option"])
+    ordered = judged.sort_values(["width", "gain", "option"], ascending=[True, False, True])
+    return ordered[["option", *GAIN_COLUMNS]].reset_index(drop=True)
+
+
+def _gain_rows(trials: pd.DataFrame, students: pd.DataFrame) -> list[dict[str, Any]]:
+    """What `gains` has in a row for each width, but for what needs all of them."""
     columns = ["width", "number", "num_params", "val_accuracy", "trials_tried"]
     sides = [best_by_width(trials, plain=plain)[columns] for plain in (True, False)]
     both = sides[0].merge(sides[1], on="width", suffixes=("_control", "_distilled"))
@@ -73,7 +95,7 @@ def gains(trials: pd.DataFrame, students: pd.DataFrame) -> pd.DataFrame:
             "num_seeds": found.num_seeds, "gain": found.mean, "low": found.low, "high": found.high, "sd": found.sd,
             "p_t": found.p_t, "p_sign_flip": found.p_sign_flip, "p_floor": found.p_floor, "differences": differences,
         })  # fmt: skip
-    return _judged(pd.DataFrame(rows, columns=list(GAIN_COLUMNS)))
+    return rows
 
 
 def _judged(table: pd.DataFrame) -> pd.DataFrame:

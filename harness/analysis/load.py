@@ -15,10 +15,13 @@ import pandas as pd
 
 from harness.ledger import TrialSpec, numbers, read_failure, read_json, read_spec, trial_dir
 from harness.space import Dimension, dimension_from_json
-from harness.spec import PLAIN, Curve, Record, StudentSpec, record_from_json
+from harness.spec import PLAIN, Balance, Curve, Record, StudentSpec, record_from_json
 
 METRICS = ("val_accuracy", "val_loss", "val_agreement", "val_kl", "train_accuracy", "train_loss")
-KNOBS = tuple(f.name for f in dataclasses.fields(StudentSpec) if f.name != "seed")
+KNOBS = tuple(f.name for f in dataclasses.fields(StudentSpec) if f.name not in ("seed", "knobs"))
+MOMENTS = ("start", "middle", "end")
+PULLS = tuple(f"{f.name}_{moment}" for f in dataclasses.fields(Balance) for moment in MOMENTS)
+"""How the losses pull (see `harness.spec.Balance`), a column for each moment of training."""
 STATES = ("complete", "failed", "running", "unreadable")
 CURVES = tuple(f.name for f in dataclasses.fields(Curve))
 FACTS = ("num_params", "macs", "seconds", "train_flops", "cohort_size")
@@ -56,6 +59,11 @@ class StudyData:
         """The study's searched knobs; empty when the manifest has none."""
         space = (self.manifest.get("identity") or {}).get("space") or {}
         return {name: dimension_from_json(data) for name, data in space.items()}
+
+    @property
+    def equal(self) -> str:
+        """The choice whose options share the trials equally; empty where none does."""
+        return str((self.manifest.get("identity") or {}).get("equal") or "")
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -140,7 +148,9 @@ def _trial_row(trial: TrialSpec, state: str, records: Sequence[Record]) -> dict[
     status = None
     if records:
         status = "ok" if all(record.status == "ok" for record in records) else "diverged"
-    knobs = {name: getattr(trial.specs[0], name) for name in KNOBS} if trial.specs else {}
+    knobs: dict[str, Any] = {}
+    if trial.specs:
+        knobs = {name: getattr(trial.specs[0], name) for name in KNOBS} | dict(trial.specs[0].knobs)
     head = {"number": trial.number, "arm": trial.arm, "state": state, "status": status}
     return {**head, **knobs, "num_seeds": len(trial.specs)}
 
@@ -151,9 +161,18 @@ def _student_row(row: Mapping[str, Any], record: Record) -> dict[str, Any]:
         "seed": record.spec.seed,
         "status": record.status,
         **record.metrics,
+        **_pulls(record.balance),
         "num_params": record.num_params,
         "macs": record.macs,
         **dataclasses.asdict(record.cost),
+    }
+
+
+def _pulls(balance: Balance) -> dict[str, float | None]:
+    return {
+        f"{f.name}_{moment}": value
+        for f in dataclasses.fields(Balance)
+        for moment, value in zip(MOMENTS, getattr(balance, f.name), strict=False)
     }
 
 

@@ -3,7 +3,7 @@
 `local` runs worker processes on this machine, `inline` runs in the driver itself, for tests. A job is one of
 
     describe  {"specs": [...]}      check the students, tell about their task
-    teacher   {"task": name}        train the task's teacher, unless it is cached
+    teacher   {"specs": [...]}      train the teachers that these students need, unless they are cached
     cohort    {"folders": [...]}    train the trials of these directories together and publish their results
 """
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from harness import cohort, tasks, teacher
+from harness import cohort, targets, tasks, teacher
 from harness.executors.trials import run_cohort
 from harness.models import num_params
 from harness.spec import spec_from_json
@@ -66,7 +66,7 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
         def progress(epoch: int, epochs: int, val_accuracy: float) -> None:
             report("progress", {"done": epoch, "total": epochs, "val_accuracy": val_accuracy})
 
-        return teacher.ensure(tasks.load(body["task"]), cache, device, progress)
+        return targets.prepare([spec_from_json(spec) for spec in body["specs"]], cache, device, progress)
     assert kind == "cohort"
     run_cohort([Path(folder) for folder in body["folders"]], lambda s: cohort.train(s, cache=cache, device=device))
     return {}

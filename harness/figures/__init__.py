@@ -7,18 +7,22 @@ what its bars mean. A new figure is a function here that takes what it draws, an
 from harness.figures.fidelity import fidelity_against_accuracy
 from harness.figures.gain import alpha_temperature, gain_by_width
 from harness.figures.learning import learning_curves
+from harness.figures.options import gain_by_option, pull_by_form
 from harness.figures.search import hypervolume_against_trials, importance_bars
 from harness.figures.size import Teacher, accuracy_against_size
-from harness.figures.style import paper
+from harness.figures.style import HUES, paper
 
 __all__ = [
+    "HUES",
     "Teacher",
     "accuracy_against_size",
     "alpha_temperature",
     "fidelity_against_accuracy",
+    "gain_by_option",
     "gain_by_width",
     "hypervolume_against_trials",
     "importance_bars",
     "learning_curves",
     "paper",
+    "pull_by_form",
 ]

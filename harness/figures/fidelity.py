@@ -44,7 +44,7 @@ def fidelity_against_accuracy(trials: pd.DataFrame, forms: Sequence[str]) -> Fig
     style.percent_axis(axes, "y")
     widths = [style.key(style.MUTED, f"width {width}", mark) for width, mark in marks.items()]
     axes.add_artist(axes.legend(handles=widths, loc="lower right", handletextpad=0.1, labelspacing=0.25))
-    handles = [style.key(colours[form], form) for form in forms if (done["form"] == form).any()]
+    handles = style.form_keys([form for form in forms if (done["form"] == form).any()], colours)
     if is_plain(done).any():
         handles.append(style.key(style.PLAIN_COLOUR, "plain"))
     style.legend_above(axes, handles, columns=6)

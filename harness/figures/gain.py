@@ -18,6 +18,7 @@ from harness.analysis.compare import gain_over_control
 from harness.analysis.load import finished, is_plain, rows_of
 from harness.figures import style
 
+MOST_PANELS = 8
 COLOURS = LinearSegmentedColormap.from_list("gain", ["#5e3c99", "#b2abd2", "#f7f7f7", "#fdb863", "#c75a00"])
 """Violet below, orange above: told apart under every common colour blindness."""
 GAIN_LABEL = "gain over the best plain control of the same width (points)"
@@ -30,14 +31,17 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str]) -> Figure:
     """
     done = finished(trials.assign(gain=100 * gain_over_control(trials)))
     done = done[~is_plain(done) & done["gain"].notna()]
-    shown = [form for form in forms if (done["form"] == form).any()]
+    best_of = done.groupby("form")["gain"].max()
+    leading = set(best_of.nlargest(MOST_PANELS).index)
+    shown = [form for form in forms if form in leading]
+    left_out = f" Of {len(best_of)} forms, the {len(shown)} of most gain." if len(shown) < len(best_of) else ""
     limit = _limit(done["gain"])
     rows = max(math.ceil(len(shown) / 2), 1)
     figure = style.blank(
         1.6 * rows + 1.25,
         f"{style.trials(len(done), 'finished distilled')}, mean over {style.seeds_phrase(done['num_seeds'])}; "
         "markers tell widths apart; outlined: the best trial of each width. The scale is centred on the control and "
-        f"stops at ±{limit:.3g} points; beyond it, colours saturate and heights are clipped.",
+        f"stops at ±{limit:.3g} points; beyond it, colours saturate and heights are clipped.{left_out}",
     )
     if not shown:
         style.nothing_to_show(
@@ -131,7 +135,7 @@ def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
     names = [f"{w}\n({style.short(n)})" for w, n in zip(gains["width"], gains["num_params"], strict=True)]
     axes.set_xticklabels(names)
     used = [form for form in colours if (form_of.loc[gains["distilled"]] == form).any()]
-    style.legend_above(axes, [style.key(colours[form], form) for form in used], columns=6)
+    style.legend_above(axes, style.form_keys(used, colours), columns=6)
     return figure
 
 

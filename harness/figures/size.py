@@ -126,7 +126,7 @@ def _teacher_line(axes: Axes, teacher: Teacher, size: str) -> None:
 
 def _legend(axes: Axes, done: pd.DataFrame, forms: Sequence[str]) -> None:
     colours = style.hues(forms)
-    handles = [style.key(colours[form], form) for form in forms if (done["form"] == form).any()]
+    handles = style.form_keys([form for form in forms if (done["form"] == form).any()], colours)
     if is_plain(done).any():
         handles.append(
             Line2D([], [], color=style.PLAIN_COLOUR, linestyle=(0, (1, 1.2)), marker="_", label="plain control")

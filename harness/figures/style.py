@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import matplotlib as mpl
@@ -25,6 +25,7 @@ COLUMN = 4.2
 INK = "#222222"
 MUTED = "#6b6b6b"
 FAINT = "#d9d9d9"
+OTHERS = "#b4b4b4"
 PLAIN_COLOUR = "#222222"
 HUES = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#882255", "#999933", "#B8A800", "#44AA99",
@@ -56,9 +57,16 @@ def blank(height: float, caption: str, width: float = COLUMN) -> Figure:
 
 
 def hues(forms: Sequence[str]) -> dict[str, str]:
-    """One colour a loss form, by the form's place in the study; plain training is near-black."""
-    named = {form: HUES[index % len(HUES)] for index, form in enumerate(forms)}
+    """One colour a loss form, by its place; those beyond the palette share a grey. Plain training is near-black."""
+    named = dict.fromkeys(forms, OTHERS) | dict(zip(forms, HUES, strict=False))
     return named | {PLAIN: PLAIN_COLOUR}
+
+
+def form_keys(forms: Iterable[str], colours: Mapping[str, str]) -> list[Line2D]:
+    """A legend's entries for loss forms; those that share the grey are one."""
+    own = [form for form in forms if colours[form] != OTHERS]
+    grey = [key(OTHERS, "other forms")] if any(colours[form] == OTHERS for form in forms) else []
+    return [*(key(colours[form], form) for form in own), *grey]
 
 
 def markers(widths: Sequence[int]) -> dict[int, str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.models.family import Family, Layer, Shape
+from harness.models.family import Family, Layer, Parts, Shape
 
 HIDDEN = 64
 
@@ -44,15 +44,25 @@ def prepare(inputs: Tensor) -> Tensor:
     return inputs
 
 
+def embed(params: Mapping[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+    """Images `[batch, channels, height, width]` -> the hidden layer `[batch, 64]`, and what it reads."""
+    maps = inputs
+    for index in (1, 2, 3):
+        maps = F.relu(F.conv2d(maps, params[f"conv_{index}.weight"], params[f"conv_{index}.bias"], padding=1))
+        if index < 3:
+            maps = F.max_pool2d(maps, 2)
+    hidden = F.relu(F.linear(maps.flatten(1), params["hidden.weight"], params["hidden.bias"]))
+    return {"embedding": hidden, "map": maps}
+
+
+def head(params: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
+    """Embedding `[batch, 64]` -> logits `[batch, classes]`."""
+    return F.linear(embedding, params["logits.weight"], params["logits.bias"])
+
+
 def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Images `[batch, channels, height, width]` -> logits `[batch, classes]`."""
-    hidden = inputs
-    for index in (1, 2, 3):
-        hidden = F.relu(F.conv2d(hidden, params[f"conv_{index}.weight"], params[f"conv_{index}.bias"], padding=1))
-        if index < 3:
-            hidden = F.max_pool2d(hidden, 2)
-    hidden = F.relu(F.linear(hidden.flatten(1), params["hidden.weight"], params["hidden.bias"]))
-    return F.linear(hidden, params["logits.weight"], params["logits.bias"])
+    return head(params, embed(params, inputs)["embedding"])
 
 
 def macs(width: int, input_shape: Shape, num_classes: int) -> int:
@@ -64,4 +74,4 @@ def macs(width: int, input_shape: Shape, num_classes: int) -> int:
     return total + _features(width, input_shape) * HIDDEN + HIDDEN * num_classes
 
 
-CONV = Family("conv", layers, prepare, apply, macs)
+CONV = Family("conv", layers, prepare, apply, macs, Parts(embed, head, points=("embedding", "map")))

@@ -22,6 +22,20 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """A family's forward pass cut before its last layer: for dropout and feature forms.
+
+    `embed(params, inputs)` gives "embedding" `[batch, ..., features]`, what the last layer reads, and, where the
+    network has one, "map" `[batch, channels, *places]`, its last feature map. `head(params, embedding)` gives the
+    logits `[batch, ..., classes]`. `points` names what `embed` gives.
+    """
+
+    embed: Callable[[Mapping[str, Tensor], Tensor], Mapping[str, Tensor]]
+    head: Callable[[Mapping[str, Tensor], Tensor], Tensor]
+    points: tuple[str, ...] = ("embedding",)
+
+
+@dataclass(frozen=True)
 class Family:
     """Networks of one design and any width.
 
@@ -29,6 +43,7 @@ class Family:
     `prepare(inputs)` lays out a whole split once, `[examples, ...]` -> `[examples, ...]`.
     `apply(params, inputs)` gives logits: prepared inputs `[batch, ...]` -> `[batch, ..., classes]`.
     `macs(width, input_shape, num_classes)` counts the multiply-accumulates of one example's forward pass.
+    `parts`, where a family has them, are `apply` in two: `head(params, embed(params, inputs)["embedding"])`.
     """
 
     name: str
@@ -36,6 +51,7 @@ class Family:
     prepare: Callable[[Tensor], Tensor]
     apply: Callable[[Mapping[str, Tensor], Tensor], Tensor]
     macs: Callable[[int, Shape, int], int]
+    parts: Parts | None = None
 
 
 def num_params(family: Family, width: int, input_shape: Shape, num_classes: int) -> int:
@@ -46,12 +62,17 @@ def num_params(family: Family, width: int, input_shape: Shape, num_classes: int)
 def init(
     family: Family, width: int, input_shape: Shape, num_classes: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """A network's first parameters, float64: normal with variance gain / fan-in (He 2015, arXiv:1502.01852).
+    """A network's first parameters, as `start` draws them."""
+    return start(family.layers(width, input_shape, num_classes), generator)
+
+
+def start(layers: Mapping[str, Layer], generator: torch.Generator) -> dict[str, Tensor]:
+    """The layers' first values, float64: normal with variance gain / fan-in (He 2015, arXiv:1502.01852).
 
     Drawn in float64 whatever the student's dtype, so that a float32 student starts where its float64 twin does.
     """
     params = {}
-    for name, layer in family.layers(width, input_shape, num_classes).items():
+    for name, layer in layers.items():
         if layer.fan_in:
             noise = torch.randn(layer.shape, generator=generator, dtype=torch.float64)
             params[name] = noise * math.sqrt(layer.gain / layer.fan_in)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.models.family import Family, Layer, Shape
+from harness.models.family import Family, Layer, Parts, Shape
 
 
 def layers(width: int, input_shape: Shape, num_classes: int) -> dict[str, Layer]:
@@ -35,8 +35,25 @@ def prepare(inputs: Tensor) -> Tensor:
 
 def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Prepared inputs `[batch, features]` -> logits `[batch, classes]`."""
+    return _logits(params, _hidden(params, inputs))
+
+
+def embed(params: Mapping[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+    """Prepared inputs `[batch, features]` -> the second hidden layer `[batch, width]`."""
+    return {"embedding": _hidden(params, inputs).T}
+
+
+def head(params: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
+    """Embedding `[batch, width]` -> logits `[batch, classes]`."""
+    return _logits(params, embedding.T)
+
+
+def _hidden(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     hidden = F.relu(params["hidden_1.weight"] @ inputs.T + params["hidden_1.bias"])
-    hidden = F.relu(params["hidden_2.weight"] @ hidden + params["hidden_2.bias"])
+    return F.relu(params["hidden_2.weight"] @ hidden + params["hidden_2.bias"])
+
+
+def _logits(params: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
     return (params["logits.weight"] @ hidden + params["logits.bias"]).T
 
 
@@ -45,4 +62,4 @@ def macs(width: int, input_shape: Shape, num_classes: int) -> int:
     return width * math.prod(input_shape) + width * width + num_classes * width
 
 
-MLP = Family("mlp", layers, prepare, apply, macs)
+MLP = Family("mlp", layers, prepare, apply, macs, Parts(embed, head))

@@ -48,6 +48,10 @@ def write(study_dir: Path) -> Report:
         "gains.csv": _flat(report.gains),
         "importance.csv": report.importance.reset_index(names="knob"),
     }
+    if data.equal:
+        tables[f"gains_by_{data.equal}.csv"] = _flat(report.options)
+    if len(report.pulls):
+        tables["pull.csv"] = report.pulls
     contents = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
     planned = list(drawings(report))
     for drawing in planned:
@@ -67,7 +71,7 @@ def write(study_dir: Path) -> Report:
 def drawings(report: Report) -> Iterator[Drawing]:
     """The figures of a report, in the page's order."""
     data = report.data
-    trials, students, forms = data.trials, data.students, data.forms
+    trials, students, forms = data.trials, data.students, _by_accuracy(data)
     for size, label in zip(SIZES, ("parameters", "multiply-accumulates"), strict=True):
         draw = functools.partial(figures.accuracy_against_size, trials, students, forms, size, _teacher(data, size))
         caption = (
@@ -79,6 +83,18 @@ def drawings(report: Report) -> Iterator[Drawing]:
         "Paired gain of the best distilled trial over the best control, by width, with what is too small to detect.",
         functools.partial(figures.gain_by_width, report.gains, trials, forms),
     )
+    if data.equal:
+        yield Drawing(
+            f"gain_by_{data.equal}",
+            f"Paired gain over plain training for each {data.equal}, every one tuned with as many trials.",
+            functools.partial(figures.gain_by_option, report.options, data.equal),
+        )
+    if len(report.pulls):
+        yield Drawing(
+            "pull",
+            "How strongly each loss form pulls beside cross-entropy, and in which direction.",
+            functools.partial(figures.pull_by_form, report.pulls),
+        )
     yield Drawing(
         "alpha_temperature",
         "Where in alpha and temperature each loss form gains or loses against the control of the same width.",
@@ -106,6 +122,14 @@ def drawings(report: Report) -> Iterator[Drawing]:
         "Hypervolume of the front as the search goes on, beside that of the plain controls.",
         functools.partial(_hypervolume, data),
     )
+
+
+def _by_accuracy(data: StudyData) -> tuple[str, ...]:
+    """The loss forms as the study orders them; where a palette cannot hold them all, the most accurate first."""
+    if len(data.forms) <= len(figures.HUES):
+        return data.forms
+    best = finished(data.trials).groupby("form")["val_accuracy"].max()
+    return tuple(sorted(data.forms, key=lambda form: -float(best.get(form, 0.0))))
 
 
 def _hypervolume(data: StudyData) -> Figure:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.analysis.compare import best_by_width, gains, with_gains
+from harness.analysis.compare import best_by_width, gains, gains_by_option, with_gains
 from harness.analysis.importance import importance_table
 from harness.analysis.load import StudyData, finished, load
 from harness.analysis.pareto import front
+from harness.analysis.pull import pulls_by_form
 
 
 @dataclass(frozen=True)
 class Report:
     """A study's findings. `front` is its Pareto front with gains over the controls, `gains` has a row a width.
 
+    `options` compares the options of the choice that shares the study's trials equally, and is empty where none does.
+    `pulls` says how strongly each loss form pulls beside cross-entropy.
     `importance` is empty, with the reason in `no_importance`, where the study is too small for it. `drawn` maps each
     figure's stem to its caption; `files` are what was written, in order.
     """
@@ -27,6 +30,8 @@ class Report:
     front: pd.DataFrame
     controls: pd.DataFrame
     gains: pd.DataFrame
+    options: pd.DataFrame
+    pulls: pd.DataFrame
     importance: pd.DataFrame
     no_importance: str
     drawn: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +48,8 @@ def judge(study_dir: Path) -> Report:
         front=with_gains(front(finished(data.trials)), data.trials, data.students),
         controls=best_by_width(data.trials, plain=True),
         gains=gains(data.trials, data.students),
+        options=gains_by_option(data.trials, data.students, data.equal) if data.equal else pd.DataFrame(),
+        pulls=pulls_by_form(data.trials, data.students),
         importance=importance,
         no_importance=reason,
     )

@@ -24,7 +24,8 @@ FORMULAS = {
 
 def page(report: Report) -> str:
     """The whole page, ending in a newline."""
-    parts = [*_head(report), *_front_section(report), *_gain_section(report), *budget_section(report.data)]
+    parts = [*_head(report), *_front_section(report), *_gain_section(report), *_option_section(report)]
+    parts += [*_pull_section(report), *budget_section(report.data)]
     parts += [*_protocol(report), *_figure_section(report)]
     return "\n\n".join(parts) + "\n"
 
@@ -33,9 +34,11 @@ def _head(report: Report) -> Iterator[str]:
     task = (report.data.manifest.get("task") or {}).get("name", "its task")
     yield f"# {report.data.name}"
     yield _answer(report)
+    knob = report.data.equal
+    aside = f" And which {knob}, each tuned with as many trials?" if knob else ""
     yield (
         f"**The question.** On {task}, which loss form, alpha and temperature should distil a student of each size, "
-        "and what does that gain over plain training of the same width?"
+        f"and what does that gain over plain training of the same width?{aside}"
     )
 
 
@@ -149,6 +152,47 @@ def _gain_section(report: Report) -> Iterator[str]:
         "widths. Detectable: the true difference that a paired t test would find with 80% power, from the SD of the "
         "differences pooled over widths. A difference is named only where Holm's p is below .05 and the gain is at "
         "least detectable."
+    )
+
+
+def _option_section(report: Report) -> Iterator[str]:
+    knob, options = report.data.equal, report.options
+    if not knob:
+        return
+    yield f"## Every {knob}, with equal budgets"
+    if options.empty:
+        yield "No option has both a finished trial and a finished plain control of its width."
+        return
+    rows = [
+        [str(row["option"]), str(row["width"]), f"{100 * row['distilled_accuracy']:.2f}", *_gain_cells(row)]
+        for row in rows_of(options)
+    ]
+    head = [knob, "width", "val accuracy (%)", "trial", "gain (points)", "p, t (Holm)", "p, sign flip (floor)",
+            "detectable (points)", "verdict"]  # fmt: skip
+    yield markdown(head, rows)
+    yield (
+        f"Each {knob} had as many trials and a sampler of its own; its best is compared with the best plain control of "
+        "the same width, as above. Holm's correction and the pooled SD are over all rows of this table. Two options "
+        "whose intervals overlap are not told apart by it."
+    )
+
+
+def _pull_section(report: Report) -> Iterator[str]:
+    if report.pulls.empty:
+        return
+    yield "## How the losses pull"
+    moments = ("start", "middle", "end")
+    rows = [
+        [str(row["form"]), str(row["num_students"])]
+        + [number(row[f"{kind}_{moment}"], 2) for kind in ("kd_ratio", "kd_cosine") for moment in moments]
+        for row in rows_of(report.pulls)
+    ]
+    head = ["form", "students", *(f"{kind}, {moment}" for kind in ("ratio", "cosine") for moment in moments)]
+    yield markdown(head, rows)
+    yield (
+        "Norm of the distillation loss's gradient over that of cross-entropy's, before alpha, and the cosine of the "
+        "angle between them: medians over the students of finished trials. One alpha does not mean the same under two "
+        "forms of different ratio."
     )
 
 

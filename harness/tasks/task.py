@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.models import Family
+from harness.tasks.transforms import Transform, noisy, shifted
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,7 @@ class TeacherRecipe:
 class Task:
     """Data, student families by name, and a teacher's recipe; `source` says where the data comes from.
 
+    `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`.
     Raises `ValueError` for splits that do not fit together: unequal lengths or shapes, labels out of range.
     """
 
@@ -84,6 +86,7 @@ class Task:
     test: LockedSplit
     families: Mapping[str, Family]
     teacher: TeacherRecipe
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         splits = {"train": self.train, "val": self.val, "test": self.test._split}
@@ -142,10 +145,16 @@ def image_task(
     teacher: TeacherRecipe,
 ) -> Task:
     """A task on grey images `[examples, height, width]`: 60/20/20, pixels scaled by the train split's mean and SD."""
-    train, val, test = stratified(images, labels, (60, 20, 20))
-    pixels = images[:, None].astype(np.float64)
-    inputs = torch.from_numpy(((pixels - pixels[train].mean()) / pixels[train].std()).astype(np.float32))
-    targets = torch.from_numpy(labels.astype(np.int64))
-    parts = [Split(inputs[index].contiguous(), targets[index].contiguous()) for index in (train, val, test)]
+    parts = stratified(images, labels, (60, 20, 20))
+    inputs, targets = standardised(images[:, None], parts[0]), torch.from_numpy(labels.astype(np.int64))
+    train, val, test = (Split(inputs[index].contiguous(), targets[index].contiguous()) for index in parts)
+    most = max(1, images.shape[1] // 14)  # 2 pixels of 28, 1 of 8
+    transforms = {"shift": lambda images, noise: shifted(images, most, noise), "noise": noisy}
     num_classes = int(labels.max()) + 1
-    return Task(name, source, num_classes, parts[0], parts[1], LockedSplit(parts[2]), families, teacher)
+    return Task(name, source, num_classes, train, val, LockedSplit(test), families, teacher, transforms)
+
+
+def standardised(values: np.ndarray, train: np.ndarray) -> Tensor:
+    """Values `[examples, ...]` less the mean and over the SD of the examples `train`, float32."""
+    precise = values.astype(np.float64)
+    return torch.from_numpy(((precise - precise[train].mean()) / precise[train].std()).astype(np.float32))

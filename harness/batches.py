@@ -1,0 +1,39 @@
+"""Which rows a student sees, and in what order: from its seed alone, so that whoever shares that seed sees the same.
+
+A row is a view of an example: row `view * examples + example` of the views laid end to end, the first view the
+examples as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from harness.seeds import generator
+from harness.spec import NONE
+from harness.tasks import Task
+
+
+def epochs(seed: int, num_examples: int, num_views: int, batch_size: int, num_epochs: int) -> Iterator[Tensor]:
+    """For each epoch, the rows of whole batches in the order they are seen: `[batches * batch_size]`.
+
+    Every example comes at most once an epoch, as one of its views.
+    """
+    order, views = generator(seed, "order"), generator(seed, "views")
+    used = num_examples // batch_size * batch_size
+    for _ in range(num_epochs):
+        rows = torch.randperm(num_examples, generator=order)[:used]
+        if num_views > 1:
+            rows = rows + num_examples * torch.randint(num_views, (used,), generator=views)
+        yield rows
+
+
+def view_inputs(task: Task, transform: str, num_views: int) -> Tensor:
+    """The train split's inputs in all their views, `[views * examples, ...]`, the same at every call."""
+    inputs = task.train.inputs
+    if transform == NONE:
+        return inputs
+    change = task.transforms[transform]
+    return torch.cat([inputs, *(change(inputs, generator(view, transform)) for view in range(1, num_views))])

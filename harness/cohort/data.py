@@ -1,0 +1,87 @@
+"""What a cohort's students see and what they are taught, on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness import tasks, teacher
+from harness.batches import view_inputs
+from harness.models import Family
+from harness.spec import StudentSpec
+from harness.targets import Targets
+from harness.tasks import Task
+
+
+@dataclass(frozen=True)
+class Data:
+    """A task's splits as a family takes them, and the task's own teacher's logits on val."""
+
+    task: Task
+    family: Family
+    inputs: Mapping[str, Tensor]  # split -> [examples, ...], prepared
+    views: Tensor  # [rows, ...]: the train split in all its views, prepared
+    labels: Mapping[str, Tensor]  # split -> [examples, ...]
+    val_logits: Tensor  # [examples, ..., classes]
+
+
+def load_data(lead: StudentSpec, cache: Path, device: str) -> Data:
+    """The data of a cohort led by this student."""
+    task = tasks.load(lead.task)
+    dtype = getattr(torch, lead.dtype)
+    return _data(task, task.families[lead.family], lead.transform, lead.views, cache, device, dtype)
+
+
+@lru_cache(maxsize=4)
+def _data(
+    task: Task, family: Family, transform: str, num_views: int, cache: Path, device: str, dtype: torch.dtype
+) -> Data:
+    """Kept from cohort to cohort: a worker prepares a task's data once."""
+
+    def place(inputs: Tensor) -> Tensor:
+        prepared = family.prepare(inputs)
+        return prepared.to(device, dtype) if prepared.is_floating_point() else prepared.to(device)
+
+    inputs = {"train": place(task.train.inputs), "val": place(task.val.inputs)}
+    return Data(
+        task,
+        family,
+        inputs,
+        views=inputs["train"] if num_views == 1 else place(view_inputs(task, transform, num_views)),
+        labels={"train": task.train.labels.to(device), "val": task.val.labels.to(device)},
+        val_logits=teacher.load_logits(task, cache).val.to(device, dtype),
+    )
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The answers that a run of students is given, from a few teachers stacked: `which` `[students]` says whose."""
+
+    tables: Tensor  # [teachers, rows, ...], or [teachers, epochs, examples, ...] of online teachers
+    which: Tensor
+    online: bool
+
+    def of(self, epoch: int, rows: Tensor) -> Tensor:
+        """The answers to `rows` `[students, batch]` in an epoch: `[students, batch, ...]`."""
+        if self.online:
+            return self.tables[self.which[:, None], epoch, rows % self.tables.shape[2]]
+        if len(self.tables) == 1:
+            return self.tables[0][rows]
+        return self.tables[self.which[:, None], rows]
+
+
+def lessons(teachers: Sequence[Targets], point: str | None, device: str, dtype: torch.dtype) -> Lessons:
+    """The logits, or the feature point `point`, of a run of students' teachers; of equal teachers one is kept."""
+    distinct = list({id(targets): targets for targets in teachers}.values())
+    place = {id(targets): index for index, targets in enumerate(distinct)}
+    tables = [targets.logits if point is None else targets.points[point] for targets in distinct]
+    return Lessons(
+        torch.stack([table.to(device, dtype) for table in tables]),
+        torch.tensor([place[id(targets)] for targets in teachers], device=device),
+        distinct[0].online,
+    )

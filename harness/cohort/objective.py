@@ -1,0 +1,166 @@
+"""The students' objective on a batch, and how its parts pull: cross-entropy, distillation loss, feature loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.nn import functional as F
+
+from harness import losses
+from harness.cohort.data import Data
+from harness.cohort.stack import Cohort, Run
+from harness.losses import FeatureForm
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What every student sees in one step: `rows` `[students, batch]` of an epoch; `progress` is the share done."""
+
+    rows: Tensor
+    epoch: int
+    progress: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objective and what it is made of, each `[students]`; `kd` and `feature` are 0 for who has none."""
+
+    objective: Tensor
+    ce: Tensor
+    kd: Tensor
+    feature: Tensor | None
+
+
+def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Parts:
+    """Every part of the objective. `noise` `[students, batch, ..., features]`, uniform, decides what is dropped."""
+    logits, points = _forward(cohort, data, batch, noise)
+    logits = logits.flatten(1, -2).contiguous()  # positions, where an example has several, count as examples
+    labels = data.labels["train"][batch.rows % len(data.labels["train"])].flatten(1)
+    ce = losses.cross_entropy(logits, labels, cohort.smoothing)
+    kd = _over_runs(cohort, ce, [_kd(run, logits, labels, batch) for run in cohort.forms if run is not None])
+    objective = cohort.weights[0] * ce + cohort.weights[1] * kd
+    if not cohort.features:
+        return Parts(objective, ce, kd, None)
+    feature = torch.zeros_like(ce).index_put(
+        (torch.cat([_places(run, ce) for run in cohort.features]),),
+        torch.cat([_feature(run, points, batch) for run in cohort.features]),
+    )
+    assert cohort.feature_weights is not None
+    return Parts(objective + cohort.feature_weights * feature, ce, kd, feature)
+
+
+def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tensor:
+    """How the parts pull at the networks: ratio of KD's gradient norm to CE's, their cosine, the feature form's ratio.
+
+    `[3, students]`, not finite where a gradient is zero. A form that is warmed up is taken as it is when warm.
+    """
+    found = parts(cohort, data, Batch(batch.rows, batch.epoch, 1.0), noise)
+    ce = _gradient(cohort, found.ce)
+    kd = _gradient(cohort, found.kd)
+    feature = _gradient(cohort, found.feature) if found.feature is not None else torch.zeros_like(ce)
+    sizes = [torch.linalg.vector_norm(gradient, dim=1) for gradient in (ce, kd, feature)]
+    return torch.stack([sizes[1] / sizes[0], (ce * kd).sum(1) / (sizes[0] * sizes[1]), sizes[2] / sizes[0]])
+
+
+def draw_noise(cohort: Cohort, sources: Mapping[int, torch.Generator], shape: Sequence[int]) -> Tensor | None:
+    """Uniform numbers `[students, *shape]` that decide what is dropped, from each student's own seed; None without.
+
+    Drawn on the CPU in float32, so that they are the same on every device and in every dtype.
+    """
+    if cohort.dropout is None:
+        return None
+    drawn = {seed: torch.rand(tuple(shape), generator=source) for seed, source in sources.items()}
+    return torch.stack([drawn[spec.seed] for spec in cohort.specs]).to(cohort.network.values)
+
+
+def noise_shape(cohort: Cohort, data: Data, batch_size: int) -> tuple[int, ...]:
+    """The shape of what the last layer reads of a batch, `[batch, ..., features]`; empty where nothing is dropped."""
+    if cohort.dropout is None:
+        return ()
+    assert data.family.parts is not None
+    one = {name: view[0].detach() for name, view in cohort.network.views.items()}
+    return batch_size, *data.family.parts.embed(one, data.views[:1])["embedding"].shape[1:]
+
+
+def _forward(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Logits `[students, batch, ..., classes]`, and feature points where a form needs them."""
+    inputs, params = data.views[batch.rows], cohort.network.views
+    if noise is None and not cohort.features:
+        return vmap(data.family.apply)(params, inputs), {}
+    assert data.family.parts is not None
+    points = vmap(data.family.parts.embed)(params, inputs)
+    embedding = points["embedding"]
+    if noise is not None:
+        assert cohort.dropout is not None
+        rate = cohort.dropout.view(-1, *[1] * (noise.ndim - 1))
+        embedding = embedding * ((noise >= rate) / (1 - rate))
+    return vmap(data.family.parts.head)(params, embedding), points
+
+
+def _over_runs(cohort: Cohort, ce: Tensor, found: Sequence[Tensor]) -> Tensor:
+    """The runs' losses side by side, 0 for plain training: `[students]`."""
+    values = iter(found)
+    lengths = iter(cohort.plain)
+    return torch.cat([torch.zeros_like(ce[next(lengths)]) if run is None else next(values) for run in cohort.forms])
+
+
+def _kd(run: Run, logits: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+    """The distillation loss of a run, `[students of the run]`."""
+    assert not isinstance(run.form, FeatureForm)
+    given: dict[str, Tensor | float] = dict(run.knobs)
+    if "labels" in run.form.takes:
+        given["labels"] = labels[run.members]
+    if "progress" in run.form.takes:
+        given["progress"] = batch.progress
+    if run.learned is not None:
+        given |= run.learned.views
+    answers = run.lessons.of(batch.epoch, batch.rows[run.members]).flatten(1, -2)
+    found: Tensor = run.form.function(logits[run.members], answers, **given)
+    return found
+
+
+def _feature(run: Run, points: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """The feature loss of a run, `[students of the run]`."""
+    assert isinstance(run.form, FeatureForm)
+    student = points[run.form.point][run.members]
+    answers = run.lessons.of(batch.epoch, batch.rows[run.members])
+    if run.form.point == "map":
+        student, answers = _same_places(student, answers)
+    elif student.ndim > 3:  # positions count as examples
+        student, answers = student.flatten(1, -2), answers.flatten(1, -2)
+    learned = run.learned.views if run.learned is not None else {}
+    return run.form.function(student, answers, **run.knobs, **{n.rpartition(".")[2]: v for n, v in learned.items()})
+
+
+def _same_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Feature maps `[students, batch, channels, *places]`, the finer averaged to the coarser: `[..., places]`."""
+    size = [min(a, b) for a, b in zip(student.shape[3:], teacher.shape[3:], strict=True)]
+
+    def pooled(maps: Tensor) -> Tensor:
+        if list(maps.shape[3:]) == size:
+            return maps.flatten(3)
+        flat = maps.flatten(0, 1)
+        smaller = (
+            F.adaptive_avg_pool1d(flat, size[0]) if len(size) == 1 else F.adaptive_avg_pool2d(flat, (size[0], size[1]))
+        )
+        return smaller.view(*maps.shape[:3], -1)
+
+    return pooled(student), pooled(teacher)
+
+
+def _places(run: Run, like: Tensor) -> Tensor:
+    return torch.arange(run.members.start, run.members.stop, device=like.device)
+
+
+def _gradient(cohort: Cohort, values: Tensor) -> Tensor:
+    """The gradient of every student's value to its network, `[students, numbers]`; 0 where it does not depend on it."""
+    views = list(cohort.network.views.values())
+    if not values.requires_grad:
+        return torch.zeros_like(cohort.network.values)
+    grads = torch.autograd.grad(values.sum(), views, retain_graph=True, allow_unused=True)
+    filled = [torch.zeros_like(view) if grad is None else grad for view, grad in zip(views, grads, strict=True)]
+    return torch.cat([grad.flatten(1) for grad in filled], dim=1)

@@ -1,0 +1,143 @@
+"""`train`: students in, records out, cohort by cohort; a student's own teacher is trained before it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from torch import Tensor
+
+from harness import targets
+from harness.cohort.check import check
+from harness.cohort.data import Data, load_data
+from harness.cohort.evaluate import answers, final_metrics
+from harness.cohort.stack import Cohort, stack
+from harness.cohort.training import Trained, fit
+from harness.models import num_params
+from harness.seeds import derive
+from harness.spec import NONE, PLAIN, Balance, Cost, Curve, Record, StudentSpec
+from harness.targets import FROM_COHORT, Targets, target_key
+
+
+def train(specs: Sequence[StudentSpec], *, cache: Path, device: str = "cpu") -> list[Record]:
+    """Train every student and return their records in the order of `specs`.
+
+    Students that cannot share a cohort (see `StudentSpec.cohort_key`) are trained one cohort after the other. `cache`
+    holds what teachers say; all that the students need must be there (`harness.targets.prepare`). Raises `ValueError`
+    for a student that cannot be trained. Divergence is a status of the record, not an error.
+    """
+    for spec in specs:
+        check(spec)
+    found: dict[StudentSpec, Record] = {}
+    for members in cohorts(specs):
+        started = time.perf_counter()
+        result = _train_cohort(members, cache, device)
+        metrics = final_metrics(result.cohort, result.data)
+        seconds = (time.perf_counter() - started) / len(members)
+        for student, spec in enumerate(members):
+            found[spec] = _record(result, student, metrics[student], seconds, device)
+    return [found[spec] for spec in specs]
+
+
+def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
+    """The distinct students, those of one cohort together, and in it those of one form, and of one feature form."""
+
+    def order(spec: StudentSpec) -> tuple[str, ...]:
+        return repr(spec.cohort_key), spec.form, str(spec.teacher == "online"), spec.feature, repr(spec)
+
+    return [list(found) for _, found in groupby(sorted(set(specs), key=order), key=lambda spec: spec.cohort_key)]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A trained cohort; `flops` `[students]` counts each student's training, and that of the teachers made for it."""
+
+    cohort: Cohort
+    data: Data
+    trained: Trained
+    flops: Sequence[float]
+
+
+def _train_cohort(specs: Sequence[StudentSpec], cache: Path, device: str) -> _Result:
+    data = load_data(specs[0], cache, device)
+    teachers, spent = _teachers(specs, data, cache, device)
+    cohort = stack(specs, data, teachers, device)
+    trained = fit(cohort, data, device)
+    task, lead = data.task, specs[0]
+    macs = data.family.macs(lead.width, task.input_shape, task.num_classes)
+    seen = len(task.train) // lead.batch_size * lead.batch_size
+    flops = [6.0 * macs * seen * count + before for count, before in zip(trained.num_epochs, spent, strict=True)]
+    return _Result(cohort, data, trained, flops)
+
+
+def _teachers(
+    specs: Sequence[StudentSpec], data: Data, cache: Path, device: str
+) -> tuple[list[Targets | None], list[float]]:
+    """What each student is taught, None for plain training, and what its own teacher cost in FLOPs."""
+    found: dict[int, tuple[Targets, float]] = {}
+    own = {place: _teacher_of(spec) for place, spec in enumerate(specs) if spec.teacher in FROM_COHORT}
+    for members in cohorts(list(own.values())):
+        result = _train_cohort(members, cache, device)
+        said = answers(result.cohort, result.data, points=any(specs[p].feature != NONE for p in own))
+        taught = {spec: (said[i], result.flops[i]) for i, spec in enumerate(members)}
+        found |= {place: taught[spec] for place, spec in own.items() if spec in taught}
+    shared: dict[object, Targets] = {}
+    for place, spec in enumerate(specs):
+        if place in own or spec.form == PLAIN:
+            continue
+        key = (target_key(spec), spec.feature != NONE)
+        if key not in shared:
+            shared[key] = targets.load(spec, data.task, cache)
+        found[place] = shared[key], 0.0
+    nothing: tuple[Targets | None, float] = (None, 0.0)
+    pairs = [found.get(place, nothing) for place in range(len(specs))]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _teacher_of(spec: StudentSpec) -> StudentSpec:
+    """The student that teaches this one: its plainly trained twin, or the last assistant of its chain."""
+    if spec.teacher == "self":
+        plain = {"form": PLAIN, "alpha": 1.0, "temperature": None, "knobs": (), "loss_scale": 1.0, "form_file": ""}
+        apart = {"feature": NONE, "feature_weight": 0.0, "teacher": "offline", "seed": derive(spec.seed, "twin")}
+        return replace(spec, **plain, **apart)  # type: ignore[arg-type]
+    *before, last = spec.assistant_widths
+    rest = ">".join(map(str, before)) or NONE
+    kind = "assistant" if before else "offline"
+    return replace(spec, width=last, assistants=rest, teacher=kind, seed=derive(spec.seed, f"assistant {last}"))
+
+
+def _record(result: _Result, student: int, metrics: Mapping[str, float], seconds: float, device: str) -> Record:
+    """The record of one student."""
+    spec, task, family = result.cohort.specs[student], result.data.task, result.data.family
+    rows = result.trained.rows[student, : result.trained.num_epochs[student]]
+    whole = int(rows.isfinite().all(1).long().cumprod(0).sum())
+    columns = [tuple(column.tolist()) for column in rows[:whole].T]
+    curve = Curve(*columns) if spec.form != PLAIN else Curve(columns[0], columns[1], (), *columns[3:])
+    ok = whole == len(rows) and all(math.isfinite(value) for value in metrics.values())
+    shape = (spec.width, task.input_shape, task.num_classes)
+    return Record(
+        spec,
+        status="ok" if ok else "diverged",
+        curve=curve,
+        metrics=metrics if ok else {name: _uniform_guess(name, task.num_classes) for name in metrics},
+        num_params=num_params(family, *shape),
+        macs=family.macs(*shape),
+        cost=Cost(seconds, result.flops[student], len(result.cohort.specs), device),
+        balance=_balance(spec, result.trained.pulls, student),
+    )
+
+
+def _balance(spec: StudentSpec, pulls: Tensor | None, student: int) -> Balance:
+    if spec.form == PLAIN or pulls is None:
+        return Balance()
+    rows = [[value if math.isfinite(value) else None for value in row] for row in pulls[:, :, student].T.tolist()]
+    return Balance(tuple(rows[0]), tuple(rows[1]), tuple(rows[2]) if spec.feature != NONE else ())
+
+
+def _uniform_guess(metric: str, num_classes: int) -> float:
+    """What a network that guesses uniformly would score: a diverged student has learnt no more than that."""
+    return math.log(num_classes) if metric.endswith(("loss", "kl")) else 1 / num_classes

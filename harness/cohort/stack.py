@@ -1,0 +1,171 @@
+"""Students side by side: all parameters in one tensor, and one number a student of every knob."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from harness import losses, optimisers
+from harness.cohort.data import Data, Lessons, lessons
+from harness.forms import Form
+from harness.losses import FeatureForm
+from harness.models import init
+from harness.models.family import Layer, start
+from harness.seeds import generator
+from harness.spec import NONE, PLAIN, StudentSpec
+from harness.targets import Targets
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Parameters of several students: `values` `[students, numbers]`, and `views` of it by name, `[students, ...]`."""
+
+    values: Tensor
+    views: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbours in a cohort that share a loss form, or a feature form: what they compute, and with what.
+
+    `knobs` are `[students of the run]` each; `learned` are the form's own parameters, a student's own, or None.
+    """
+
+    form: Form | FeatureForm
+    members: slice
+    lessons: Lessons
+    knobs: Mapping[str, Tensor]
+    learned: Flat | None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Students stacked on a leading axis. A `None` says that no student of the cohort has it."""
+
+    specs: Sequence[StudentSpec]
+    network: Flat
+    hyper: optimisers.Hyper
+    weights: Tensor  # [2, students]: of cross-entropy, of the distillation loss
+    forms: tuple[Run | None, ...]  # in order over all students; None for a run of plain training
+    plain: tuple[slice, ...]  # the members of those
+    features: tuple[Run, ...]
+    feature_weights: Tensor | None  # [students]
+    smoothing: Tensor | None  # [students]
+    dropout: Tensor | None  # [students]
+    clip_norm: Tensor | None  # [students, 1], infinite where there is none
+
+    @property
+    def learned(self) -> tuple[Run, ...]:
+        """The runs whose forms have parameters of their own."""
+        return tuple(run for run in (*self.forms, *self.features) if run is not None and run.learned is not None)
+
+
+def stack(specs: Sequence[StudentSpec], data: Data, teachers: Sequence[Targets | None], device: str) -> Cohort:
+    """Every student initialised from its own seed, side by side; `teachers` has None for plain training."""
+    lead, dtype = specs[0], getattr(torch, specs[0].dtype)
+    task, family = data.task, data.family
+    starts = {
+        seed: init(family, lead.width, task.input_shape, task.num_classes, generator(seed, "init"))
+        for seed in {spec.seed for spec in specs}
+    }
+
+    def column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    def some(name: str) -> Tensor | None:
+        values = [getattr(spec, name) for spec in specs]
+        return column(values) if any(values) else None
+
+    clip = some("clip_norm")
+    network = _flat([starts[spec.seed] for spec in specs], dtype, device)
+    forms = _runs([(spec.form, spec.teacher == "online") for spec in specs])
+    compared = [_compared(spec, targets) for spec, targets in zip(specs, teachers, strict=True)]
+    features = [members for members in _runs(compared) if specs[members.start].feature != NONE]
+
+    def run(form: Form | FeatureForm, name: str, members: slice, learned: Flat | None) -> Run:
+        own = specs[members]
+        knobs = {knob: column([_knob(spec, name, knob) for spec in own]) for knob in form.knobs}
+        taught = [targets for targets in teachers[members] if targets is not None]
+        point = form.point if isinstance(form, FeatureForm) else None
+        return Run(form, members, lessons(taught, point, device, dtype), knobs, learned)
+
+    def of_form(members: slice) -> Run | None:
+        spec = specs[members.start]
+        if spec.form == PLAIN:
+            return None
+        form = losses.find_form(spec)
+        rows = [{n: torch.tensor(v, dtype=torch.float64) for n, v in form.learned.items()} for _ in specs[members]]
+        return run(form, spec.form, members, _flat(rows, dtype, device) if form.learned else None)
+
+    def of_feature(members: slice) -> Run:
+        spec = specs[members.start]
+        form = losses.FEATURES[spec.feature]
+        layers = _learned_layers(form, data, spec, teachers[members.start])
+        rows = [start(layers, generator(own.seed, spec.feature)) for own in specs[members]]
+        return run(form, spec.feature, members, _flat(rows, dtype, device) if layers else None)
+
+    return Cohort(
+        specs,
+        network,
+        optimisers.Hyper(
+            lr=column([spec.lr for spec in specs])[:, None],
+            weight_decay=column([spec.weight_decay for spec in specs])[:, None],
+            momentum=column([spec.momentum for spec in specs])[:, None],
+        ),
+        weights=column([w for spec in specs for w in losses.weights(spec)]).view(-1, 2).T,
+        forms=tuple(of_form(members) for members in forms),
+        plain=tuple(members for members in forms if specs[members.start].form == PLAIN),
+        features=tuple(of_feature(members) for members in features),
+        feature_weights=some("feature_weight"),
+        smoothing=some("label_smoothing"),
+        dropout=some("dropout"),
+        clip_norm=None if clip is None else torch.where(clip > 0, clip, torch.inf)[:, None],
+    )
+
+
+def _knob(spec: StudentSpec, form: str, knob: str) -> float:
+    if knob == "temperature":
+        assert spec.temperature is not None
+        return spec.temperature
+    return dict(spec.knobs)[f"{form}.{knob}"]
+
+
+def _compared(spec: StudentSpec, targets: Targets | None) -> Hashable:
+    """What the students of one run of a feature form share: its name, and the size of their teachers' points."""
+    if spec.feature == NONE or targets is None:
+        return NONE
+    return spec.feature, targets.points[losses.FEATURES[spec.feature].point].shape
+
+
+def _runs(names: Sequence[Hashable]) -> list[slice]:
+    """The places of neighbours of one name."""
+    groups = [[place for place, _ in group] for _, group in groupby(enumerate(names), key=lambda item: item[1])]
+    return [slice(group[0], group[-1] + 1) for group in groups]
+
+
+def _flat(rows: Sequence[Mapping[str, Tensor]], dtype: torch.dtype, device: str) -> Flat:
+    """Each student's tensors by name, all in one row a student; the views share its memory."""
+    values = torch.stack([torch.cat([tensor.flatten() for tensor in row.values()]) for row in rows]).to(device, dtype)
+    views, offset = {}, 0
+    for name, tensor in rows[0].items():
+        part = values[:, offset : offset + tensor.numel()].view(-1, *tensor.shape)
+        views[name] = part.detach().requires_grad_()  # shares the memory of `values`, which the optimiser writes
+        offset += tensor.numel()
+    return Flat(values, views)
+
+
+def _learned_layers(form: FeatureForm, data: Data, spec: StudentSpec, targets: Targets | None) -> Mapping[str, Layer]:
+    """The form's own parameters, for the sizes of the student's and the teacher's feature point."""
+    if form.learned is None:
+        return {}
+    assert data.family.parts is not None and targets is not None
+    first = start(
+        data.family.layers(spec.width, data.task.input_shape, data.task.num_classes), generator(spec.seed, "init")
+    )
+    point = data.family.parts.embed({n: p.to(data.views) for n, p in first.items()}, data.views[:1])[form.point]
+    axis = 1 if form.point == "map" else -1
+    return form.learned(point.shape[axis], targets.points[form.point].shape[axis])

@@ -1,0 +1,160 @@
+"""The loop: every student of a cohort, epoch by epoch, each until it stops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness import optimisers
+from harness.batches import epochs
+from harness.cohort.data import Data
+from harness.cohort.evaluate import evaluate
+from harness.cohort.objective import Batch, draw_noise, noise_shape, parts, pull
+from harness.cohort.stack import Cohort
+from harness.seeds import generator
+from harness.spec import PLAIN, StudentSpec
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the loop gives. `rows` `[students, epochs, 5]` are the curves, `num_epochs` how many each student trained;
+    `pulls` `[3, 3, students]` are `objective.pull` at the first, a middle and the last step, or None."""
+
+    rows: Tensor
+    num_epochs: Sequence[int]
+    pulls: Tensor | None
+
+
+def fit(cohort: Cohort, data: Data, device: str) -> Trained:
+    """Train the cohort in place: when it returns, its networks hold what each student is measured with."""
+    lead, count = cohort.specs[0], len(data.task.train)
+    per_epoch = count // lead.batch_size
+    num_steps = lead.epochs * per_epoch
+    scales = _lr_scales(cohort, num_steps)
+    state = optimisers.start(cohort.network.values)
+    learned = [optimisers.start(run.learned.values) for run in cohort.learned if run.learned is not None]
+    sources = {spec.seed: generator(spec.seed, "dropout") for spec in cohort.specs}
+    shape = noise_shape(cohort, data, lead.batch_size)
+    looked_at = (0, num_steps // 2, num_steps - 1) if any(spec.form != PLAIN for spec in cohort.specs) else ()
+    pulls: dict[int, Tensor] = {}
+    curves: list[Tensor] = []  # one an epoch, [5, students]
+    patience = _Patience(cohort)
+    step = 0
+    for epoch, order in enumerate(_orders(cohort.specs, count, device)):
+        sums = torch.zeros(3, len(cohort.specs), dtype=cohort.network.values.dtype, device=device)
+        for rows in torch.split(order, lead.batch_size, dim=1):
+            batch = Batch(rows, epoch, step / num_steps)
+            noise = draw_noise(cohort, sources, shape)
+            if step in looked_at:
+                pulls[step] = pull(cohort, data, batch, noise)
+            sums += _step(cohort, data, batch, noise, (state, learned), scales[step])
+            step += 1
+        val_loss, val_accuracy = evaluate(cohort, data, "val")[:2]
+        curves.append(torch.cat([sums / per_epoch, val_loss[None], val_accuracy[None]]))
+        if patience.over(epoch + 1, val_loss):
+            break
+    patience.restore()
+    num_epochs = patience.num_epochs(len(curves))
+    last = torch.tensor([num * per_epoch for num in num_epochs], device=device)  # a stopped student has no later pull
+    found = [torch.where(at < last, pulls[at], math.nan) if at in pulls else pulls[0] * math.nan for at in looked_at]
+    return Trained(
+        torch.stack(curves).double().cpu().permute(2, 0, 1), num_epochs, torch.stack(found) if found else None
+    )
+
+
+def _orders(specs: Sequence[StudentSpec], num_examples: int, device: str) -> Iterator[Tensor]:
+    """For each epoch, every student's own order of rows: `[students, rows]`."""
+    lead = specs[0]
+    sources = {
+        seed: epochs(seed, num_examples, lead.views, lead.batch_size, lead.epochs)
+        for seed in {spec.seed for spec in specs}
+    }
+    for _ in range(lead.epochs):
+        orders = {seed: next(source) for seed, source in sources.items()}
+        yield torch.stack([orders[spec.seed] for spec in specs]).to(device)
+
+
+def _step(
+    cohort: Cohort,
+    data: Data,
+    batch: Batch,
+    noise: Tensor | None,
+    states: tuple[optimisers.State, Sequence[optimisers.State]],
+    lr_scale: Tensor,
+) -> Tensor:
+    """One step of every student; objective, CE and KD before it, `[3, students]`."""
+    found = parts(cohort, data, batch, noise)
+    flats = [cohort.network, *(run.learned for run in cohort.learned if run.learned is not None)]
+    views = [view for flat in flats for view in flat.views.values()]
+    grads = iter(torch.autograd.grad(found.objective.sum(), views))
+    own, *others = (torch.cat([next(grads).reshape(len(flat.values), -1) for _ in flat.views], dim=1) for flat in flats)
+    if cohort.clip_norm is not None:  # the network's own gradient; a loss's learned parts have none to fear
+        norm = torch.linalg.vector_norm(own, dim=1, keepdim=True)
+        own = own * (cohort.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    update = optimisers.STEPS[cohort.specs[0].optimiser]
+    update(cohort.network.values, own, states[0], cohort.hyper, lr_scale)
+    for run, grad, state in zip(cohort.learned, others, states[1], strict=True):
+        assert run.learned is not None
+        update(run.learned.values, grad, state, cohort.hyper.of(run.members), lr_scale[run.members])
+    return torch.stack([found.objective, found.ce, found.kd]).detach()
+
+
+def _lr_scales(cohort: Cohort, num_steps: int) -> Tensor:
+    """The learning rate's factor at every step, `[steps, students, 1]`."""
+    kinds = {(spec.schedule, spec.warmup) for spec in cohort.specs}
+    curves = {kind: [lr_scale(*kind, step, num_steps) for step in range(num_steps)] for kind in kinds}
+    columns = [curves[spec.schedule, spec.warmup] for spec in cohort.specs]
+    return torch.tensor(columns, dtype=torch.float64).T[..., None].to(cohort.network.values).contiguous()
+
+
+def lr_scale(schedule: str, warmup: float, step: int, num_steps: int) -> float:
+    """The learning rate's factor at a step: linear up to 1 over the share `warmup`, then 1, or half a cosine to 0."""
+    rising = warmup * num_steps
+    if step < rising:
+        return min(1.0, (step + 1) / rising)
+    if schedule == "constant":
+        return 1.0
+    return 0.5 + 0.5 * math.cos(math.pi * (step - rising) / (num_steps - rising))
+
+
+class _Patience:
+    """Early stopping: each student's best epoch so far by val loss, and when it stopped."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self._network = cohort.network.values
+        self._limits = [spec.patience for spec in cohort.specs]
+        self._best = self._network.clone() if any(self._limits) else None
+        self._losses = [math.inf] * len(self._limits)
+        self._since = [0] * len(self._limits)
+        self._stopped: dict[int, int] = {}
+
+    def over(self, epoch: int, val_loss: Tensor) -> bool:
+        """Take note of an epoch; whether every student has stopped."""
+        if self._best is None:
+            return False
+        for student, (limit, loss) in enumerate(zip(self._limits, val_loss.tolist(), strict=True)):
+            if not limit or student in self._stopped:
+                continue
+            if loss < self._losses[student]:
+                self._losses[student], self._since[student] = loss, 0
+                self._best[student] = self._network[student]
+            else:
+                self._since[student] += 1
+                if self._since[student] >= limit:
+                    self._stopped[student] = epoch
+        return len(self._stopped) == len(self._limits)
+
+    def restore(self) -> None:
+        """Give the students that are patient the parameters of their best epoch."""
+        if self._best is not None:
+            for student, limit in enumerate(self._limits):
+                if limit:
+                    self._network[student] = self._best[student]
+
+    def num_epochs(self, trained: int) -> list[int]:
+        """How many epochs each student trained, of so many that the cohort did."""
+        return [self._stopped.get(student, trained) for student in range(len(self._limits))]

@@ -1,0 +1,72 @@
+"""What a student's spec says of its losses: which form, with which knobs and weights, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
+from harness.losses.table import FEATURES, LOSSES
+from harness.space import load_module
+from harness.spec import NONE, PLAIN, StudentSpec
+
+
+def weights(spec: StudentSpec) -> tuple[float, float]:
+    """The weights of a student's cross-entropy and of its distillation loss.
+
+    `convex`, the article's formula: `alpha, 1 - alpha`. `additive`, the article's code: `1, alpha`. Plain: `1, 0`. All
+    times the spec's `loss_scale`.
+    """
+    if spec.form == PLAIN:
+        return 1.0, 0.0
+    ce, kd = (spec.alpha, 1 - spec.alpha) if spec.mixing == "convex" else (1.0, spec.alpha)
+    return spec.loss_scale * ce, spec.loss_scale * kd
+
+
+def find_form(spec: StudentSpec) -> Form:
+    """The student's loss form, built in or of its study's file. Raises `ValueError` for neither."""
+    known = {**LOSSES, **(_own_forms(spec.form_file) if spec.form_file else {})}
+    if spec.form not in known:
+        raise ValueError(f"unknown form {spec.form!r}; forms are {', '.join(known)}, or {PLAIN} for plain training")
+    return known[spec.form]
+
+
+def check(spec: StudentSpec) -> None:
+    """Raise `ValueError` in one line unless the student's forms exist and have just the knobs they take, in range."""
+    if spec.form == PLAIN:
+        return
+    form = find_form(spec)
+    for problem in _problems(spec, form):
+        raise ValueError(problem)
+
+
+def _problems(spec: StudentSpec, form: Form) -> Iterator[str]:
+    takes_one = "temperature" in form.knobs
+    if takes_one and spec.temperature is None:
+        yield f"form {spec.form!r} needs a temperature; add one to the study's space or fixed knobs"
+    if not takes_one and spec.temperature is not None:
+        takers = ", ".join(name for name, knobs in KNOBS.items() if "temperature" in knobs)
+        yield f"form {spec.form!r} takes no temperature; only {takers} do (use when={{'form': (...)}})"
+    if spec.feature not in (NONE, *FEATURES):
+        yield f"unknown feature {spec.feature!r}; features are {NONE}, {', '.join(FEATURES)}"
+    wanted = _named(spec.form, form.knobs) | _named(spec.feature, FEATURE_KNOBS.get(spec.feature, {}))
+    given = dict(spec.knobs)
+    for name in sorted(set(given) ^ set(wanted)):
+        has = f"takes {', '.join(wanted)}" if wanted else "takes no knobs of its own"
+        what = "is missing" if name in wanted else "is not its own"
+        yield f"knob {name!r} {what}; {'/'.join(n for n in (spec.form, spec.feature) if n != NONE)} {has}"
+    for name, knob in wanted.items():
+        if not knob.allowed.admits(given[name]):
+            yield f"{name} {given[name]!r} is out of range; it must be {knob.allowed}"
+
+
+def _named(form: str, knobs: Mapping[str, Knob]) -> dict[str, Knob]:
+    return {f"{form}.{name}": knob for name, knob in knobs.items() if name != "temperature"}
+
+
+@cache
+def _own_forms(file: str) -> Mapping[str, Form]:
+    """The forms that a study's file brings."""
+    forms = getattr(getattr(load_module(Path(file)), "STUDY", None), "forms", {})
+    return forms if isinstance(forms, Mapping) else {}
