@@ -34,6 +34,7 @@ from harness.forms import FEATURE_KNOBS, KNOBS, TAKES, Form, Knob
 from harness.spec import CHOICES, NONE, PLAIN, RANGES, VAL_METRICS, Range, StudentSpec, digest, to_json
 
 __all__ = [
+    "STUDENT_KNOBS",
     "TEMPERATURE_FORMS",
     "Choice",
     "Dimension",

@@ -84,6 +84,9 @@ def test_the_plain_loop_refuses_in_one_line_what_it_cannot_do() -> None:
         plain.check(replace(study, family="conv"), task)
     with pytest.raises(ValueError, match="does not measure 'val_kl'"):
         plain.check(replace(study, objectives=("val_kl",)), task)
+    for knob, value in {"teacher": "online", "dropout": 0.5, "patience": 2, "warmup": 0.1, "clip_norm": 1.0}.items():
+        with pytest.raises(ValueError, match=rf"^the plain loop has no {knob}; a study with {knob} .* be compared$"):
+            plain.check(replace(study, fixed={**study.fixed, knob: value}), task)
     other = Study(task="digits", family="mlp", space={"width": Choice(4)}, fixed={"form": "dkd", "temperature": 4.0})
     with pytest.raises(ValueError, match=r"^the plain loop has no form 'dkd'; it has kl, soft_ce, mse, squared_norm$"):
         plain.check(other, task)

@@ -7,6 +7,7 @@ author would. What it trains is in `students.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -33,7 +34,7 @@ from harness.bench.students import (
     run_teacher,
     validate,
 )
-from harness.space import Float, Study, Value, active, direction
+from harness.space import STUDENT_KNOBS, Float, Study, Value, active, direction
 from harness.spec import PLAIN, StudentSpec
 from harness.tasks import Task
 
@@ -190,6 +191,13 @@ class Loop:
         return total.item() / len(batches)
 
 
+LOOP_KNOBS = (
+    "width", "form", "alpha", "temperature", "mixing", "optimiser", "lr", "weight_decay", "momentum", "schedule",
+    "epochs", "batch_size", "dtype",
+)  # fmt: skip
+"""What the loop does as the harness does; of the rest a study may only have the defaults."""
+
+
 def check(study: Study, task: Task) -> None:
     """Raise `ValueError` in one line for a study that the loop cannot do."""
     network(study.family, study.widths[0], task.input_shape, task.num_classes)
@@ -199,6 +207,11 @@ def check(study: Study, task: Task) -> None:
     for form in study.options("form"):
         if form not in (*FORMS, PLAIN):
             raise ValueError(f"the plain loop has no form {form!r}; it has {', '.join(FORMS)}")
+    defaults = {f.name: f.default for f in dataclasses.fields(StudentSpec)}
+    for knob in STUDENT_KNOBS:
+        values = study.options(knob)
+        if knob not in LOOP_KNOBS and any(value != defaults[knob] for value in values):
+            raise ValueError(f"the plain loop has no {knob}; a study with {knob} {values[0]!r} cannot be compared")
     if study.sampler not in ("tpe", "random"):
         raise ValueError(f"the plain loop has no sampler {study.sampler!r}; it has tpe, random")
 
