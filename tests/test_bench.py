@@ -17,7 +17,7 @@ from harness.bench.__main__ import main, show
 from harness.losses import LOSSES
 from harness.models import num_params
 from harness.report import build
-from harness.space import Choice, Study, load_study
+from harness.space import Choice, Study, Value, load_study
 from harness.spec import StudentSpec
 
 
@@ -84,7 +84,8 @@ def test_the_plain_loop_refuses_in_one_line_what_it_cannot_do() -> None:
         plain.check(replace(study, family="conv"), task)
     with pytest.raises(ValueError, match="does not measure 'val_kl'"):
         plain.check(replace(study, objectives=("val_kl",)), task)
-    for knob, value in {"teacher": "online", "dropout": 0.5, "patience": 2, "warmup": 0.1, "clip_norm": 1.0}.items():
+    changes: dict[str, Value] = {"teacher": "online", "dropout": 0.5, "patience": 2, "warmup": 0.1, "clip_norm": 1.0}
+    for knob, value in changes.items():
         with pytest.raises(ValueError, match=rf"^the plain loop has no {knob}; a study with {knob} .* be compared$"):
             plain.check(replace(study, fixed={**study.fixed, knob: value}), task)
     other = Study(task="digits", family="mlp", space={"width": Choice(4)}, fixed={"form": "dkd", "temperature": 4.0})
