@@ -6,7 +6,9 @@ examples as they are.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -28,6 +30,15 @@ def epochs(seed: int, num_examples: int, num_views: int, batch_size: int, num_ep
         if num_views > 1:
             rows = rows + num_examples * torch.randint(num_views, (used,), generator=views)
         yield rows
+
+
+@cache
+def transform_hash(task: Task, transform: str) -> str:
+    """Stands for what a transform does, by what it makes of a few examples: an edited one is another."""
+    if transform == NONE:
+        return NONE
+    made = task.transforms[transform](task.train.inputs[:16], generator(1, transform))
+    return hashlib.sha256(made.double().numpy().tobytes()).hexdigest()[:16]
 
 
 def view_inputs(task: Task, transform: str, num_views: int) -> Tensor:

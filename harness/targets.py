@@ -25,7 +25,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from harness import tasks, teacher
-from harness.batches import epochs, view_inputs
+from harness.batches import epochs, transform_hash, view_inputs
 from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec, digest
 from harness.tasks import Task
@@ -121,22 +121,24 @@ def _shuffled(labels: Tensor, num_views: int, *, within_class: bool) -> Tensor:
 
 
 def _views_file(spec: StudentSpec, task: Task, cache: Path) -> tuple[Path, Callable[[], str]]:
-    place, kind = teacher.folder(task, cache, source_of(spec)), f"{spec.transform}/{spec.views}"
+    place, kind = teacher.folder(task, cache, source_of(spec)), f"views/{_views_key(spec, task)}"
     return place / f"views-{spec.transform}-{spec.views}.safetensors", lambda: teacher.weights_key(task, place, kind)
 
 
 def _features_file(spec: StudentSpec, task: Task, cache: Path) -> tuple[Path, Callable[[], str]]:
-    place, kind = teacher.folder(task, cache, source_of(spec)), f"features/{spec.transform}/{spec.views}"
+    place, kind = teacher.folder(task, cache, source_of(spec)), f"features/{_views_key(spec, task)}"
     return place / f"features-{spec.transform}-{spec.views}.safetensors", lambda: teacher.weights_key(task, place, kind)
 
 
 def _online_file(spec: StudentSpec, task: Task, cache: Path) -> tuple[Path, Callable[[], str]]:
     source = source_of(spec)
     facts = [spec.seed, spec.epochs, spec.batch_size, spec.transform, spec.views]
-    name = "-".join(["online", *map(str, facts)])
-    return teacher.folder(task, cache, source) / f"{name}.safetensors", lambda: digest(
-        [teacher.key(task, source), *facts]
-    )
+    path = teacher.folder(task, cache, source) / f"{'-'.join(['online', *map(str, facts)])}.safetensors"
+    return path, lambda: digest([teacher.key(task, source), *facts, _views_key(spec, task)])
+
+
+def _views_key(spec: StudentSpec, task: Task) -> str:
+    return f"{spec.transform}/{spec.views}/{transform_hash(task, spec.transform)}"
 
 
 def _ensure(path: Path, key: Callable[[], str], make: Callable[[], dict[str, Tensor]]) -> None:

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness import cohort, targets, tasks, teacher
+from harness import cohort, ledger, targets, tasks, teacher
 from harness.batches import epochs, view_inputs
 from harness.cohort.data import load_data
 from harness.cohort.evaluate import answers
 from harness.cohort.run import _train_cohort
+from harness.executors import worker
 from harness.models import MLP, init
 from harness.seeds import derive, generator
 from harness.spec import PLAIN, Curve, Record, StudentSpec
@@ -356,3 +357,21 @@ def test_a_plain_student_needs_only_the_tasks_own_teacher(digits_cache: Path, tm
     (record,) = train([student(PLAIN, **VIEWS)], cache)
     assert {path.name for path in cache.rglob("*.safetensors")} == before
     assert but_for_cost(record) == but_for_cost(cohort.train([student(PLAIN, **VIEWS)], cache=digits_cache)[0])
+
+
+def test_views_of_an_edited_transform_are_refused(full_cache: Path) -> None:
+    spec = student(**VIEWS)
+    load(spec, full_cache)
+    edited = dataclasses.replace(DIGITS, transforms={"shift": lambda inputs, _: inputs.flip(-1)})
+    with pytest.raises(ValueError, match="belong to other weights or data; delete"):
+        targets.load(spec, edited, full_cache)
+
+
+def test_a_worker_makes_what_a_cohort_lacks_of_its_teachers(full_cache: Path, tmp_path: Path) -> None:
+    """The probes of a study with very many combinations of choices do not meet every one of them."""
+    specs = [student(teacher="online", teacher_width=4, seed=11), student(teacher_width=3, seed=11)]
+    trial = ledger.TrialSpec("study", 0, "search", {}, tuple(specs), "c0ffee", 1)
+    folder = ledger.write_spec(tmp_path, trial)
+    worker.work("cohort", {"folders": [str(folder)]}, full_cache, "cpu", lambda *_: None)
+    records = ledger.read_result(folder, trial)
+    assert records is not None and [record.status for record in records] == ["ok", "ok"]

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from harness import cohort, targets, tasks, teacher
 from harness.executors.trials import run_cohort
 from harness.models import num_params
-from harness.spec import spec_from_json
+from harness.spec import Record, StudentSpec, spec_from_json
 from harness.tasks import LockedSplit, Split
 
 Report = Callable[[str, Mapping[str, Any]], None]
@@ -68,8 +68,15 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
 
         return targets.prepare([spec_from_json(spec) for spec in body["specs"]], cache, device, progress)
     assert kind == "cohort"
-    run_cohort([Path(folder) for folder in body["folders"]], lambda s: cohort.train(s, cache=cache, device=device))
+    run_cohort([Path(folder) for folder in body["folders"]], lambda specs: _train(specs, cache, device))
     return {}
+
+
+def _train(specs: Sequence[StudentSpec], cache: Path, device: str) -> list[Record]:
+    """Train students, and first whatever of their teachers is not in the cache: the probes of a study with very many
+    combinations of choices do not meet them all."""
+    targets.prepare(specs, cache, device, lambda *_: None)
+    return cohort.train(specs, cache=cache, device=device)
 
 
 def _write_to(log: Path) -> None:
