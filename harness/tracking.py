@@ -261,7 +261,11 @@ def trial_tags(trial: TrialSpec, records: Sequence[Record]) -> dict[str, str]:
 
 
 def trial_metrics(records: Sequence[Record]) -> dict[str, dict[int, float]]:
-    """Metric -> step -> mean over seeds. The last step of a val curve is the final value; sizes and cost are step 0."""
+    """Metric -> step -> mean over seeds. The last step of a val curve is the final value; sizes and cost are step 0.
+
+    A final value that is not its curve's last (of a student that went back to its best epoch, or diverged) stands one
+    step further. The final loss on the train split is `final_train_loss`: `train_loss` is the objective by epoch.
+    """
     found: dict[str, dict[int, float]] = {}
     for column in fields(Curve):
         by_epoch = zip_longest(*(getattr(record.curve, column.name) for record in records))
@@ -272,7 +276,8 @@ def trial_metrics(records: Sequence[Record]) -> dict[str, dict[int, float]]:
     last = max((max(curve, default=0) for curve in found.values()), default=0)
     for name in records[0].metrics:
         values = [record.metrics[name] for record in records]
-        found.setdefault(name, {})[last] = mean(values)
+        curve = found.setdefault(f"final_{name}" if name == "train_loss" else name, {})
+        curve[last + (curve.get(last, mean(values)) != mean(values))] = mean(values)
         if name == "val_accuracy" and len(values) > 1:
             found["val_accuracy_sd"] = {last: stdev(values)}
     found |= _pulls(records)

@@ -13,8 +13,8 @@ from mlflow.entities import Run
 
 from harness.ledger import TrialSpec
 from harness.space import Value
-from harness.spec import Record
-from harness.tracking import Sweep, Tracker, run_name, trial_metrics
+from harness.spec import Balance, Record
+from harness.tracking import Sweep, Tracker, run_name, trial_metrics, trial_params
 from tests.fakes import STUDY, fake_train
 
 PARAMS: dict[str, Value] = {"width": 4, "form": "kl", "alpha": 0.31, "temperature": 4.2, "lr": 0.01}
@@ -136,7 +136,45 @@ def test_curves_are_means_over_the_seeds_that_got_so_far_and_end_with_what_was_t
     broken = replace(second, status="diverged", metrics=guess, curve=replace(second.curve, val_accuracy=(0.5,)))
     metrics = trial_metrics([first, broken])
     assert metrics["val_accuracy"][1] == pytest.approx((first.curve.val_accuracy[0] + 0.5) / 2)
-    assert metrics["val_accuracy"][2] == pytest.approx((first.metrics["val_accuracy"] + 0.1) / 2)
+    assert metrics["val_accuracy"][2] == pytest.approx(first.curve.val_accuracy[1])
+    assert metrics["val_accuracy"][3] == pytest.approx((first.metrics["val_accuracy"] + 0.1) / 2)
+
+
+def test_a_run_names_its_feature_form_and_its_teacher_and_logs_only_the_knobs_that_are_on() -> None:
+    spec = replace(
+        trial().specs[0], form="dkd", knobs=(("dkd.rest", 8.0),), teacher="assistant", assistants="16>8",
+        feature="hint", feature_weight=2.0, dropout=0.1,
+    )  # fmt: skip
+    changed = replace(trial(), specs=(spec,))
+    assert run_name(changed) == "#12 dkd+hint assistant alpha=.31 T=4.2 width=4"
+    params = trial_params(changed)
+    assert {name: params[name] for name in ("dkd.rest", "assistants", "feature", "feature_weight", "dropout")} == {
+        "dkd.rest": 8.0, "assistants": "16>8", "feature": "hint", "feature_weight": 2.0, "dropout": 0.1,
+    }  # fmt: skip
+    assert not {"knobs", "form_file", "clip_norm", "patience", "transform", "teacher_epochs"} & set(params)
+
+
+def test_what_training_ends_with_does_not_overwrite_a_curve() -> None:
+    """`train_loss` is the objective by epoch; a student that went back to its best epoch ends one step further."""
+    record = fake_train(trial().specs)[0]
+    curve = replace(record.curve, train_loss=(9.0, 8.0), val_accuracy=(0.7, 0.5))
+    changed = replace(record, curve=curve, metrics={"val_accuracy": 0.7, "train_loss": 0.2})
+    found = trial_metrics([changed])
+    assert found["train_loss"] == {1: 9.0, 2: 8.0}
+    assert found["final_train_loss"] == {2: 0.2}
+    assert found["val_accuracy"] == {1: 0.7, 2: 0.5, 3: 0.7}
+
+
+def test_how_the_losses_pull_is_three_steps_and_means_over_the_seeds_that_have_it() -> None:
+    first, second, *_ = fake_train(trial().specs)
+    pulls = (
+        Balance(kd_ratio=(2.0, 3.0, None), kd_cosine=(1.0, 0.5, None)),
+        Balance((4.0, None, None), (0.0, None, None)),
+    )
+    found = trial_metrics([replace(first, balance=pulls[0]), replace(second, balance=pulls[1])])
+    assert found["gradient_kd_ratio"] == {0: 3.0, 1: 3.0}
+    assert found["gradient_kd_cosine"] == {0: 0.5, 1: 0.5}
+    assert "gradient_feature_ratio" not in found
 
 
 def test_plain_training_logs_no_distillation_curve() -> None:
