@@ -58,6 +58,8 @@ class Choice:
         """What is wrong with the dimension, in one line, or None."""
         if not self.options:
             return f"{name}: a Choice needs at least one option"
+        if odd := [option for option in self.options if not isinstance(option, str | int | float)]:
+            return f"{name}: option {odd[0]!r} must be text or a number; write Choice(2, 4), not Choice([2, 4])"
         if len(set(self.options)) < len(self.options):
             return f"{name}: an option of {self.options!r} is given twice"
         return range_problem(name, self.options)

@@ -5,9 +5,9 @@ A study file is Python and defines `STUDY = Study(...)`.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.util
-import inspect
 import itertools
 import math
 import re
@@ -69,6 +69,7 @@ CONDITIONS: Mapping[str, Mapping[str, tuple[Value, ...]]] = {
 STUDENT_KNOBS = tuple(
     f.name for f in dataclasses.fields(StudentSpec) if f.name not in ("task", "family", "seed", "knobs", "form_file")
 )
+BUILT_IN = (*KNOBS, *FEATURE_KNOBS, PLAIN)
 MOST_PROBES = 1000
 
 
@@ -112,15 +113,30 @@ class Study:
             raise ValueError(problem)
 
     def _form_problems(self) -> Iterator[str]:
+        if not isinstance(self.forms, Mapping):
+            yield f"forms {self.forms!r} must be a mapping, as {{'my_form': Form(function)}}"
+            return
         for name, form in self.forms.items():
-            if not re.fullmatch(r"[A-Za-z]\w*", name) or name in (*KNOBS, *FEATURE_KNOBS, PLAIN):
+            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name) or name in BUILT_IN:
                 yield f"form {name!r} of the study: its name must be a word, and none of the built-in forms'"
-            if not isinstance(form, Form) or not callable(form.function):
+            elif not isinstance(form, Form) or not callable(form.function):
                 yield f"form {name!r} of the study is {form!r}; write Form(function, knobs={{...}})"
-            elif unknown := set(form.takes) - set(TAKES):
-                yield f"form {name!r} takes {sorted(unknown)[0]!r}; a form may take {', '.join(TAKES)}"
-            elif bad := [knob for knob, what in form.knobs.items() if not isinstance(what, Knob)]:
-                yield f"form {name!r}: its knob {bad[0]!r} must be a Knob(default, low, high)"
+            elif not isinstance(form.knobs, Mapping) or not isinstance(form.learned, Mapping):
+                yield f"form {name!r}: its knobs and learned numbers must be mappings"
+            elif not isinstance(form.takes, tuple) or set(form.takes) - set(TAKES):
+                yield f"form {name!r} takes {form.takes!r}; a form may take a tuple of {', '.join(TAKES)}"
+            else:
+                yield from self._knob_problems(name, form)
+
+    def _knob_problems(self, name: str, form: Form) -> Iterator[str]:
+        for knob, what in form.knobs.items():
+            if not isinstance(what, Knob):
+                yield f"form {name!r}: its knob {knob!r} must be a Knob(default, low, high)"
+            elif not all(what.allowed.admits(value) for value in (what.default, what.low, what.high)):
+                yield f"{name}.{knob} {what.default!r}, {what.low!r}, {what.high!r}: each must be {what.allowed}"
+        for learned, start in form.learned.items():
+            if learned in form.knobs or isinstance(start, bool) or not isinstance(start, int | float):
+                yield f"form {name!r}: learned {learned!r} is {start!r}; it must be a number, and no knob's name"
 
     @property
     def form_knobs(self) -> dict[str, Mapping[str, Knob]]:
@@ -168,6 +184,10 @@ class Study:
         for name in (*self.space, *self.fixed):
             if name not in (*STUDENT_KNOBS, *self.own_knobs()):
                 yield self._unknown_knob(name)
+        for name in (*self.space, *self.fixed):
+            for parent, options in self.condition(name).items():
+                if not set(options) & set(self.options(parent)):
+                    yield f"{name}: no {parent} of this study takes it"
         if both := set(self.space) & set(self.fixed):
             yield f"{sorted(both)[0]!r} is both in the space and fixed; keep one"
         for knob in ("width", "form"):
@@ -326,21 +346,33 @@ class Study:
             "fixed": dict(self.fixed),
             "objectives": list(self.objectives),
             "forms": {name: _form_identity(form) for name, form in self.forms.items()},
+            "code": _code(self.file) if self.forms and self.file else "",
         }
-        unset = [name for name in ("forms", "equal") if not data[name]]
+        unset = [name for name in ("forms", "equal", "code") if not data[name]]
         return {
             name: value for name, value in data.items() if name not in ("trials", "controls", "batch", "file", *unset)
         }
 
 
 def _form_identity(form: Form) -> dict[str, Any]:
-    """Stands for a study's own form: its knobs, and the text of its function, so that an edited one is another."""
-    try:
-        text = inspect.getsource(form.function)
-    except (OSError, TypeError):
-        text = repr(form.function)
-    data = dataclasses.asdict(dataclasses.replace(form, function=len))
-    return {**data, "function": digest(text)}
+    """A study's own form as JSON data, but for its function, which `_code` stands for."""
+    data = {f.name: getattr(form, f.name) for f in dataclasses.fields(form) if f.name != "function"}
+    return {**data, "knobs": {name: dataclasses.asdict(knob) for name, knob in form.knobs.items()}}
+
+
+def _code(file: str) -> str:
+    """Stands for the code of a study's file: all of it but comments, and what STUDY says beside its forms."""
+    parts = []
+    for node in ast.parse(Path(file).read_text(encoding="utf-8")).body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.targets[0]) == "STUDY"
+        ):
+            parts += [ast.dump(keyword) for keyword in node.value.keywords if keyword.arg == "forms"]
+        else:
+            parts.append(ast.dump(node))
+    return digest(parts)
 
 
 def direction(objective: str) -> Literal["maximize", "minimize"]:

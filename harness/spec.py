@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,17 +111,23 @@ class StudentSpec:
         if self.teacher_epochs and self.teacher in ("self", "uniform", "online"):
             yield f"teacher {self.teacher!r} takes no teacher_epochs: it is not trained beforehand"
         if self.feature != NONE and self.teacher in ("online", "uniform"):
-            yield f"feature {self.feature!r} needs a network trained beforehand, not teacher {self.teacher!r}"
+            yield (
+                f"feature {self.feature!r} needs a network trained beforehand, not teacher {self.teacher!r}; "
+                "give the feature a condition on the teacher, when={'teacher': ('offline',)}"
+            )
         if (self.transform != NONE) != (self.views > 1):
             yield f"transform {self.transform!r} with views {self.views}: a transform needs at least 2 views"
 
     @property
     def assistant_widths(self) -> tuple[int, ...]:
         """The widths of the chain between the task's teacher and the student. Raises `ValueError` where unreadable."""
-        parts = [] if self.assistants == NONE else str(self.assistants).split(">")
-        if not all(part.isdecimal() and int(part) for part in parts):
+        if self.assistants == NONE:
+            return ()
+        if not isinstance(self.assistants, str) or not re.fullmatch(
+            r"[1-9]\d{0,5}(>[1-9]\d{0,5})*", self.assistants, re.A
+        ):
             raise ValueError(f"assistants {self.assistants!r} must be widths parted by '>', as '16>8', or {NONE!r}")
-        return tuple(int(part) for part in parts)
+        return tuple(int(part) for part in self.assistants.split(">"))
 
     @property
     def cohort_key(self) -> tuple[str | int, ...]:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from harness import cli, figures
 from harness.analysis.load import load
 from harness.figures import style
+from harness.ledger import read_json, write_json
 from harness.report import Report, front_table, write
 from harness.report.__main__ import app
 from harness.report.build import drawings
@@ -109,6 +110,17 @@ def test_a_poor_study_still_reports_and_says_what_is_missing(tmp_path: Path, nam
     }
     assert expected[name] in text
     assert "nan" not in text.lower().replace("nanoseconds", "")
+
+
+def test_a_searched_knob_that_no_trial_has_had_is_an_empty_column(tmp_path: Path) -> None:
+    """A form that was never sampled, or whose every trial failed, leaves its knobs without a value."""
+    folder = write_fake_study(tmp_path, FakeStudy(trials=12, controls=2))
+    manifest = read_json(folder / "study.json")
+    manifest["identity"]["space"]["dkd.rest"] = {"kind": "Float", "low": 1, "high": 8, "log": True, "when": {}}
+    write_json(folder / "study.json", manifest)
+    written = write(folder)
+    assert pd.read_csv(folder / "trials.csv")["dkd.rest"].isna().all()
+    assert "| dkd.rest |" in (folder / "summary.md").read_text() and len(written.front)
 
 
 def test_a_study_without_trials_is_written_whole(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,23 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "equal names no choice": ({"form": Choice("kl")}, {"lr": 0.1}, r"equal 'lr' must name a Choice of the space"),
     "dropout": ({"form": Choice("kl"), "dropout": Choice(1.0)}, {}, r"dropout 1\.0 is out of range"),
     "label_smoothing": ({"form": Choice("kl")}, {"label_smoothing": 1}, r"label_smoothing 1 is out of range"),
-    "feature_weight": ({"form": Choice("kl")}, {"feature_weight": -1.0}, r"feature_weight -1\.0 is out of range"),
+    "feature_weight": (
+        {"form": Choice("kl"), "feature": Choice("hint")}, {"feature_weight": -1.0},
+        r"feature_weight -1\.0 is out of range",
+    ),
+    "a weight without a feature": (
+        {"form": Choice("kl")}, {"feature_weight": 1.0}, r"feature_weight: no feature of this study takes it",
+    ),
+    "a knob of a form that is not there": (
+        {"form": Choice("kl", "mse"), "dkd.rest": Float(1, 2)}, {}, r"dkd\.rest: no form of this study takes it",
+    ),
+    "a temperature that no form takes": (
+        {"form": Choice("mse"), "temperature": Float(1, 2)}, {}, r"temperature: no form of this study takes it",
+    ),
+    "assistants of no assistant": (
+        {"form": Choice("kl")}, {"assistants": "8"}, r"assistants: no teacher of this study takes it",
+    ),
+    "a list in a choice": ({"form": Choice(["kl"])}, {}, r"form: option \['kl'\] must be text or a number"),  # type: ignore[arg-type]
 }  # fmt: skip
 
 
@@ -260,12 +277,42 @@ def test_a_studys_own_form_has_its_knobs_and_its_file(tmp_path: Path) -> None:
 
 def test_an_edited_form_makes_another_study(tmp_path: Path) -> None:
     identities: list[dict[str, Any]] = []
-    for power in ("2", "2", "3"):
+    same, helper = OWN.replace("POWER", "2"), OWN.replace("POWER", "half(4)")
+    texts = [
+        same, same + "# a comment\n", same.replace("1.5}", "1.5}, trials=9"), same.replace("** 2", "** 3"),
+        "def half(x): return x / 2\n" + helper, "def half(x): return x / 4\n" + helper,
+    ]  # fmt: skip
+    for text in texts:
         folder = tmp_path / str(len(identities))
         folder.mkdir()
-        (folder / "mine.py").write_text(OWN.replace("POWER", power))
+        (folder / "mine.py").write_text(text)
         identities.append(load_study(str(folder / "mine.py"), [])[2].identity())
-    assert identities[0] == identities[1] != identities[2]
+    assert identities[0] == identities[1] == identities[2]
+    assert all(a != b for a, b in itertools.combinations(identities[2:], 2))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("nope(student_logits)", r"form 'gap' of .* cannot be computed: NameError: name 'nope' is not defined$"),
+        ("raise SystemExit(3)", r"cannot be computed: SystemExit: 3$"),
+        (
+            "return (student_logits - teacher_logits).mean()",
+            r"it gives a tensor \[\] for 2 students, not",
+        ),
+        ("return None", r"it gives NoneType for 2 students"),
+        ("if student_logits.mean() > 9: pass\n    return student_logits.detach().mean((-1, -2))", r"with a gradient$"),
+        ("z = student_logits - student_logits.mean(); return (z * z).mean((-1, -2))", r"mixes students: one's value"),
+    ],
+)
+def test_a_form_of_ones_own_is_tried_out_before_it_costs_a_trial(body: str, message: str, tmp_path: Path) -> None:
+    text = OWN.replace("return ((student_logits - teacher_logits).abs() ** POWER).mean((-1, -2))", body)
+    (tmp_path / "mine.py").write_text(text)
+    found = load_study(str(tmp_path / "mine.py"), [])[2]
+    with pytest.raises(ValueError, match=message) as caught:
+        for probe in found.probes("digits"):
+            losses.check(probe)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +321,15 @@ def test_an_edited_form_makes_another_study(tmp_path: Path) -> None:
         ({"kl": Form(len)}, "form 'kl' of the study: its name must be a word, and none of the built-in forms'"),
         ({"my form": Form(len)}, "form 'my form' of the study: its name must be a word"),
         ({"mine": len}, r"form 'mine' of the study is <built-in function len>; write Form\("),
-        ({"mine": Form(len, takes=("weights",))}, "form 'mine' takes 'weights'; a form may take labels, progress"),
+        (
+            {"mine": Form(len, takes=("weights",))},
+            r"form 'mine' takes \('weights',\); a form may take a tuple of labels, progress",
+        ),
+        ({"mine": Form(len, takes="labels")}, "form 'mine' takes 'labels'; a form may take a tuple"),  # type: ignore[arg-type]
+        ({"mine": Form(len, learned={"theta": "a"})}, "learned 'theta' is 'a'; it must be a number"),  # type: ignore[dict-item]
+        ({"mine": Form(len, {"a": Knob(1, 1, 2)}, learned={"a": 1.0})}, "and no knob's name"),
+        ({"mine": Form(len, {"a": Knob("p", 1, 2)})}, r"mine\.a 'p', 1, 2: each must be a number"),  # type: ignore[arg-type]
+        ([("mine", len)], r"forms \[.*\] must be a mapping"),
         ({"mine": Form(len, knobs={"a": 1.0})}, r"form 'mine': its knob 'a' must be a Knob\("),  # type: ignore[dict-item]
     ],
 )

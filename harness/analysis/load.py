@@ -91,10 +91,12 @@ def load(study_dir: Path) -> StudyData:
             students.append(_student_row(row, record))
             _append_curve(curves, number, record)
     student_frame = _frame(students, STUDENT_COLUMNS)
+    searched = ((manifest.get("identity") or {}).get("space") or {}).keys()
+    columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched)))  # a knob that no trial has had, too
     return StudyData(
         name=str(manifest.get("study", study_dir.name)),
         manifest=manifest,
-        trials=_with_means(_frame(trials, COLUMNS[:4] + KNOBS + ("num_seeds",)), student_frame),
+        trials=_with_means(_frame(trials, columns), student_frame),
         students=student_frame,
         curves=pd.DataFrame(curves).astype(dict.fromkeys(CURVES, float)),
     )

@@ -15,7 +15,7 @@ def check(spec: StudentSpec) -> None:
     task = tasks.load(spec.task)
     if spec.family not in task.families:
         raise ValueError(f"unknown family {spec.family!r} of {task.name}; families are {', '.join(task.families)}")
-    losses.check(spec)
+    losses.check(spec, task.num_classes)
     for problem in _problems(spec, task):
         raise ValueError(problem)
 
@@ -35,8 +35,8 @@ def _problems(spec: StudentSpec, task: Task) -> Iterator[str]:
         yield f"unknown transform {spec.transform!r} of {task.name}; transforms are {choices}"
     if spec.feature != NONE:
         point = losses.FEATURES[spec.feature].point
-        teacher_family = family if spec.teacher in ("self", "assistant") else task.teacher.family
-        for who, network in (("family", family), ("teacher's family", teacher_family)):
+        taught_by = [] if spec.teacher == "self" else [("teacher's family", task.teacher.family)]
+        for who, network in (("family", family), *taught_by):
             if point not in _points(network):
                 has = ", ".join(_points(network)) or "no feature points"
                 yield f"feature {spec.feature!r} compares the point {point!r}; {who} {network.name!r} has {has}"

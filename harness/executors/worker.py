@@ -108,7 +108,10 @@ def main() -> None:
                 except ValueError as error:
                     traceback.print_exc()
                     report("refused", {"reason": str(error)})
-                except (RuntimeError, OSError, MemoryError, ArithmeticError, LookupError, TypeError) as error:
+                except (
+                    Exception,
+                    SystemExit,
+                ) as error:  # a study's own form may raise anything: it costs a trial, not the worker
                     traceback.print_exc()
                     report("failed", {"reason": f"{type(error).__name__}: {error}"})
             except BrokenPipeError:

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
 from harness.losses.table import FEATURES, LOSSES
 from harness.space import load_module
@@ -32,11 +35,16 @@ def find_form(spec: StudentSpec) -> Form:
     return known[spec.form]
 
 
-def check(spec: StudentSpec) -> None:
-    """Raise `ValueError` in one line unless the student's forms exist and have just the knobs they take, in range."""
+def check(spec: StudentSpec, num_classes: int = 10) -> None:
+    """Raise `ValueError` in one line unless the student's forms exist and have just the knobs they take, in range.
+
+    A form of the study's own is tried out on logits of so many classes.
+    """
     if spec.form == PLAIN:
         return
     form = find_form(spec)
+    if spec.form not in LOSSES:
+        try_out(spec.form_file, spec.form, num_classes)
     for problem in _problems(spec, form):
         raise ValueError(problem)
 
@@ -63,6 +71,39 @@ def _problems(spec: StudentSpec, form: Form) -> Iterator[str]:
 
 def _named(form: str, knobs: Mapping[str, Knob]) -> dict[str, Knob]:
     return {f"{form}.{name}": knob for name, knob in knobs.items() if name != "temperature"}
+
+
+@cache
+def try_out(spec_file: str, name: str, num_classes: int) -> None:
+    """Compute a study's own form once, on made-up logits of two students.
+
+    Raises `ValueError` in one line unless it gives each student one number with a gradient, which depends on no other.
+    """
+    form = _own_forms(spec_file)[name]
+    noise = torch.Generator().manual_seed(0)
+    apart = torch.tensor([1.0, 3.0])[:, None, None]  # so that it shows where one student's value sways another's
+    student, teacher = (torch.randn(2, 5, num_classes, generator=noise) * apart + apart for _ in range(2))
+    labels = torch.randint(num_classes, (2, 5), generator=noise)
+
+    def compute(students: slice) -> Tensor:
+        given: dict[str, Tensor | float] = {"labels": labels[students], "progress": 0.5}
+        given = {taken: given[taken] for taken in form.takes}
+        ones = torch.ones(len(student[students]))
+        given |= {knob: what.default * ones for knob, what in form.knobs.items()}
+        given |= {learned: value * ones for learned, value in form.learned.items()}
+        found = form.function(student[students].requires_grad_(), teacher[students], **given)
+        if not isinstance(found, Tensor) or found.shape != ones.shape or not found.requires_grad:
+            what = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"it gives {what} for {len(ones)} students, not one number each with a gradient")
+        return found
+
+    try:
+        together, alone = compute(slice(0, 2)), compute(slice(0, 1))
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to see, in one line
+        reason = " ".join(str(error).split())
+        raise ValueError(f"form {name!r} of {spec_file} cannot be computed: {type(error).__name__}: {reason}") from None
+    if not torch.allclose(together[:1], alone, rtol=1e-4, equal_nan=True):
+        raise ValueError(f"form {name!r} of {spec_file} mixes students: one's value depends on its neighbours'")
 
 
 @cache
