@@ -6,21 +6,27 @@ has a study of its own in memory, from which its sampler proposes, so that a con
 that need every trial to have the same parameters would fall back to random with controls among them. The one study on
 disk holds every trial, in the order of asking, and is the record that a restart is built from. A trial enters it whole,
 with all its parameters, in one transaction.
+
+TPE's cost a proposal grows with the trials it is shown: 14 ms at 100, 410 ms at 5,000 of the default study. So it is
+shown at most `HISTORY` finished ones, the best and the latest; which these are depends on nothing but what was told.
 """
 
 from __future__ import annotations
 
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,6 +36,8 @@ from harness.urls import redact, sqlite_file
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SEARCH, CONTROL = "search", "control-"
 MOST_COLUMNS = 8
+HISTORY, BEST = 240, 60
+"""How many finished trials of an arm TPE is shown, and how many of these are the best; the rest are the latest."""
 STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "running": TrialState.RUNNING}
 
 
@@ -58,6 +66,32 @@ def control(width: int) -> str:
     return f"{CONTROL}{width}"
 
 
+@dataclass
+class _Arm:
+    """An arm's trials, and the study in memory that its sampler proposes from."""
+
+    space: Mapping[str, Dimension]
+    given: Mapping[str, Value]  # what makes it the arm it is: not sampled in it, but a parameter on disk
+    study: optuna.Study
+    places: dict[int, int] = field(default_factory=dict)  # number on disk -> number in `study`, where it is shown
+    trials: dict[int, FrozenTrial] = field(default_factory=dict)  # all, by number on disk, in that order
+    counts: Counter[TrialState] = field(default_factory=Counter)
+    outdated: bool = True  # a trial was told since `study` was last made anew
+
+    def put(self, number: int, trial: FrozenTrial) -> None:
+        """Take in a trial, or what it has become."""
+        if number in self.trials:
+            self.counts[self.trials[number].state] -= 1
+            self.outdated = True
+        self.counts[trial.state] += 1
+        self.trials[number] = trial
+
+    def show(self, number: int) -> None:
+        """Let the sampler see a trial that was taken in."""
+        self.places[number] = len(self.places)
+        self.study.add_trial(self.trials[number])
+
+
 class Sampler:
     """A study's trials on disk and its arms in memory. Use from one process only, which the driver's lock ensures."""
 
@@ -68,58 +102,48 @@ class Sampler:
         this name that is not this one.
         """
         self._study, self._num_asked = study, 0
-        searched = {name: dimension for name, dimension in study.space.items() if name != study.equal}
-        self._spaces: dict[str, Mapping[str, Dimension]] = dict.fromkeys(search_arms(study), searched)
-        self._spaces |= {control(width): study.plain_space() for width in study.widths}
-        # What makes an arm the arm it is is not sampled in it, but is a parameter on disk like that of any other trial.
-        sampled = study.widths if "width" in study.space else ()
-        self._given: dict[str, dict[str, Value]] = {control(width): {"width": width} for width in sampled}
-        self._given |= {arm: {study.equal: option} for arm, option in search_arms(study).items() if option is not None}
         self._disk = _open(storage_url, name, study, config_hash, shared)
-        self.study_id = str(self._disk.user_attrs["harness.id"])
-        directions = [direction(objective) for objective in study.objectives]
-        self._arms = {arm: optuna.create_study(directions=directions) for arm in self._spaces}
-        self._in_arm: dict[int, int] = {}  # number on disk -> number in its arm
-        for trial in self._disk.get_trials(deepcopy=False):
+        self._disk_id = self._disk.get_study_id_from_name(name)
+        self.study_id = str(self._disk.get_study_user_attrs(self._disk_id)["harness.id"])
+        self._arms = {arm: _Arm(space, self._given(arm), self._make_study()) for arm, space in self._spaces().items()}
+        for trial in self._disk.get_all_trials(self._disk_id, deepcopy=False):
             self._enter(trial)
 
     def ask(self, arm: str) -> Asked:
         """A new trial of an arm, kept on disk. The same study, seed and told trials propose the same parameters."""
-        memory = self._arms[arm]
-        memory.sampler = self._make_sampler(arm, len(memory.get_trials(deepcopy=False)))
-        trial = memory.ask()
-        given = self._given.get(arm, {})
-        params = {**given, **_suggest(trial, self._spaces[arm], {**self._study.fixed, **given})}
-        frozen = memory.get_trials(deepcopy=False)[-1]
-        self._disk.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=params,
-                distributions={name: _distribution(self._study.space[name]) for name in params},
-                user_attrs={"arm": arm},
-                system_attrs=frozen.system_attrs,  # where NSGA-II keeps its generations
-            )
+        own = self._arms[arm]
+        if self._study.sampler == "tpe" and own.outdated and own.counts[TrialState.COMPLETE] > HISTORY:
+            self._forget(own)
+        own.study.sampler = self._make_sampler(arm, len(own.trials))
+        trial = own.study.ask()
+        sampled = _suggest(trial, own.space, {**self._study.fixed, **own.given})
+        params = {**own.given, **sampled}
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions={name: _distribution(self._study.space[name]) for name in params},
+            user_attrs={"arm": arm},
+            system_attrs=own.study.get_trials(deepcopy=False)[-1].system_attrs,  # where NSGA-II keeps its generations
         )
-        number = self._disk.get_trials(deepcopy=False)[-1].number
-        if number != self._num_asked:
+        number, disk_id = self._num_asked, self._disk.create_new_trial(self._disk_id, template)
+        if self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number) != disk_id:
             raise ValueError("another sweep writes to this study's storage; stop one of the two")
-        self._in_arm[number] = frozen.number
+        own.put(number, _in_arm(template, own, TrialState.RUNNING))
+        own.places[number] = trial.number
         self._num_asked += 1
         return Asked(number, arm, params)
 
     def tell(self, asked: Asked, values: Sequence[float]) -> None:
         """The trial's values, in the order of the study's objectives. On disk this is the trial's commit point."""
-        self._disk.tell(asked.number, list(values))
-        self._arms[asked.arm].tell(self._in_arm[asked.number], list(values))
+        self._finish(asked, TrialState.COMPLETE, list(values))
 
     def fail(self, asked: Asked) -> None:
         """The trial was given up."""
-        self._disk.tell(asked.number, state=TrialState.FAIL)
-        self._arms[asked.arm].tell(self._in_arm[asked.number], state=TrialState.FAIL)
+        self._finish(asked, TrialState.FAIL, None)
 
     def trials(self, state: str) -> list[Asked]:
         """The trials that are `"complete"`, `"failed"` or `"running"`, in order of number."""
-        found = self._disk.get_trials(deepcopy=False, states=(STATES[state],))
+        found = self._disk.get_all_trials(self._disk_id, deepcopy=False, states=(STATES[state],))
         return [Asked(trial.number, trial.user_attrs["arm"], dict(trial.params)) for trial in found]
 
     @property
@@ -129,27 +153,56 @@ class Sampler:
 
     def count(self, arm: str, *states: str) -> int:
         """How many trials of an arm are in one of the states."""
-        return len(self._arms[arm].get_trials(deepcopy=False, states=[STATES[state] for state in states]))
+        return sum(self._arms[arm].counts[STATES[state]] for state in states)
+
+    def _finish(self, asked: Asked, state: TrialState, values: list[float] | None) -> None:
+        own, number = self._arms[asked.arm], asked.number
+        disk_id = self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number)
+        try:
+            self._disk.set_trial_state_values(disk_id, state, values)
+        except UpdateFinishedTrialError:
+            raise ValueError(f"trial {number} is over already: another sweep writes to this storage") from None
+        own.put(number, _in_arm(own.trials[number], own, state, values))
+        own.study.tell(own.places[number], values, state)
 
     def _enter(self, trial: FrozenTrial) -> None:
-        """Take a trial from disk into its arm, where it has the parameters that the arm samples."""
-        arm = trial.user_attrs["arm"]
-        sampled = [name for name in trial.params if name not in self._given.get(arm, {})]
-        self._in_arm[trial.number] = len(self._arms[arm].get_trials(deepcopy=False))
-        self._arms[arm].add_trial(
-            create_trial(
-                state=trial.state,
-                values=trial.values,
-                params={name: trial.params[name] for name in sampled},
-                distributions={name: trial.distributions[name] for name in sampled},
-                system_attrs=trial.system_attrs,
-            )
-        )
+        """Take a trial from disk into its arm."""
+        own = self._arms[trial.user_attrs["arm"]]
+        own.put(trial.number, _in_arm(trial, own, trial.state, trial.values))
+        own.show(trial.number)
         self._num_asked = trial.number + 1
+
+    def _forget(self, own: _Arm) -> None:
+        """Make the study that is sampled from anew, of the trials that are still to be seen."""
+        complete = [number for number, trial in own.trials.items() if trial.state == TrialState.COMPLETE]
+        signs = [-1 if direction(objective) == "maximize" else 1 for objective in self._study.objectives]
+        losses = np.array([own.trials[number].values for number in complete]) * signs
+        kept = {complete[index] for index in best(losses, BEST)}
+        latest = [number for number in complete if number not in kept][-(HISTORY - len(kept)) :]
+        running = [number for number, trial in own.trials.items() if trial.state == TrialState.RUNNING]
+        own.study, own.places, own.outdated = self._make_study(), {}, False
+        for number in sorted({*kept, *latest, *running}):
+            own.show(number)
+
+    def _make_study(self) -> optuna.Study:
+        return optuna.create_study(directions=[direction(objective) for objective in self._study.objectives])
+
+    def _spaces(self) -> dict[str, Mapping[str, Dimension]]:
+        """What is sampled in every arm."""
+        searched = {name: dimension for name, dimension in self._study.space.items() if name != self._study.equal}
+        spaces: dict[str, Mapping[str, Dimension]] = dict.fromkeys(search_arms(self._study), searched)
+        return spaces | {control(width): self._study.plain_space() for width in self._study.widths}
+
+    def _given(self, arm: str) -> dict[str, Value]:
+        """The parameters that all trials of an arm have in common."""
+        if arm.startswith(CONTROL):
+            return {"width": int(arm.removeprefix(CONTROL))} if "width" in self._study.space else {}
+        option = search_arms(self._study)[arm]
+        return {} if option is None else {self._study.equal: option}
 
     def _make_sampler(self, arm: str, number: int) -> optuna.samplers.BaseSampler:
         """A sampler seeded for one trial, so that a restart does not repeat the proposals of the start."""
-        place = list(self._spaces).index(arm)
+        place = list(self._arms).index(arm)
         seed = int(np.random.SeedSequence([self._study.seed, place, number]).generate_state(1)[0])
         if self._study.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
@@ -158,6 +211,45 @@ class Sampler:
         if self._study.sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed)
+
+
+def best(losses: np.ndarray, count: int) -> list[int]:
+    """The rows of `losses`, [trials, objectives], that are best: by front (rank of domination), the latest first.
+
+    A row is on the first front when no other is at least as good everywhere and better somewhere; on the second when
+    only rows of the first are; and so on. Fewer than `count` only where there are fewer.
+    """
+    found: list[int] = []
+    left = np.arange(len(losses))
+    while left.size and len(found) < count:
+        front = _front(losses[left])
+        found += left[front][::-1].tolist()
+        left = left[~front]
+    return found[:count]
+
+
+def _front(losses: np.ndarray) -> np.ndarray:
+    """Which rows no other dominates, [trials]."""
+    front = np.zeros(len(losses), dtype=bool)
+    left = np.lexsort(losses.T[::-1])  # no row is dominated by one after it
+    while left.size:
+        first = losses[left[0]]
+        same = (losses[left] == first).all(axis=1)
+        front[left[same]] = True
+        left = left[~same & (losses[left] < first).any(axis=1)]
+    return front
+
+
+def _in_arm(trial: FrozenTrial, own: _Arm, state: TrialState, values: Sequence[float] | None = None) -> FrozenTrial:
+    """The trial in a state, with the parameters that its arm samples."""
+    sampled = [name for name in trial.params if name not in own.given]
+    return create_trial(
+        state=state,
+        values=values,
+        params={name: trial.params[name] for name in sampled},
+        distributions={name: trial.distributions[name] for name in sampled},
+        system_attrs=trial.system_attrs,
+    )
 
 
 def importances(
@@ -222,10 +314,10 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     return CategoricalDistribution(dimension.options)
 
 
-def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> optuna.Study:
+def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+        storage = RDBStorage(url, engine_kwargs=options)
         if (file := sqlite_file(url)) is not None:
             with closing(sqlite3.connect(file)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -234,16 +326,18 @@ def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> 
             raise ValueError(f"{redact(url)} is the database of study {names[0]!r}, not {name!r}; choose another --out")
         directions = [direction(objective) for objective in study.objectives]
         disk = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-        if "harness.config" not in disk.user_attrs and not disk.get_trials(deepcopy=False):
+        known = disk.user_attrs.get("harness.config")
+        if known is None and not disk.get_trials(deepcopy=False):
+            known = config_hash
             disk.set_user_attr("harness.objectives", list(study.objectives))
             disk.set_user_attr("harness.id", f"{config_hash}-{secrets.token_hex(6)}")
             disk.set_user_attr("harness.config", config_hash)  # last: without it the study was never begun
     except (SQLAlchemyError, ImportError, OSError, sqlite3.Error) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}") from None
-    if disk.user_attrs.get("harness.config") != config_hash:
+    if known != config_hash:
         raise ValueError(
             f"{redact(url)} holds another study called {name!r} (another file, space, seed or objective); "
             f"choose another --out, or restore that study's file"
         )
-    return disk
+    return storage

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness.sampler import SEARCH, Asked, Sampler, control, importances
+from harness import sampler as sampler_module
+from harness.sampler import SEARCH, Asked, Sampler, best, control, importances
 from harness.space import SAMPLERS, Choice, Dimension, Float, Study, Value
 from harness.urls import redact
 from tests.fakes import STUDY
@@ -191,3 +194,90 @@ def test_a_study_that_a_kill_left_without_its_marks_is_begun(tmp_path: Path) -> 
     )
     assert opened(tmp_path).ask(SEARCH).number == 0
     assert opened(tmp_path).trials("running")
+
+
+def test_tpe_that_forgets_proposes_the_same_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In rounds that are told out of order and in part, as workers do."""
+    monkeypatch.setattr(sampler_module, "HISTORY", 12)
+    monkeypatch.setattr(sampler_module, "BEST", 4)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, waiting = opened(tmp_path / "a"), list[Asked]()
+    for turn in range(9):
+        again = opened(tmp_path / "b")
+        asked = [whole.ask(SEARCH) for _ in range(4)]
+        assert asked == [again.ask(SEARCH) for _ in range(4)]
+        waiting = [*waiting, *asked][::-1]
+        for _ in range(3 if turn else 2):
+            trial = waiting.pop()
+            for each in (whole, again):
+                each.tell(trial, quality(trial))
+    assert again.trials("complete") == whole.trials("complete")
+    assert whole.count(SEARCH, "complete") == 26
+
+
+def test_what_tpe_is_shown_is_bounded_and_has_the_best_and_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler_module, "HISTORY", 12)
+    monkeypatch.setattr(sampler_module, "BEST", 4)
+    shown: list[list[tuple[str, list[float] | None]]] = []
+    made = sampler_module.Sampler._make_sampler
+
+    def spy(self: Sampler, arm: str, number: int) -> optuna.samplers.BaseSampler:
+        shown.append([(t.state.name, t.values) for t in self._arms[arm].study.get_trials(deepcopy=False)])
+        return made(self, arm, number)
+
+    monkeypatch.setattr(sampler_module.Sampler, "_make_sampler", spy)
+    sampler = opened(tmp_path)
+    running = sampler.ask(SEARCH)
+    for index in range(30):
+        asked = sampler.ask(SEARCH)
+        sampler.tell(asked, [1.0 - 0.01 * index, 100.0])
+    sampler.ask(SEARCH)
+    assert running.number == 0 and shown[-1][0] == ("RUNNING", None)
+    values = [values[0] for state, values in shown[-1] if state == "COMPLETE" and values]
+    assert values == pytest.approx([1.0, 0.99, 0.98, 0.97, *(1.0 - 0.01 * index for index in range(22, 30))])
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(0, 4).map(float)] * 3), max_size=25),
+    st.integers(1, 3),
+    st.integers(1, 8),
+)
+def test_the_best_are_by_front_and_the_latest_first(
+    rows: list[tuple[float, float, float]], columns: int, count: int
+) -> None:
+    losses = np.array([row[:columns] for row in rows]).reshape(-1, columns)
+
+    def beaten(row: int, among: list[int]) -> bool:
+        return any((losses[o] <= losses[row]).all() and (losses[o] < losses[row]).any() for o in among)
+
+    wanted: list[int] = []
+    left = list(range(len(losses)))
+    while left:
+        front = [row for row in left if not beaten(row, left)]
+        wanted += front[::-1]
+        left = [row for row in left if row not in front]
+    assert best(losses, count) == wanted[:count]
+
+
+def test_counts_are_kept_by_arm_and_state(tmp_path: Path) -> None:
+    sampler = opened(tmp_path)
+    first, second, third = (sampler.ask(SEARCH) for _ in range(3))
+    plain = sampler.ask(control(4))
+    sampler.tell(first, quality(first))
+    sampler.fail(second)
+    for each in (sampler, opened(tmp_path)):
+        assert [each.count(SEARCH, state) for state in ("complete", "failed", "running")] == [1, 1, 1]
+        assert each.count(SEARCH, "complete", "failed", "running") == 3
+        assert each.count(plain.arm, "running") == 1 and each.count(control(2), "running") == 0
+    assert sampler.trials("running") == [third, plain]
+
+
+def test_a_trial_that_another_sweep_has_told_is_said_so(tmp_path: Path) -> None:
+    sampler = opened(tmp_path)
+    asked = sampler.ask(SEARCH)
+    opened(tmp_path).tell(asked, quality(asked))
+    with pytest.raises(ValueError, match="trial 0 is over already"):
+        sampler.tell(asked, quality(asked))
