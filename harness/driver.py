@@ -96,7 +96,7 @@ class Driver:
             self._tell_progress()
             if self.executor.num_pending == 0 and not self._ready and not self._wants_more():
                 break
-            for event in self.executor.poll(0.5):
+            for event in self.executor.poll(0.0 if self._ready else 0.5):
                 self._handle(event)
         if self._missing() == 0:
             return "complete"
@@ -157,13 +157,19 @@ class Driver:
         return known
 
     def _submit(self, trials: Iterable[TrialSpec]) -> None:
-        """Hand out trials as cohorts, the widest students first, so that the last to finish are short."""
+        """Hand out trials as cohorts, the widest students first, so that the last to finish are short.
 
-        def order(trial: TrialSpec) -> tuple[int, str, int]:
-            return -trial.specs[0].width, repr(trial.specs[0].cohort_key), trial.number
+        Students of widths 5 to 8, 9 to 16, ... go together, for the core trains them as one width (see `StudentSpec`).
+        """
 
-        for _, group in groupby(sorted(trials, key=order), key=lambda trial: trial.specs[0].cohort_key):
-            members = list(group)
+        def group(trial: TrialSpec) -> tuple[int, str]:
+            return -max(2, (trial.specs[0].width - 1).bit_length()), repr(trial.specs[0].cohort_key)
+
+        def order(trial: TrialSpec) -> tuple[tuple[int, str], int, int]:
+            return group(trial), -trial.specs[0].width, trial.number
+
+        for _, found in groupby(sorted(trials, key=order), key=group):
+            members = list(found)
             size = max(1, COHORT_STUDENTS // self.plan.study.seeds)
             for start in range(0, len(members), size):
                 self._submit_cohort([trial.number for trial in members[start : start + size]])
@@ -199,12 +205,15 @@ class Driver:
                 self._submit_cohort([number])
 
     def _commit_ready(self) -> None:
-        """Log and tell what is ready: at once, or a whole round in order of number when deterministic."""
+        """Log and tell the first trial that is ready, or a whole round in order of number when deterministic.
+
+        Between two commits the loop polls, so that a worker waits for one of them and not for a cohort's.
+        """
         if self.plan.deterministic and self.executor.num_pending:
             return
-        for number in sorted(self._ready):
-            self._commit(*self._open.pop(number))
-        self._ready.clear()
+        self._ready.sort()
+        for _ in range(len(self._ready) if self.plan.deterministic else min(1, len(self._ready))):
+            self._commit(*self._open.pop(self._ready.pop(0)))
 
     def _commit(self, asked: Asked, trial: TrialSpec) -> None:
         folder, maybe_there = self._folder(asked.number), asked.number in self._recovered

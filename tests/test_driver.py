@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -222,3 +223,26 @@ def test_the_asynchronous_order_reaches_the_same_budget(tmp_path: Path) -> None:
     runs = FakeRuns()
     assert make_driver(tmp_path, runs, deterministic=False).run(set()) == "complete"
     assert len(runs.runs) == TOTAL
+
+
+def test_between_two_commits_the_driver_hands_out_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is done waits for one commit, not for those of a whole cohort."""
+    happened: list[str] = []
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs, deterministic=False)
+    poll, log = driver.executor.poll, runs.log
+
+    def polled(timeout: float) -> Any:
+        happened.append("poll")
+        assert timeout == 0 or not driver._ready  # it does not wait for news while there is something to commit
+        return poll(timeout)
+
+    def logged(*args: Any, **kwargs: Any) -> None:
+        happened.append("commit")
+        log(*args, **kwargs)
+
+    monkeypatch.setattr(driver.executor, "poll", polled)
+    monkeypatch.setattr(runs, "log", logged)
+    assert driver.run(set()) == "complete"
+    assert happened.count("commit") == TOTAL
+    assert all("commit" not in pair or "poll" in pair for pair in itertools.pairwise(happened))
