@@ -69,6 +69,7 @@ class Tracker:
         try:
             if (file := sqlite_file(uri)) is not None:
                 _make_store(file)
+                _do_not_wait_for_the_disk(file)
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             self._experiment = self._find_experiment(study, artifacts)
         except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
@@ -211,6 +212,26 @@ def _make_store(path: Path) -> None:
         fresh.rename(path)
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _do_not_wait_for_the_disk(path: Path) -> None:
+    """Let this process's connections to a SQLite store in WAL mode leave it to the system when a commit is on disk.
+
+    A kill loses nothing then, and a power cut at most the last runs, which the next sweep logs again from the trial
+    directories. MLflow has no option for it, so it is said to each connection that SQLAlchemy opens.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def opened(connection: Any, _: Any) -> None:
+        if not isinstance(connection, sqlite3.Connection):
+            return
+        _, _, file = connection.execute("PRAGMA database_list").fetchone()
+        in_wal = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        if in_wal and file and path.exists() and path.samefile(file):
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+    event.listen(Engine, "connect", opened)
 
 
 def reachable(uri: str) -> None:

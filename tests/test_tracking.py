@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
+import sqlalchemy
 from mlflow.entities import Run
 
 from harness.ledger import TrialSpec
@@ -210,3 +213,35 @@ def test_a_run_whose_dataset_a_kill_cut_off_gets_it_once(store: Path) -> None:
         made.log(trial(), fake_train(trial().specs), maybe_there=True)
     [run] = [r for r in runs_of(store, made) if r.data.tags["harness.key"] == "fake/12"]
     assert run.inputs is not None and len(run.inputs.dataset_inputs) == 1
+
+
+def test_only_the_drivers_own_connections_to_its_store_do_not_wait_for_the_disk(tmp_path: Path) -> None:
+    def mode(file: Path) -> int:
+        with sqlalchemy.create_engine(f"sqlite:///{file}").connect() as connection:
+            return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    full, normal = 2, 1
+    tracker(tmp_path, "fast")
+    for name, journal in (("other.db", "wal"), ("plain.db", "delete")):
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
+            connection.execute(f"PRAGMA journal_mode={journal}")
+            connection.execute("CREATE TABLE x (y)")
+    assert mode(tmp_path / "mlflow.db") == normal
+    assert mode(tmp_path / "other.db") == full and mode(tmp_path / "plain.db") == full
+
+
+def test_what_a_power_cut_takes_from_the_store_is_logged_again(tmp_path: Path) -> None:
+    """The last commits are gone: one run as a whole, of another all but its beginning."""
+    made = tracker(tmp_path, "cut")
+    for number in (1, 2):
+        made.log(trial(number), fake_train(trial(number).specs), maybe_there=False)
+    begun = made._create_run("fake/3", run_name(trial(3)), trial(3).started_ms, {})
+    again = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "cut", tmp_path / "mlartifacts")
+    known = again.begin(Sweep("fake", "id-1", {"name": "digits", "digest": "abc", "source": "s"}, {}, "f"), {})
+    assert known == {"fake/1", "fake/2"}
+    for number in (3, 4):
+        again.log(trial(number), fake_train(trial(number).specs), maybe_there=True)
+    runs = {run.data.tags["harness.key"]: run for run in runs_of(tmp_path, again)}
+    assert set(runs) == {"fake/sweep", "fake/1", "fake/2", "fake/3", "fake/4"}
+    assert runs["fake/3"].info.run_id == begun and runs["fake/3"].info.status == "FINISHED"
+    assert runs["fake/3"].data.metrics["num_params"] == runs["fake/1"].data.metrics["num_params"]
