@@ -32,8 +32,8 @@ class Hyper:
     weight_decay: Tensor
     momentum: Tensor
 
-    def of(self, members: slice) -> Hyper:
-        """Those of some of the students."""
+    def of(self, members: Tensor) -> Hyper:
+        """Those of the students at these places."""
         return Hyper(self.lr[members], self.weight_decay[members], self.momentum[members])
 
 

@@ -130,9 +130,17 @@ class StudentSpec:
         return tuple(int(part) for part in self.assistants.split(">"))
 
     @property
+    def may_be_padded(self) -> bool:
+        """Whether the student is the same inside a wider network: not where features are compared or dropped."""
+        return self.feature == NONE and not self.dropout
+
+    @property
     def cohort_key(self) -> tuple[str | int, ...]:
-        """What students must have in common to be trained as one fused job."""
-        shape = (self.task, self.family, self.width, self.dtype, self.form_file)
+        """What students must have in common to be trained as one fused job.
+
+        Students of other widths may, where the family pads.
+        """
+        shape = (self.task, self.family, 0 if self.may_be_padded else self.width, self.dtype, self.form_file)
         return (*shape, self.optimiser, self.epochs, self.batch_size, self.transform, self.views)
 
 

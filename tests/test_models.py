@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, Family, Parts, init, num_params
 from harness.models.cnn import patch_size
 from harness.models.cnn1d import PATCH
-from harness.models.family import Shape
+from harness.models.family import Shape, pad
 from harness.models.neighbourhoods import neighbourhoods
 
 NUM_CLASSES = 10
@@ -208,6 +208,39 @@ def test_a_fused_student_and_its_gradients_are_those_of_the_student_alone(family
         assert (logits[student] - alone).abs().max().item() < 1e-12
         for grad, wanted in zip(grads, torch.autograd.grad(alone.square().sum(), list(own.values())), strict=True):
             assert torch.allclose(grad[student], wanted, rtol=1e-12, atol=1e-12)
+
+
+@every_student
+def test_a_stacked_network_and_its_gradients_are_those_mapped_over_students(family: Family, shape: Shape) -> None:
+    assert family.stacks
+    networks = [with_biases(network(family, 4, shape, seed)) for seed in range(6)]
+    params = {name: param.requires_grad_() for name, param in stack(networks).items()}
+    inputs = family.prepare(examples(15, shape))
+    for groups in (1, 3):  # all see the same, or neighbours do
+        seen = inputs[: 5 * groups].view(groups, 5, *inputs.shape[1:])
+        logits, mapped = family.apply(params, seen), vmap(family.apply)(params, seen.repeat_interleave(6 // groups, 0))
+        assert (logits - mapped).abs().max().item() < 1e-12
+        found, wanted = (torch.autograd.grad(v.square().sum(), list(params.values())) for v in (logits, mapped))
+        assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(found, wanted, strict=True))
+
+
+@every_student
+def test_a_network_inside_a_wider_one_says_the_same_and_its_padding_gets_no_gradient(
+    family: Family, shape: Shape
+) -> None:
+    assert family.pads
+    own = with_biases(network(family, 3, shape, 0))
+    layers, wider = family.layers(3, shape, 10), family.layers(8, shape, 10)
+    padded = {name: param.requires_grad_() for name, param in pad(own, layers, wider).items()}
+    inputs = family.prepare(examples(15, shape))
+    logits = family.apply(padded, inputs)
+    assert (logits - family.apply(own, inputs)).abs().max().item() < 1e-12
+    there = pad({name: torch.ones_like(param) for name, param in own.items()}, layers, wider)
+    grads = torch.autograd.grad(logits.square().sum(), list(padded.values()))
+    for (name, param), grad in zip(padded.items(), grads, strict=True):
+        assert int(there[name].sum()) == own[name].numel()
+        assert not param[there[name] == 0].any(), name
+        assert not grad[there[name] == 0].any(), name
 
 
 @pytest.mark.parametrize("places", [(7,), (4,), (5, 4)], ids=str)

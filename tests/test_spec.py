@@ -196,8 +196,8 @@ def test_students_that_differ_only_in_what_is_fused_share_a_cohort() -> None:
     together = spec(seed=9, form="mse", alpha=0.9, temperature=None, mixing="additive", lr=1.0, weight_decay=1.0)
     assert together.cohort_key == spec().cohort_key
     own: tuple[dict[str, Any], ...] = (
-        {"momentum": 0.5}, {"schedule": "constant"}, {"warmup": 0.2}, {"clip_norm": 1.0}, {"dropout": 0.5},
-        {"label_smoothing": 0.1}, {"patience": 2}, {"loss_scale": 3.0}, {"feature": "hint", "feature_weight": 1.0},
+        {"momentum": 0.5}, {"schedule": "constant"}, {"warmup": 0.2}, {"clip_norm": 1.0}, {"width": 5},
+        {"label_smoothing": 0.1}, {"patience": 2}, {"loss_scale": 3.0},
         {"teacher": "self"}, {"teacher": "assistant", "assistants": "8"}, {"teacher_width": 8}, {"teacher_epochs": 3},
     )  # fmt: skip
     for changed in own:
@@ -207,7 +207,8 @@ def test_students_that_differ_only_in_what_is_fused_share_a_cohort() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"task": "mnist5k"}, {"family": "cnn"}, {"width": 5}, {"dtype": "float64"},
+        {"task": "mnist5k"}, {"family": "cnn"}, {"dropout": 0.5}, {"dtype": "float64"},
+        {"feature": "hint", "feature_weight": 1.0},
         {"optimiser": "sgd"}, {"epochs": 3}, {"batch_size": 32}, {"transform": "shift", "views": 2},
         {"form": "own", "temperature": None, "form_file": "study.py"},
     ],
@@ -215,6 +216,12 @@ def test_students_that_differ_only_in_what_is_fused_share_a_cohort() -> None:
 )  # fmt: skip
 def test_students_that_differ_in_shape_or_batches_do_not_share_a_cohort(changed: dict[str, Any]) -> None:
     assert spec(**changed).cohort_key != spec().cohort_key
+
+
+@pytest.mark.parametrize("own", [{"dropout": 0.5}, {"feature": "hint", "feature_weight": 1.0}], ids=str)
+def test_students_whose_features_are_compared_or_dropped_share_a_cohort_at_one_width_only(own: dict[str, Any]) -> None:
+    assert spec(**own).cohort_key == spec(**own, seed=7, alpha=0.9).cohort_key
+    assert spec(**own).cohort_key != spec(**own, width=5).cohort_key
 
 
 def test_a_record_gives_its_measurements_by_name() -> None:

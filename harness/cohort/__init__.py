@@ -1,6 +1,6 @@
 """Trains many students as one fused job: `train(specs, ...) -> records`.
 
-Students of one width and optimiser are stacked on a leading axis, and every step trains them all, each on its own
+Students of one optimiser are stacked on a leading axis, and every step trains them all, each on its own
 batches, with its own loss form, alpha, temperature, lr, weight decay, clipping, dropout and seed. Only this package
 knows of that axis: families, losses and optimisers are written for one student or broadcast over many. Losses are
 summed over students, never averaged, so no student's gradient depends on its neighbours, and a record is the same
@@ -8,7 +8,8 @@ whoever shared the cohort.
 
     data.py        what the students see and are taught, on the device
     stack.py       students side by side: parameters, knobs, learned parts of losses
-    objective.py   forward, losses, and how they pull
+    forward.py     the networks on what they see
+    objective.py   losses, and how they pull
     training.py    the loop
     evaluate.py    what a record measures
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,13 +66,17 @@ class Lessons:
     which: Tensor
     online: bool
 
-    def of(self, epoch: int, rows: Tensor) -> Tensor:
-        """The answers to `rows` `[students, batch]` in an epoch: `[students, batch, ...]`."""
+    def of(self, epoch: int, rows: Tensor, spread: Callable[[Tensor], Tensor]) -> Tensor:
+        """The answers to `rows` `[groups, batch]` in an epoch, `[students, batch, ...]`.
+
+        `spread` gives each of the run's students what its group has; where all have one teacher it is looked up once a
+        group.
+        """
+        if len(self.tables) == 1 and not self.online:
+            return spread(self.tables[0][rows])
         if self.online:
-            return self.tables[self.which[:, None], epoch, rows % self.tables.shape[2]]
-        if len(self.tables) == 1:
-            return self.tables[0][rows]
-        return self.tables[self.which[:, None], rows]
+            return self.tables[self.which[:, None], epoch, spread(rows) % self.tables.shape[2]]
+        return self.tables[self.which[:, None], spread(rows)]
 
 
 def lessons(teachers: Sequence[Targets], point: str | None, device: str, dtype: torch.dtype) -> Lessons:

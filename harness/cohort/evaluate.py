@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from harness import losses
 from harness.cohort.data import Data
+from harness.cohort.forward import apply, embed
 from harness.cohort.stack import Cohort
 from harness.targets import Targets
 
@@ -22,7 +22,7 @@ def evaluate(cohort: Cohort, data: Data, split: str) -> Tensor:
     inputs, labels = data.inputs[split], data.labels[split]
     for start in range(0, len(inputs), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
-        logits = _logits(cohort, data, inputs[part]).flatten(1, -2).contiguous()
+        logits = apply(cohort, data, inputs[None, part]).flatten(1, -2).contiguous()
         truth = labels[part].flatten().expand(logits.shape[:-1])
         predicted, count = logits.argmax(-1), truth.shape[-1]
         sums[0] += count * losses.cross_entropy(logits, truth)
@@ -47,16 +47,10 @@ def final_metrics(cohort: Cohort, data: Data) -> list[dict[str, float]]:
 def answers(cohort: Cohort, data: Data, *, points: bool) -> list[Targets]:
     """What every student says of all rows, for students that it is to teach; with its feature points if wanted."""
     batches = torch.split(data.views, EVALUATION_BATCH)
-    logits = torch.cat([_logits(cohort, data, batch) for batch in batches], dim=1)
+    logits = torch.cat([apply(cohort, data, batch[None]) for batch in batches], dim=1)
     found: dict[str, Tensor] = {}
     if points:
         assert data.family.parts is not None
-        embed = vmap(data.family.parts.embed, in_dims=(0, None))
-        parts = [embed(cohort.network.views, batch) for batch in batches]
+        parts = [embed(cohort, data, batch[None]) for batch in batches]
         found = {name: torch.cat([part[name] for part in parts], dim=1) for name in data.family.parts.points}
     return [Targets(own, {name: point[i] for name, point in found.items()}) for i, own in enumerate(logits)]
-
-
-def _logits(cohort: Cohort, data: Data, inputs: Tensor) -> Tensor:
-    """Logits of inputs that all students see, `[students, batch, ..., classes]`."""
-    return vmap(data.family.apply, in_dims=(0, None))(cohort.network.views, inputs)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.nn import functional as F
 
 from harness import losses
 from harness.cohort.data import Data
+from harness.cohort.forward import apply, embed, head
 from harness.cohort.stack import Cohort, Run
 from harness.losses import FeatureForm
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What every student sees in one step: `rows` `[students, batch]` of an epoch; `progress` is the share done."""
+    """What every student sees in one step: `rows` `[groups, batch]` of an epoch; `progress` is the share done."""
 
     rows: Tensor
     epoch: int
@@ -39,15 +40,15 @@ def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Par
     """Every part of the objective. `noise` `[students, batch, ..., features]`, uniform, decides what is dropped."""
     logits, points = _forward(cohort, data, batch, noise)
     logits = logits.flatten(1, -2).contiguous()  # positions, where an example has several, count as examples
-    labels = data.labels["train"][batch.rows % len(data.labels["train"])].flatten(1)
-    ce = losses.cross_entropy(logits, labels, cohort.smoothing)
-    kd = _over_runs(cohort, ce, [_kd(run, logits, labels, batch) for run in cohort.forms if run is not None])
+    truth = data.labels["train"][batch.rows % len(data.labels["train"])].flatten(1)
+    ce = losses.cross_entropy(logits, _spread(cohort, slice(0, cohort.grid[1]), truth), cohort.smoothing)
+    kd = _kd(cohort, logits, truth, batch)
     objective = cohort.weights[0] * ce + cohort.weights[1] * kd
     if not cohort.features:
         return Parts(objective, ce, kd, None)
     feature = torch.zeros_like(ce).index_put(
-        (torch.cat([_places(run, ce) for run in cohort.features]),),
-        torch.cat([_feature(run, points, batch) for run in cohort.features]),
+        (torch.cat([run.places for run in cohort.features]),),
+        torch.cat([_feature(cohort, run, points, batch) for run in cohort.features]),
     )
     assert cohort.feature_weights is not None
     return Parts(objective + cohort.feature_weights * feature, ce, kd, feature)
@@ -88,52 +89,67 @@ def noise_shape(cohort: Cohort, data: Data, batch_size: int) -> tuple[int, ...]:
 
 def _forward(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Logits `[students, batch, ..., classes]`, and feature points where a form needs them."""
-    inputs, params = data.views[batch.rows], cohort.network.views
+    inputs = data.views[batch.rows]
     if noise is None and not cohort.features:
-        return vmap(data.family.apply)(params, inputs), {}
-    assert data.family.parts is not None
-    points = vmap(data.family.parts.embed)(params, inputs)
+        return apply(cohort, data, inputs), {}
+    points = embed(cohort, data, inputs)
     embedding = points["embedding"]
     if noise is not None:
         assert cohort.dropout is not None
         rate = cohort.dropout.view(-1, *[1] * (noise.ndim - 1))
         embedding = embedding * ((noise >= rate) / (1 - rate))
-    return vmap(data.family.parts.head)(params, embedding), points
+    return head(cohort, data, embedding), points
 
 
-def _over_runs(cohort: Cohort, ce: Tensor, found: Sequence[Tensor]) -> Tensor:
-    """The runs' losses side by side, 0 for plain training: `[students]`."""
-    values = iter(found)
-    lengths = iter(cohort.plain)
-    return torch.cat([torch.zeros_like(ce[next(lengths)]) if run is None else next(values) for run in cohort.forms])
+def _kd(cohort: Cohort, logits: Tensor, truth: Tensor, batch: Batch) -> Tensor:
+    """Every student's distillation loss, 0 for plain training: `[students]`. `truth` are the groups' labels."""
+    seeds, size = cohort.grid
+    by_seed = logits.view(*cohort.grid, *logits.shape[1:])
+    found: list[Tensor] = []  # by run, [seeds, students of a seed]
+    lengths = [members.stop - members.start for members, _ in cohort.forms]
+    for (members, run), own in zip(cohort.forms, torch.split(by_seed, lengths, dim=1), strict=True):
+        if run is None:
+            found.append(logits.new_zeros(seeds, members.stop - members.start))
+        else:
+            found.append(_of_run(cohort, run, own.flatten(0, 1), truth, batch).view(seeds, -1))
+    return torch.cat(found, dim=1).view(seeds * size)
 
 
-def _kd(run: Run, logits: Tensor, labels: Tensor, batch: Batch) -> Tensor:
-    """The distillation loss of a run, `[students of the run]`."""
+def _of_run(cohort: Cohort, run: Run, logits: Tensor, truth: Tensor, batch: Batch) -> Tensor:
+    """The distillation loss of a run, `[students of the run]`, of its logits."""
     assert not isinstance(run.form, FeatureForm)
     given: dict[str, Tensor | float] = dict(run.knobs)
     if "labels" in run.form.takes:
-        given["labels"] = labels[run.members]
+        given["labels"] = _spread(cohort, run.members, truth)
     if "progress" in run.form.takes:
         given["progress"] = batch.progress
     if run.learned is not None:
         given |= run.learned.views
-    answers = run.lessons.of(batch.epoch, batch.rows[run.members]).flatten(1, -2)
-    found: Tensor = run.form.function(logits[run.members], answers, **given)
+    answers = run.lessons.of(batch.epoch, batch.rows, partial(_spread, cohort, run.members)).flatten(1, -2)
+    found: Tensor = run.form.function(logits, answers, **given)
     return found
 
 
-def _feature(run: Run, points: Mapping[str, Tensor], batch: Batch) -> Tensor:
+def _feature(cohort: Cohort, run: Run, points: Mapping[str, Tensor], batch: Batch) -> Tensor:
     """The feature loss of a run, `[students of the run]`."""
     assert isinstance(run.form, FeatureForm)
-    student = points[run.form.point][run.members]
-    answers = run.lessons.of(batch.epoch, batch.rows[run.members])
+    point = points[run.form.point]
+    student = point.reshape(*cohort.grid, *point.shape[1:])[:, run.members].flatten(0, 1)
+    answers = run.lessons.of(batch.epoch, batch.rows, partial(_spread, cohort, run.members))
     if run.form.point == "map":
         student, answers = _same_places(student, answers)
     elif student.ndim > 3:  # positions count as examples
         student, answers = student.flatten(1, -2), answers.flatten(1, -2)
     learned = run.learned.views if run.learned is not None else {}
     return run.form.function(student, answers, **run.knobs, **{n.rpartition(".")[2]: v for n, v in learned.items()})
+
+
+def _spread(cohort: Cohort, members: slice, values: Tensor) -> Tensor:
+    """To every student of a run what its group has: `[groups, ...]` -> `[students of the run, ...]`."""
+    seeds = cohort.grid[0]
+    if len(values) != seeds:
+        return values[members]
+    return values[:, None].expand(seeds, members.stop - members.start, *values.shape[1:]).flatten(0, 1)
 
 
 def _same_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,10 +166,6 @@ def _same_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         return smaller.view(*maps.shape[:3], -1)
 
     return pooled(student), pooled(teacher)
-
-
-def _places(run: Run, like: Tensor) -> Tensor:
-    return torch.arange(run.members.start, run.members.stop, device=like.device)
 
 
 def _gradient(cohort: Cohort, values: Tensor) -> Tensor:

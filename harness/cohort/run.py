@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from harness import targets
+from harness import targets, tasks
 from harness.cohort.check import check
 from harness.cohort.data import Data, load_data
 from harness.cohort.evaluate import answers, final_metrics
@@ -44,12 +44,19 @@ def train(specs: Sequence[StudentSpec], *, cache: Path, device: str = "cpu") -> 
 
 
 def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
-    """The distinct students, those of one cohort together, and in it those of one form, and of one feature form."""
+    """The distinct students, those of one cohort together: seed by seed, in a seed those of one form, of one feature.
 
-    def order(spec: StudentSpec) -> tuple[str, ...]:
-        return repr(spec.cohort_key), spec.form, str(spec.teacher == "online"), spec.feature, repr(spec)
+    Students of several widths share a cohort where their family pads.
+    """
 
-    return [list(found) for _, found in groupby(sorted(set(specs), key=order), key=lambda spec: spec.cohort_key)]
+    def key(spec: StudentSpec) -> str:
+        return repr((spec.cohort_key, 0 if tasks.load(spec.task).families[spec.family].pads else spec.width))
+
+    def order(spec: StudentSpec) -> tuple[str, int, str, bool, str, int, str]:
+        kind = spec.form, spec.teacher == "online", spec.feature, spec.width
+        return key(spec), spec.seed, *kind, repr(replace(spec, seed=0))
+
+    return [list(found) for _, found in groupby(sorted(set(specs), key=order), key=key)]
 
 
 @dataclass(frozen=True)
@@ -62,16 +69,17 @@ class _Result:
     flops: Sequence[float]
 
 
-def _train_cohort(specs: Sequence[StudentSpec], cache: Path, device: str) -> _Result:
+def _train_cohort(specs: Sequence[StudentSpec], cache: Path, device: str, *, may_pad: bool = True) -> _Result:
     data = load_data(specs[0], cache, device)
     teachers, spent = _teachers(specs, data, cache, device)
-    cohort = stack(specs, data, teachers, device)
+    padded = may_pad and data.family.pads and specs[0].may_be_padded
+    cohort = stack(specs, data, teachers, device, padded=padded)
     trained = fit(cohort, data, device)
-    task, lead = data.task, specs[0]
-    macs = data.family.macs(lead.width, task.input_shape, task.num_classes)
-    seen = len(task.train) // lead.batch_size * lead.batch_size
-    flops = [6.0 * macs * seen * count + before for count, before in zip(trained.num_epochs, spent, strict=True)]
-    return _Result(cohort, data, trained, flops)
+    task, batch_size = data.task, specs[0].batch_size
+    macs = [data.family.macs(spec.width, task.input_shape, task.num_classes) for spec in specs]
+    seen = len(task.train) // batch_size * batch_size
+    own = [6.0 * each * seen * epochs for each, epochs in zip(macs, trained.num_epochs, strict=True)]
+    return _Result(cohort, data, trained, [sum(pair) for pair in zip(own, spent, strict=True)])
 
 
 def _teachers(
@@ -80,9 +88,10 @@ def _teachers(
     """What each student is taught, None for plain training, and what its own teacher cost in FLOPs."""
     found: dict[int, tuple[Targets, float]] = {}
     own = {place: _teacher_of(spec) for place, spec in enumerate(specs) if spec.teacher in FROM_COHORT}
-    for members in cohorts(list(own.values())):
-        result = _train_cohort(members, cache, device)
-        said = answers(result.cohort, result.data, points=any(specs[p].feature != NONE for p in own))
+    points = any(specs[place].feature != NONE for place in own)
+    for members in _by_width(cohorts(list(own.values()))) if points else cohorts(list(own.values())):
+        result = _train_cohort(members, cache, device, may_pad=not points)
+        said = answers(result.cohort, result.data, points=points)
         taught = {spec: (said[i], result.flops[i]) for i, spec in enumerate(members)}
         found |= {place: taught[spec] for place, spec in own.items() if spec in taught}
     shared: dict[object, Targets] = {}
@@ -96,6 +105,12 @@ def _teachers(
     nothing: tuple[Targets | None, float] = (None, 0.0)
     pairs = [found.get(place, nothing) for place in range(len(specs))]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _by_width(found: Sequence[Sequence[StudentSpec]]) -> list[list[StudentSpec]]:
+    """Cohorts of one width each: the features of a padded network would be padded too."""
+    parts = [sorted(members, key=lambda spec: spec.width) for members in found]
+    return [list(own) for members in parts for _, own in groupby(members, key=lambda spec: spec.width)]
 
 
 def _teacher_of(spec: StudentSpec) -> StudentSpec:

@@ -1,9 +1,15 @@
-"""Students side by side: all parameters in one tensor, and one number a student of every knob."""
+"""Students side by side: all parameters in one tensor, and one number a student of every knob.
+
+Narrower students stand padded with zeros inside tensors of the widest one's size. Where every trial has the same
+seeds, students stand seed by seed and within a seed in the same order: those of one seed see the same inputs, which
+are then gathered once for all of them. They are the group that `Batch.rows` speaks of; without that order every
+student is a group of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -13,11 +19,14 @@ from harness import losses, optimisers
 from harness.cohort.data import Data, Lessons, lessons
 from harness.forms import Form
 from harness.losses import FeatureForm
-from harness.models import init
-from harness.models.family import Layer, start
+from harness.models.family import Layer, init, pad, start
 from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec
 from harness.targets import Targets
+
+GRAIN = 4
+"""Padded networks have a multiple of so many units. Products with fewer rows round otherwise on a CPU; so a student's
+bits are the same whichever widths share its cohort."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +39,16 @@ class Flat:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbours in a cohort that share a loss form, or a feature form: what they compute, and with what.
+    """The students that share a loss form, or a feature form: what they compute, and with what.
 
-    `knobs` are `[students of the run]` each; `learned` are the form's own parameters, a student's own, or None.
+    They are neighbours within each seed: `members` is where among its students, `places` `[students of the run]` where
+    in the cohort. `knobs` are `[students of the run]` each; `learned` are the form's own parameters, a student's own,
+    or None.
     """
 
     form: Form | FeatureForm
     members: slice
+    places: Tensor
     lessons: Lessons
     knobs: Mapping[str, Tensor]
     learned: Flat | None
@@ -47,11 +59,12 @@ class Cohort:
     """Students stacked on a leading axis. A `None` says that no student of the cohort has it."""
 
     specs: Sequence[StudentSpec]
+    grid: tuple[int, int]  # seeds, students of a seed; 1, students where they do not stand seed by seed
+    group_seeds: tuple[int, ...]  # the seed of each group of students who see the same
     network: Flat
     hyper: optimisers.Hyper
     weights: Tensor  # [2, students]: of cross-entropy, of the distillation loss
-    forms: tuple[Run | None, ...]  # in order over all students; None for a run of plain training
-    plain: tuple[slice, ...]  # the members of those
+    forms: tuple[tuple[slice, Run | None], ...]  # in order over a seed's students; None for plain training
     features: tuple[Run, ...]
     feature_weights: Tensor | None  # [students]
     smoothing: Tensor | None  # [students]
@@ -61,17 +74,20 @@ class Cohort:
     @property
     def learned(self) -> tuple[Run, ...]:
         """The runs whose forms have parameters of their own."""
-        return tuple(run for run in (*self.forms, *self.features) if run is not None and run.learned is not None)
+        runs = (*(run for _, run in self.forms), *self.features)
+        return tuple(run for run in runs if run is not None and run.learned is not None)
 
 
-def stack(specs: Sequence[StudentSpec], data: Data, teachers: Sequence[Targets | None], device: str) -> Cohort:
-    """Every student initialised from its own seed, side by side; `teachers` has None for plain training."""
-    lead, dtype = specs[0], getattr(torch, specs[0].dtype)
-    task, family = data.task, data.family
-    starts = {
-        seed: init(family, lead.width, task.input_shape, task.num_classes, generator(seed, "init"))
-        for seed in {spec.seed for spec in specs}
-    }
+def stack(
+    specs: Sequence[StudentSpec], data: Data, teachers: Sequence[Targets | None], device: str, *, padded: bool
+) -> Cohort:
+    """Every student initialised from its own seed, side by side; `teachers` has None for plain training.
+
+    `padded` says that they may stand inside a wider network. They do even alone, at a multiple of `GRAIN` units.
+    """
+    dtype = getattr(torch, specs[0].dtype)
+    grid, group_seeds = _grid(specs)
+    of_a_seed = specs[: grid[1]]
 
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=device)
@@ -81,35 +97,41 @@ def stack(specs: Sequence[StudentSpec], data: Data, teachers: Sequence[Targets |
         return column(values) if any(values) else None
 
     clip = some("clip_norm")
-    network = _flat([starts[spec.seed] for spec in specs], dtype, device)
-    forms = _runs([(spec.form, spec.teacher == "online") for spec in specs])
-    compared = [_compared(spec, targets) for spec, targets in zip(specs, teachers, strict=True)]
+    network = _flat(_starts(specs, data, padded), dtype, device)
+    forms = _runs([(spec.form, spec.teacher == "online") for spec in of_a_seed])
+    compared = [_compared(spec, targets) for spec, targets in zip(of_a_seed, teachers, strict=False)]
     features = [members for members in _runs(compared) if specs[members.start].feature != NONE]
 
+    def places(members: slice) -> list[int]:
+        return [seed * grid[1] + place for seed in range(grid[0]) for place in range(members.start, members.stop)]
+
     def run(form: Form | FeatureForm, name: str, members: slice, learned: Flat | None) -> Run:
-        own = specs[members]
-        knobs = {knob: column([_knob(spec, name, knob) for spec in own]) for knob in form.knobs}
-        taught = [targets for targets in teachers[members] if targets is not None]
+        own = places(members)
+        knobs = {knob: column([_knob(specs[place], name, knob) for place in own]) for knob in form.knobs}
+        taught = [targets for place in own if (targets := teachers[place]) is not None]
         point = form.point if isinstance(form, FeatureForm) else None
-        return Run(form, members, lessons(taught, point, device, dtype), knobs, learned)
+        at = torch.tensor(own, device=device)
+        return Run(form, members, at, lessons(taught, point, device, dtype), knobs, learned)
 
     def of_form(members: slice) -> Run | None:
         spec = specs[members.start]
         if spec.form == PLAIN:
             return None
         form = losses.find_form(spec)
-        rows = [{n: torch.tensor(v, dtype=torch.float64) for n, v in form.learned.items()} for _ in specs[members]]
+        rows = [{n: torch.tensor(v, dtype=torch.float64) for n, v in form.learned.items()} for _ in places(members)]
         return run(form, spec.form, members, _flat(rows, dtype, device) if form.learned else None)
 
     def of_feature(members: slice) -> Run:
         spec = specs[members.start]
         form = losses.FEATURES[spec.feature]
         layers = _learned_layers(form, data, spec, teachers[members.start])
-        rows = [start(layers, generator(own.seed, spec.feature)) for own in specs[members]]
+        rows = [start(layers, generator(specs[place].seed, spec.feature)) for place in places(members)]
         return run(form, spec.feature, members, _flat(rows, dtype, device) if layers else None)
 
     return Cohort(
         specs,
+        grid,
+        group_seeds,
         network,
         optimisers.Hyper(
             lr=column([spec.lr for spec in specs])[:, None],
@@ -117,14 +139,37 @@ def stack(specs: Sequence[StudentSpec], data: Data, teachers: Sequence[Targets |
             momentum=column([spec.momentum for spec in specs])[:, None],
         ),
         weights=column([w for spec in specs for w in losses.weights(spec)]).view(-1, 2).T,
-        forms=tuple(of_form(members) for members in forms),
-        plain=tuple(members for members in forms if specs[members.start].form == PLAIN),
+        forms=tuple((members, of_form(members)) for members in forms),
         features=tuple(of_feature(members) for members in features),
         feature_weights=some("feature_weight"),
         smoothing=some("label_smoothing"),
         dropout=some("dropout"),
         clip_norm=None if clip is None else torch.where(clip > 0, clip, torch.inf)[:, None],
     )
+
+
+def _grid(specs: Sequence[StudentSpec]) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """`Cohort.grid` and `Cohort.group_seeds` of students in this order."""
+    seeds = tuple(dict.fromkeys(spec.seed for spec in specs))
+    size = len(specs) // len(seeds)
+    twins = [replace(spec, seed=seed) for seed in seeds for spec in specs[:size]]
+    return ((len(seeds), size), seeds) if list(specs) == twins else ((1, len(specs)), tuple(s.seed for s in specs))
+
+
+def _starts(specs: Sequence[StudentSpec], data: Data, padded: bool) -> list[dict[str, Tensor]]:
+    """Every student's first parameters, drawn at its own width, and padded to the cohort's."""
+    task, family = data.task, data.family
+    shape = task.input_shape, task.num_classes
+    widest = max(spec.width for spec in specs)
+    if padded:
+        widest = -(-widest // GRAIN) * GRAIN
+    found = {}
+    for seed, width in {(spec.seed, spec.width) for spec in specs}:
+        own = init(family, width, *shape, generator(seed, "init"))
+        if width < widest:
+            own = pad(own, family.layers(width, *shape), family.layers(widest, *shape))
+        found[seed, width] = own
+    return [found[spec.seed, spec.width] for spec in specs]
 
 
 def _knob(spec: StudentSpec, form: str, knob: str) -> float:

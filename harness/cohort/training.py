@@ -16,7 +16,7 @@ from harness.cohort.evaluate import evaluate
 from harness.cohort.objective import Batch, draw_noise, noise_shape, parts, pull
 from harness.cohort.stack import Cohort
 from harness.seeds import generator
-from harness.spec import PLAIN, StudentSpec
+from harness.spec import PLAIN
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def fit(cohort: Cohort, data: Data, device: str) -> Trained:
     curves: list[Tensor] = []  # one an epoch, [5, students]
     patience = _Patience(cohort)
     step = 0
-    for epoch, order in enumerate(_orders(cohort.specs, count, device)):
+    for epoch, order in enumerate(_orders(cohort, count, device)):
         sums = torch.zeros(3, len(cohort.specs), dtype=cohort.network.values.dtype, device=device)
         for rows in torch.split(order, lead.batch_size, dim=1):
             batch = Batch(rows, epoch, step / num_steps)
@@ -66,16 +66,15 @@ def fit(cohort: Cohort, data: Data, device: str) -> Trained:
     )
 
 
-def _orders(specs: Sequence[StudentSpec], num_examples: int, device: str) -> Iterator[Tensor]:
-    """For each epoch, every student's own order of rows: `[students, rows]`."""
-    lead = specs[0]
+def _orders(cohort: Cohort, num_examples: int, device: str) -> Iterator[Tensor]:
+    """For each epoch, the order of rows that each group sees: `[groups, rows]`."""
+    lead = cohort.specs[0]
     sources = {
-        seed: epochs(seed, num_examples, lead.views, lead.batch_size, lead.epochs)
-        for seed in {spec.seed for spec in specs}
+        seed: epochs(seed, num_examples, lead.views, lead.batch_size, lead.epochs) for seed in cohort.group_seeds
     }
     for _ in range(lead.epochs):
         orders = {seed: next(source) for seed, source in sources.items()}
-        yield torch.stack([orders[spec.seed] for spec in specs]).to(device)
+        yield torch.stack([orders[seed] for seed in cohort.group_seeds]).to(device)
 
 
 def _step(
@@ -99,7 +98,7 @@ def _step(
     update(cohort.network.values, own, states[0], cohort.hyper, lr_scale)
     for run, grad, state in zip(cohort.learned, others, states[1], strict=True):
         assert run.learned is not None
-        update(run.learned.values, grad, state, cohort.hyper.of(run.members), lr_scale[run.members])
+        update(run.learned.values, grad, state, cohort.hyper.of(run.places), lr_scale[run.places])
     return torch.stack([found.objective, found.ce, found.kd]).detach()
 
 

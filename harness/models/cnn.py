@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.models.family import Family, Layer, Parts, Shape
 from harness.models.neighbourhoods import KERNEL, neighbourhoods, strided
+from harness.models.shared import product
 
 
 def patch_size(input_shape: Shape) -> int:
@@ -32,14 +33,19 @@ def layers(width: int, input_shape: Shape, num_classes: int) -> dict[str, Layer]
     """Stem, convolution, logits; weights are matrices `[out, in]`, the convolution's `in` is (place, channel)."""
     patch_values = input_shape[0] * patch_size(input_shape) ** 2
     rows, columns = _grid(input_shape)
-    features = 2 * width * strided(rows) * strided(columns)
+    places = strided(rows) * strided(columns)
     around = KERNEL * KERNEL * width
     return {
         "stem.weight": Layer((width, patch_values), fan_in=patch_values),
         "stem.bias": Layer((width, 1)),
-        "conv.weight": Layer((2 * width, around), fan_in=around),
+        "conv.weight": Layer((2 * width, around), fan_in=around, axes=((2 * width,), (KERNEL * KERNEL, width))),
         "conv.bias": Layer((2 * width, 1)),
-        "logits.weight": Layer((num_classes, features), fan_in=features, gain=1.0),
+        "logits.weight": Layer(
+            (num_classes, 2 * width * places),
+            fan_in=2 * width * places,
+            gain=1.0,
+            axes=((num_classes,), (2 * width, places)),
+        ),
         "logits.bias": Layer((num_classes, 1)),
     }
 
@@ -55,34 +61,35 @@ def prepare(inputs: Tensor) -> Tensor:
 
 def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Prepared inputs `[batch, patch values, rows, columns]` -> logits `[batch, classes]`."""
-    return _logits(params, _maps(params, inputs).view(-1, len(inputs)))
+    maps = _maps(params, inputs)
+    return _logits(params, maps.view(*maps.shape[:-2], -1, inputs.shape[-4]))
 
 
 def embed(params: Mapping[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
     """Prepared inputs `[batch, patch values, rows, columns]` -> the last convolution's map, flattened and as it is."""
-    maps, batch = _maps(params, inputs), len(inputs)
+    maps, batch, rows = _maps(params, inputs), inputs.shape[-4], strided(inputs.shape[-2])
     return {
-        "embedding": maps.view(-1, batch).T,
-        "map": maps.view(len(maps), strided(inputs.shape[2]), -1, batch).movedim(-1, 0),
+        "embedding": maps.view(*maps.shape[:-2], -1, batch).mT,
+        "map": maps.view(*maps.shape[:-1], rows, -1, batch).movedim(-1, -4),
     }
 
 
 def head(params: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
     """Embedding `[batch, features]` -> logits `[batch, classes]`."""
-    return _logits(params, embedding.T)
+    return _logits(params, embedding.mT)
 
 
 def _maps(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """The last convolution's map, `[channels, places x batch]`."""
-    batch, patch_values, rows, columns = inputs.shape
-    patches = inputs.permute(1, 2, 3, 0).reshape(patch_values, rows * columns * batch)
-    hidden = F.relu(params["stem.weight"] @ patches + params["stem.bias"])
-    around = neighbourhoods(hidden.view(-1, rows, columns, batch), axes=2)
+    batch, _, rows, columns = inputs.shape[-4:]
+    patches = inputs.movedim(-4, -1).flatten(-3)
+    hidden = F.relu(product(params["stem.weight"], patches) + params["stem.bias"])
+    around = neighbourhoods(hidden.view(*hidden.shape[:-1], rows, columns, batch), axes=2)
     return F.relu(params["conv.weight"] @ around + params["conv.bias"])
 
 
 def _logits(params: Mapping[str, Tensor], features: Tensor) -> Tensor:
-    return (params["logits.weight"] @ features + params["logits.bias"]).T
+    return (params["logits.weight"] @ features + params["logits.bias"]).mT
 
 
 def macs(width: int, input_shape: Shape, num_classes: int) -> int:
@@ -94,4 +101,5 @@ def macs(width: int, input_shape: Shape, num_classes: int) -> int:
     return stem + places * KERNEL * KERNEL * width * 2 * width + places * 2 * width * num_classes
 
 
-CNN = Family("cnn", layers, prepare, apply, macs, Parts(embed, head, points=("embedding", "map")))
+PARTS = Parts(embed, head, points=("embedding", "map"))
+CNN = Family("cnn", layers, prepare, apply, macs, PARTS, stacks=True, pads=True)

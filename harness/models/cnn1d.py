@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.models.family import Family, Layer, Parts, Shape
 from harness.models.neighbourhoods import KERNEL, neighbourhoods, strided
+from harness.models.shared import product
 
 PATCH = 5
 """Samples of a stem patch; patches start at every second sample."""
@@ -26,15 +27,24 @@ def _positions(input_shape: Shape) -> tuple[int, int, int]:
 
 def layers(width: int, input_shape: Shape, num_classes: int) -> dict[str, Layer]:
     """Stem, two convolutions, logits; weights are matrices `[out, in]`, a convolution's `in` is (place, channel)."""
-    patch_values, features = input_shape[0] * PATCH, 2 * width * _positions(input_shape)[-1]
+    patch_values, places = input_shape[0] * PATCH, _positions(input_shape)[-1]
+
+    def convolution(inside: int) -> Layer:
+        return Layer((2 * width, KERNEL * inside), fan_in=KERNEL * inside, axes=((2 * width,), (KERNEL, inside)))
+
     return {
         "stem.weight": Layer((width, patch_values), fan_in=patch_values),
         "stem.bias": Layer((width, 1)),
-        "conv_1.weight": Layer((2 * width, KERNEL * width), fan_in=KERNEL * width),
+        "conv_1.weight": convolution(width),
         "conv_1.bias": Layer((2 * width, 1)),
-        "conv_2.weight": Layer((2 * width, KERNEL * 2 * width), fan_in=KERNEL * 2 * width),
+        "conv_2.weight": convolution(2 * width),
         "conv_2.bias": Layer((2 * width, 1)),
-        "logits.weight": Layer((num_classes, features), fan_in=features, gain=1.0),
+        "logits.weight": Layer(
+            (num_classes, 2 * width * places),
+            fan_in=2 * width * places,
+            gain=1.0,
+            axes=((num_classes,), (2 * width, places)),
+        ),
         "logits.bias": Layer((num_classes, 1)),
     }
 
@@ -47,33 +57,36 @@ def prepare(inputs: Tensor) -> Tensor:
 
 def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Prepared inputs `[batch, patch values, positions]` -> logits `[batch, classes]`."""
-    return _logits(params, _maps(params, inputs).view(-1, len(inputs)))
+    maps = _maps(params, inputs)
+    return _logits(params, maps.view(*maps.shape[:-2], -1, inputs.shape[-3]))
 
 
 def embed(params: Mapping[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
     """Prepared inputs `[batch, patch values, positions]` -> the last convolution's map, flattened and as it is."""
-    maps, batch = _maps(params, inputs), len(inputs)
-    return {"embedding": maps.view(-1, batch).T, "map": maps.view(len(maps), -1, batch).movedim(-1, 0)}
+    maps, batch = _maps(params, inputs), inputs.shape[-3]
+    return {
+        "embedding": maps.view(*maps.shape[:-2], -1, batch).mT,
+        "map": maps.view(*maps.shape[:-1], -1, batch).movedim(-1, -3),
+    }
 
 
 def head(params: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
     """Embedding `[batch, features]` -> logits `[batch, classes]`."""
-    return _logits(params, embedding.T)
+    return _logits(params, embedding.mT)
 
 
 def _maps(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """The last convolution's map, `[channels, places x batch]`."""
-    batch, patch_values, positions = inputs.shape
-    patches = inputs.permute(1, 2, 0).reshape(patch_values, positions * batch)
-    hidden = F.relu(params["stem.weight"] @ patches + params["stem.bias"])
+    batch = inputs.shape[-3]
+    hidden = F.relu(product(params["stem.weight"], inputs.movedim(-3, -1).flatten(-2)) + params["stem.bias"])
     for name in ("conv_1", "conv_2"):
-        around = neighbourhoods(hidden.view(len(hidden), -1, batch), axes=1)
+        around = neighbourhoods(hidden.view(*hidden.shape[:-1], -1, batch), axes=1)
         hidden = F.relu(params[f"{name}.weight"] @ around + params[f"{name}.bias"])
     return hidden
 
 
 def _logits(params: Mapping[str, Tensor], features: Tensor) -> Tensor:
-    return (params["logits.weight"] @ features + params["logits.bias"]).T
+    return (params["logits.weight"] @ features + params["logits.bias"]).mT
 
 
 def macs(width: int, input_shape: Shape, num_classes: int) -> int:
@@ -83,4 +96,5 @@ def macs(width: int, input_shape: Shape, num_classes: int) -> int:
     return stem * input_shape[0] * PATCH * width + convolutions + second * 2 * width * num_classes
 
 
-CNN1D = Family("cnn1d", layers, prepare, apply, macs, Parts(embed, head, points=("embedding", "map")))
+PARTS = Parts(embed, head, points=("embedding", "map"))
+CNN1D = Family("cnn1d", layers, prepare, apply, macs, PARTS, stacks=True, pads=True)

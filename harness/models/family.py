@@ -14,11 +14,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """One parameter tensor: its shape, and the fan-in and gain of its start. A bias has no fan-in, and starts at 0."""
+    """One parameter tensor: its shape, and the fan-in and gain of its start. A bias has no fan-in, and starts at 0.
+
+    `axes`, where given, says what each axis of `shape` is made of: `((8,), (9, 4))` is a matrix `[8, 36]` whose columns
+    are (place, channel). A network is padded to a wider one along these.
+    """
 
     shape: Shape
     fan_in: int = 0
     gain: float = 2.0
+    axes: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Family:
     `apply(params, inputs)` gives logits: prepared inputs `[batch, ...]` -> `[batch, ..., classes]`.
     `macs(width, input_shape, num_classes)` counts the multiply-accumulates of one example's forward pass.
     `parts`, where a family has them, are `apply` in two: `head(params, embed(params, inputs)["embedding"])`.
+
+    `stacks` says that the functions also take many networks at once: parameters with a leading axis of students, inputs
+    with one of groups of neighbours who see the same (`harness.models.shared.product`). Without it the cohort maps
+    them over the students. `pads` says that a network is the same inside a wider one whose further numbers are zero,
+    and stays so: every activation function has f(0) = 0, and nothing is normalised over units.
     """
 
     name: str
@@ -52,6 +62,8 @@ class Family:
     apply: Callable[[Mapping[str, Tensor], Tensor], Tensor]
     macs: Callable[[int, Shape, int], int]
     parts: Parts | None = None
+    stacks: bool = False
+    pads: bool = False
 
 
 def num_params(family: Family, width: int, input_shape: Shape, num_classes: int) -> int:
@@ -64,6 +76,18 @@ def init(
 ) -> dict[str, Tensor]:
     """A network's first parameters, as `start` draws them."""
     return start(family.layers(width, input_shape, num_classes), generator)
+
+
+def pad(params: Mapping[str, Tensor], own: Mapping[str, Layer], wider: Mapping[str, Layer]) -> dict[str, Tensor]:
+    """A network's parameters inside those of a wider one, zero elsewhere."""
+    padded = {}
+    for name, values in params.items():
+        inner, outer = (layers[name].axes or tuple((size,) for size in layers[name].shape) for layers in (own, wider))
+        flat_inner, flat_outer = ([size for axis in axes for size in axis] for axes in (inner, outer))
+        room = values.new_zeros(flat_outer)
+        room[tuple(slice(size) for size in flat_inner)] = values.view(flat_inner)
+        padded[name] = room.view(wider[name].shape)
+    return padded
 
 
 def start(layers: Mapping[str, Layer], generator: torch.Generator) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.models.family import Family, Layer, Parts, Shape
+from harness.models.shared import product
 
 
 def layers(width: int, input_shape: Shape, num_classes: int) -> dict[str, Layer]:
@@ -40,21 +41,21 @@ def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 
 def embed(params: Mapping[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
     """Prepared inputs `[batch, features]` -> the second hidden layer `[batch, width]`."""
-    return {"embedding": _hidden(params, inputs).T}
+    return {"embedding": _hidden(params, inputs).mT}
 
 
 def head(params: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
     """Embedding `[batch, width]` -> logits `[batch, classes]`."""
-    return _logits(params, embedding.T)
+    return _logits(params, embedding.mT)
 
 
 def _hidden(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    hidden = F.relu(params["hidden_1.weight"] @ inputs.T + params["hidden_1.bias"])
+    hidden = F.relu(product(params["hidden_1.weight"], inputs.mT) + params["hidden_1.bias"])
     return F.relu(params["hidden_2.weight"] @ hidden + params["hidden_2.bias"])
 
 
 def _logits(params: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-    return (params["logits.weight"] @ hidden + params["logits.bias"]).T
+    return (params["logits.weight"] @ hidden + params["logits.bias"]).mT
 
 
 def macs(width: int, input_shape: Shape, num_classes: int) -> int:
@@ -62,4 +63,4 @@ def macs(width: int, input_shape: Shape, num_classes: int) -> int:
     return width * math.prod(input_shape) + width * width + num_classes * width
 
 
-MLP = Family("mlp", layers, prepare, apply, macs, Parts(embed, head))
+MLP = Family("mlp", layers, prepare, apply, macs, Parts(embed, head), stacks=True, pads=True)
