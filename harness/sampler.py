@@ -8,7 +8,8 @@ disk holds every trial, in the order of asking, and is the record that a restart
 with all its parameters, in one transaction.
 
 TPE's cost a proposal grows with the trials it is shown: 14 ms at 100, 410 ms at 5,000 of the default study. So it is
-shown at most `HISTORY` finished ones, the best and the latest; which these are depends on nothing but what was told.
+shown some of them: `HISTORY` of those that were told up to the last full `STEP`, the best and the latest, and all told
+since. Which these are depends on nothing but what was told and in which order, so a restart proposes the same.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ from harness.urls import redact, sqlite_file
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SEARCH, CONTROL = "search", "control-"
 MOST_COLUMNS = 8
-HISTORY, BEST = 240, 60
-"""How many finished trials of an arm TPE is shown, and how many of these are the best; the rest are the latest."""
+HISTORY, BEST, STEP = 240, 60, 60
+"""How many finished trials of an arm TPE is shown, how many of these are the best, and after how many they are chosen
+anew."""
 STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "running": TrialState.RUNNING}
 
 
@@ -76,15 +78,17 @@ class _Arm:
     places: dict[int, int] = field(default_factory=dict)  # number on disk -> number in `study`, where it is shown
     trials: dict[int, FrozenTrial] = field(default_factory=dict)  # all, by number on disk, in that order
     counts: Counter[TrialState] = field(default_factory=Counter)
-    outdated: bool = True  # a trial was told since `study` was last made anew
+    told: list[int] = field(default_factory=list)  # numbers of the complete ones, in the order of telling
+    chosen: int = 0  # how many were told when `study` was last made anew
 
     def put(self, number: int, trial: FrozenTrial) -> None:
         """Take in a trial, or what it has become."""
         if number in self.trials:
             self.counts[self.trials[number].state] -= 1
-            self.outdated = True
         self.counts[trial.state] += 1
         self.trials[number] = trial
+        if trial.state == TrialState.COMPLETE:
+            self.told.append(number)
 
     def show(self, number: int) -> None:
         """Let the sampler see a trial that was taken in."""
@@ -106,14 +110,18 @@ class Sampler:
         self._disk_id = self._disk.get_study_id_from_name(name)
         self.study_id = str(self._disk.get_study_user_attrs(self._disk_id)["harness.id"])
         self._arms = {arm: _Arm(space, self._given(arm), self._make_study()) for arm, space in self._spaces().items()}
-        for trial in self._disk.get_all_trials(self._disk_id, deepcopy=False):
+        trials = self._disk.get_all_trials(self._disk_id, deepcopy=False)
+        for trial in trials:
             self._enter(trial)
+        ends = {trial.number: trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete}
+        for own in self._arms.values():
+            own.told.sort(key=ends.__getitem__)
 
     def ask(self, arm: str) -> Asked:
         """A new trial of an arm, kept on disk. The same study, seed and told trials propose the same parameters."""
         own = self._arms[arm]
-        if self._study.sampler == "tpe" and own.outdated and own.counts[TrialState.COMPLETE] > HISTORY:
-            self._forget(own)
+        if self._study.sampler == "tpe" and len(own.told) // STEP * STEP > max(HISTORY, own.chosen):
+            self._choose(own)
         own.study.sampler = self._make_sampler(arm, len(own.trials))
         trial = own.study.ask()
         sampled = _suggest(trial, own.space, {**self._study.fixed, **own.given})
@@ -172,16 +180,17 @@ class Sampler:
         own.show(trial.number)
         self._num_asked = trial.number + 1
 
-    def _forget(self, own: _Arm) -> None:
+    def _choose(self, own: _Arm) -> None:
         """Make the study that is sampled from anew, of the trials that are still to be seen."""
-        complete = [number for number, trial in own.trials.items() if trial.state == TrialState.COMPLETE]
+        own.chosen = len(own.told) // STEP * STEP
+        earlier, since = sorted(own.told[: own.chosen]), own.told[own.chosen :]
         signs = [-1 if direction(objective) == "maximize" else 1 for objective in self._study.objectives]
-        losses = np.array([own.trials[number].values for number in complete]) * signs
-        kept = {complete[index] for index in best(losses, BEST)}
-        latest = [number for number in complete if number not in kept][-(HISTORY - len(kept)) :]
+        losses = np.array([own.trials[number].values for number in earlier]) * signs
+        kept = {earlier[index] for index in best(losses, BEST)}
+        latest = [number for number in earlier if number not in kept][-(HISTORY - BEST) :]
         running = [number for number, trial in own.trials.items() if trial.state == TrialState.RUNNING]
-        own.study, own.places, own.outdated = self._make_study(), {}, False
-        for number in sorted({*kept, *latest, *running}):
+        own.study, own.places = self._make_study(), {}
+        for number in sorted({*kept, *latest, *since, *running}):
             own.show(number)
 
     def _make_study(self) -> optuna.Study:

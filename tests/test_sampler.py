@@ -198,8 +198,8 @@ def test_a_study_that_a_kill_left_without_its_marks_is_begun(tmp_path: Path) -> 
 
 def test_tpe_that_forgets_proposes_the_same_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In rounds that are told out of order and in part, as workers do."""
-    monkeypatch.setattr(sampler_module, "HISTORY", 12)
-    monkeypatch.setattr(sampler_module, "BEST", 4)
+    for name, value in (("HISTORY", 12), ("BEST", 4), ("STEP", 5)):
+        monkeypatch.setattr(sampler_module, name, value)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     whole, waiting = opened(tmp_path / "a"), list[Asked]()
@@ -219,8 +219,8 @@ def test_tpe_that_forgets_proposes_the_same_after_a_restart(tmp_path: Path, monk
 def test_what_tpe_is_shown_is_bounded_and_has_the_best_and_what_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampler_module, "HISTORY", 12)
-    monkeypatch.setattr(sampler_module, "BEST", 4)
+    for name, value in (("HISTORY", 12), ("BEST", 4), ("STEP", 5)):
+        monkeypatch.setattr(sampler_module, name, value)
     shown: list[list[tuple[str, list[float] | None]]] = []
     made = sampler_module.Sampler._make_sampler
 
@@ -238,6 +238,7 @@ def test_what_tpe_is_shown_is_bounded_and_has_the_best_and_what_runs(
     assert running.number == 0 and shown[-1][0] == ("RUNNING", None)
     values = [values[0] for state, values in shown[-1] if state == "COMPLETE" and values]
     assert values == pytest.approx([1.0, 0.99, 0.98, 0.97, *(1.0 - 0.01 * index for index in range(22, 30))])
+    assert max(len(trials) for trials in shown) == 1 + 12 + 4  # running, chosen, and told since
 
 
 @given(

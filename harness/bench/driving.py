@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,14 @@ def measure(study: str, folder: Path, counts: Sequence[int], tell: Callable[[int
 
 
 def measure_here(
-    name: str, study: Study, folder: Path, counts: Sequence[int], tell: Callable[[int], None]
-) -> Iterator[Driving]:
-    """Drive a study in this process; gives what each count cost once the greatest is reached."""
+    name: str,
+    study: Study,
+    folder: Path,
+    counts: Sequence[int],
+    tell: Callable[[int], None],
+    found: Callable[[Driving], None],
+) -> None:
+    """Drive a study in this process; `found` is called with what each count cost as soon as it is reached."""
     study = replace(study, controls=0, batch=ROUND)
     config_hash = digest(study.identity())
     sampler = Sampler(f"sqlite:///{folder / 'study.db'}", name, study, config_hash, shared=False)
@@ -100,9 +105,13 @@ def measure_here(
     marks = {0: clock.read()}
 
     def watch(progress: Progress) -> None:
-        if progress.done not in marks:
-            marks[progress.done] = clock.read()
-            tell(progress.done)
+        if progress.done in marks:
+            return
+        marks[progress.done] = clock.read()
+        tell(progress.done)
+        if progress.done in counts:
+            window = min(WINDOW, progress.done)
+            found(_driving(progress.done, window, marks[progress.done - window], marks[progress.done]))
 
     def work(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
         assert kind == "cohort"
@@ -112,12 +121,13 @@ def measure_here(
     task = study.task if isinstance(study.task, str) else name
     plan = Plan(name, study, task, config_hash, folder, targets(study, max(counts)), deterministic=True)
     Driver(plan, sampler, tracker, Inline(clock.timed("train", work)), watch).run(logged)
-    for count in counts:
-        window = min(WINDOW, count)
-        (before, _), (after, peak) = marks[count - window], marks[count]
-        spent = {part: (after[part] - before[part]) / window for part in ("all", "ask", "track", "tell", "train")}
-        persist = spent["all"] - spent["ask"] - spent["track"] - spent["tell"] - spent["train"]
-        yield Driving(count, window, spent["ask"], persist, spent["track"], spent["tell"], peak)
+
+
+def _driving(count: int, window: int, before: Mapping[str, float], after: Mapping[str, float]) -> Driving:
+    """What the clock went on by between two readings."""
+    spent = {part: (after[part] - before[part]) / window for part in ("all", "ask", "track", "tell", "train")}
+    persist = spent["all"] - spent["ask"] - spent["track"] - spent["tell"] - spent["train"]
+    return Driving(count, window, spent["ask"], persist, spent["track"], spent["tell"], peak_mib())
 
 
 class _Clock:
@@ -139,9 +149,9 @@ class _Clock:
 
         return run
 
-    def read(self) -> tuple[Mapping[str, float], float]:
-        """Seconds by part, `all` of them, and the peak memory in MiB."""
-        return defaultdict(float, self._spent, all=time.perf_counter() - self._start), peak_mib()
+    def read(self) -> Mapping[str, float]:
+        """Seconds by part, and `all` of them."""
+        return defaultdict(float, self._spent, all=time.perf_counter() - self._start)
 
 
 def peak_mib() -> float:
@@ -176,12 +186,14 @@ def main(study: str, folder: str, counts: Sequence[str]) -> None:
     """Measure here, and write progress and findings as JSON lines."""
     name, _, found = load_study(study, cli.STUDIES)
 
-    def tell(done: int) -> None:
-        sys.stdout.write(json.dumps({"done": done}) + "\n")
+    def write(news: Mapping[str, Any]) -> None:
+        sys.stdout.write(json.dumps(news) + "\n")
         sys.stdout.flush()
 
-    for driving in measure_here(name, found, Path(folder), [int(count) for count in counts], tell):
-        sys.stdout.write(json.dumps(asdict(driving)) + "\n")
+    numbers = [int(count) for count in counts]
+    measure_here(
+        name, found, Path(folder), numbers, lambda done: write({"done": done}), lambda driving: write(asdict(driving))
+    )
 
 
 if __name__ == "__main__":
