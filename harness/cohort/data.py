@@ -58,6 +58,11 @@ def _data(
     )
 
 
+def take(table: Tensor, rows: Tensor) -> Tensor:
+    """`table[rows]`; on a CPU several times faster, for it copies whole rows."""
+    return table.index_select(0, rows.flatten()).view(*rows.shape, *table.shape[1:])
+
+
 @dataclass(frozen=True)
 class Lessons:
     """The answers that a run of students is given, from a few teachers stacked: `which` `[students]` says whose."""
@@ -73,7 +78,7 @@ class Lessons:
         group.
         """
         if len(self.tables) == 1 and not self.online:
-            return spread(self.tables[0][rows])
+            return spread(take(self.tables[0], rows))
         if self.online:
             return self.tables[self.which[:, None], epoch, spread(rows) % self.tables.shape[2]]
         return self.tables[self.which[:, None], spread(rows)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness import losses
-from harness.cohort.data import Data
+from harness.cohort.data import Data, take
 from harness.cohort.forward import apply, embed, head
 from harness.cohort.stack import Cohort, Run
 from harness.losses import FeatureForm
@@ -40,7 +40,7 @@ def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Par
     """Every part of the objective. `noise` `[students, batch, ..., features]`, uniform, decides what is dropped."""
     logits, points = _forward(cohort, data, batch, noise)
     logits = logits.flatten(1, -2).contiguous()  # positions, where an example has several, count as examples
-    truth = data.labels["train"][batch.rows % len(data.labels["train"])].flatten(1)
+    truth = take(data.labels["train"], batch.rows % len(data.labels["train"])).flatten(1)
     ce = losses.cross_entropy(logits, _spread(cohort, slice(0, cohort.grid[1]), truth), cohort.smoothing)
     kd = _kd(cohort, logits, truth, batch)
     objective = cohort.weights[0] * ce + cohort.weights[1] * kd
@@ -89,7 +89,7 @@ def noise_shape(cohort: Cohort, data: Data, batch_size: int) -> tuple[int, ...]:
 
 def _forward(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Logits `[students, batch, ..., classes]`, and feature points where a form needs them."""
-    inputs = data.views[batch.rows]
+    inputs = take(data.views, batch.rows)
     if noise is None and not cohort.features:
         return apply(cohort, data, inputs), {}
     points = embed(cohort, data, inputs)
