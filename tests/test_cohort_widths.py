@@ -6,7 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from harness.cohort import run
+from harness.cohort.data import Data
+from harness.cohort.stack import Cohort
+from harness.cohort.training import Trained
+from harness.cohort.training import fit as whole
 from harness.spec import OPTIMISERS, spec_from_json
 from tests.students import assert_same, student, train
 
@@ -39,6 +45,44 @@ def test_students_who_do_not_stand_seed_by_seed_are_trained_the_same(digits_cach
     for specs in (whole[:-1], whole[1:8], [whole[0], whole[4], whole[11]]):
         for record in train(specs, digits_cache):
             assert_same(record, by_spec[record.spec], 1e-12)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    ],
+)
+def test_a_cohort_that_does_not_fit_into_memory_is_halved(
+    error: Exception, digits_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [student(seed=seed, alpha=alpha) for seed in (1, 2) for alpha in (0.1, 0.5, 0.9)]
+    wanted = train(specs, digits_cache)
+    sizes: list[int] = []
+
+    def fit(cohort: Cohort, data: Data, device: str) -> Trained:
+        sizes.append(len(cohort.specs))
+        if len(cohort.specs) > 2:
+            raise error
+        return whole(cohort, data, device)
+
+    monkeypatch.setattr(run, "fit", fit)
+    for record, one in zip(train(specs, digits_cache), wanted, strict=True):
+        assert_same(record, one, 1e-12)
+        assert record.cost.cohort_size in (1, 2)
+    assert sizes == [6, 3, 1, 2, 3, 1, 2]
+
+
+def test_an_error_that_is_not_for_want_of_memory_is_raised_at_once(
+    digits_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(cohort: Cohort, data: Data, device: str) -> Trained:
+        raise RuntimeError(f"{len(cohort.specs)} students, {device}, {data.task.name}: another fault")
+
+    monkeypatch.setattr(run, "fit", fit)
+    with pytest.raises(RuntimeError, match="2 students, cpu, digits: another fault"):
+        train([student(), student(seed=2)], digits_cache)
 
 
 def test_numbers_are_those_of_the_tree_before_widths_were_fused(digits_cache: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from harness import targets, tasks
@@ -22,24 +24,30 @@ from harness.seeds import derive
 from harness.spec import NONE, PLAIN, Balance, Cost, Curve, Record, StudentSpec
 from harness.targets import FROM_COHORT, Targets, target_key
 
+log = logging.getLogger(__name__)
+
 
 def train(specs: Sequence[StudentSpec], *, cache: Path, device: str = "cpu") -> list[Record]:
     """Train every student and return their records in the order of `specs`.
 
     Students that cannot share a cohort (see `StudentSpec.cohort_key`) are trained one cohort after the other. `cache`
     holds what teachers say; all that the students need must be there (`harness.targets.prepare`). Raises `ValueError`
-    for a student that cannot be trained. Divergence is a status of the record, not an error.
+    for a student that cannot be trained. Divergence is a status of the record, not an error; a cohort that is too large
+    for the device's memory is halved until it fits.
     """
     for spec in specs:
         check(spec)
     found: dict[StudentSpec, Record] = {}
-    for members in cohorts(specs):
-        started = time.perf_counter()
-        result = _train_cohort(members, cache, device)
-        metrics = final_metrics(result.cohort, result.data)
-        seconds = (time.perf_counter() - started) / len(members)
-        for student, spec in enumerate(members):
-            found[spec] = _record(result, student, metrics[student], seconds, device)
+    waiting = cohorts(specs)[::-1]
+    while waiting:
+        members = waiting.pop()
+        records = _records(members, cache, device)
+        if records is None:  # too large for the memory; the students are the same in two halves
+            half = len(members) // 2
+            log.warning("%d students do not fit into memory together; they are trained as two cohorts", len(members))
+            waiting += [members[half:], members[:half]]
+        else:
+            found |= {record.spec: record for record in records}
     return [found[spec] for spec in specs]
 
 
@@ -57,6 +65,25 @@ def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
         return key(spec), spec.seed, *kind, repr(replace(spec, seed=0))
 
     return [list(found) for _, found in groupby(sorted(set(specs), key=order), key=key)]
+
+
+def _records(specs: Sequence[StudentSpec], cache: Path, device: str) -> list[Record] | None:
+    """The records of a cohort's students, or None where there are several and the memory does not suffice."""
+    started = time.perf_counter()
+    try:
+        result = _train_cohort(specs, cache, device)
+        metrics = final_metrics(result.cohort, result.data)
+    except (MemoryError, RuntimeError) as error:
+        if len(specs) == 1 or not _is_out_of_memory(error):
+            raise
+        return None
+    seconds = (time.perf_counter() - started) / len(specs)
+    return [_record(result, student, own, seconds, device) for student, own in enumerate(metrics)]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """The library says it by a class of its own on an accelerator, and in words on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True)
