@@ -25,8 +25,8 @@ from harness.spec import NONE, PLAIN, StudentSpec
 from harness.targets import Targets
 
 GRAIN = 4
-"""Padded networks have a multiple of so many units. Products with fewer rows round otherwise on a CPU; so a student's
-bits are the same whichever widths share its cohort."""
+"""Padded networks have a multiple of so many units: products with fewer rows round otherwise on a CPU. So a student's
+bits mostly do not depend on the widths that share its cohort."""
 
 
 @dataclass(frozen=True)
