@@ -180,7 +180,7 @@ def test_trials_of_a_storage_that_is_gone_are_kept_aside_and_not_reported(home: 
 
 def test_ctrl_c_stops_a_sweep_and_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(home / "mine.py", "--out", tmp_path),
+        command(home / "mine.py", "--trials", "400", "--out", tmp_path),  # too many to be done before a second Ctrl-C
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -195,7 +195,7 @@ def test_ctrl_c_stops_a_sweep_and_says_how_to_go_on(home: Path, tmp_path: Path) 
             process.wait(timeout=10)
     printed, errors = process.communicate()
     assert process.returncode == 130
-    assert f"python -m harness.sweep {home / 'mine.py'} --trials 10 --seed 0 --out {tmp_path}" in printed
+    assert f"python -m harness.sweep {home / 'mine.py'} --trials 400 --seed 0 --out {tmp_path}" in printed
     assert "Traceback" not in errors
 
 
