@@ -1,7 +1,7 @@
 """Trains many students as one fused job: `train(specs, ...) -> records`.
 
-Students of one optimiser are stacked on a leading axis, and every step trains them all, each on its own
-batches, with its own loss form, alpha, temperature, lr, weight decay, clipping, dropout and seed. Only this package
+Students of one optimiser are stacked on a leading axis, the narrower ones padded with zeros, and every step trains them
+all, each with its own loss form, alpha, temperature, lr, weight decay, clipping, dropout and seed. Only this package
 knows of that axis: families, losses and optimisers are written for one student or broadcast over many. Losses are
 summed over students, never averaged, so no student's gradient depends on its neighbours, and a record is the same
 whoever shared the cohort.
