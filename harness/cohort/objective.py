@@ -39,7 +39,7 @@ class Parts:
 def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Parts:
     """Every part of the objective. `noise` `[students, batch, ..., features]`, uniform, decides what is dropped."""
     logits, points = _forward(cohort, data, batch, noise)
-    logits = logits.flatten(1, -2).contiguous()  # positions, where an example has several, count as examples
+    logits = _classes_first(logits.flatten(1, -2))  # positions, where an example has several, count as examples
     truth = take(data.labels["train"], batch.rows % len(data.labels["train"])).flatten(1)
     ce = losses.cross_entropy(logits, _spread(cohort, slice(0, cohort.grid[1]), truth), cohort.smoothing)
     kd = _kd(cohort, logits, truth, batch)
@@ -104,14 +104,14 @@ def _forward(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> 
 def _kd(cohort: Cohort, logits: Tensor, truth: Tensor, batch: Batch) -> Tensor:
     """Every student's distillation loss, 0 for plain training: `[students]`. `truth` are the groups' labels."""
     seeds, size = cohort.grid
-    by_seed = logits.view(*cohort.grid, *logits.shape[1:])
+    by_seed = logits.mT.view(*cohort.grid, *logits.mT.shape[1:])
     found: list[Tensor] = []  # by run, [seeds, students of a seed]
     lengths = [members.stop - members.start for members, _ in cohort.forms]
     for (members, run), own in zip(cohort.forms, torch.split(by_seed, lengths, dim=1), strict=True):
         if run is None:
             found.append(logits.new_zeros(seeds, members.stop - members.start))
         else:
-            found.append(_of_run(cohort, run, own.flatten(0, 1), truth, batch).view(seeds, -1))
+            found.append(_of_run(cohort, run, own.flatten(0, 1).mT, truth, batch).view(seeds, -1))
     return torch.cat(found, dim=1).view(seeds * size)
 
 
@@ -126,7 +126,7 @@ def _of_run(cohort: Cohort, run: Run, logits: Tensor, truth: Tensor, batch: Batc
     if run.learned is not None:
         given |= run.learned.views
     answers = run.lessons.of(batch.epoch, batch.rows, partial(_spread, cohort, run.members)).flatten(1, -2)
-    found: Tensor = run.form.function(logits, answers, **given)
+    found: Tensor = run.form.function(logits, _classes_first(answers), **given)
     return found
 
 
@@ -142,6 +142,11 @@ def _feature(cohort: Cohort, run: Run, points: Mapping[str, Tensor], batch: Batc
         student, answers = student.flatten(1, -2), answers.flatten(1, -2)
     learned = run.learned.views if run.learned is not None else {}
     return run.form.function(student, answers, **run.knobs, **{n.rpartition(".")[2]: v for n, v in learned.items()})
+
+
+def _classes_first(logits: Tensor) -> Tensor:
+    """The same logits `[..., batch, classes]`, in memory `[..., classes, batch]`: sums over ten classes are slow."""
+    return logits.mT.contiguous().mT
 
 
 def _spread(cohort: Cohort, members: slice, values: Tensor) -> Tensor:

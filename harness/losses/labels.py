@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from harness.losses.softened import wide
+from harness.losses.softened import log_softmax, wide
 
 
 def cross_entropy(student_logits: Tensor, labels: Tensor, smoothing: Tensor | None = None) -> Tensor:
@@ -13,7 +13,7 @@ def cross_entropy(student_logits: Tensor, labels: Tensor, smoothing: Tensor | No
     `smoothing` `[...]` is the share of each label that is spread evenly over all classes (Szegedy 2016,
     arXiv:1512.00567), as in `torch.nn.CrossEntropyLoss(label_smoothing=...)`.
     """
-    log_probs = wide(student_logits).log_softmax(-1)
+    log_probs = log_softmax(wide(student_logits))
     hard = -log_probs.gather(-1, labels[..., None])[..., 0].mean(-1)
     if smoothing is None:
         return hard
