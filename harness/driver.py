@@ -305,6 +305,7 @@ class Driver:
             reason = ledger.read_failure(folder, trial) or "no result was published"
             self.tracker.log_failure(trial, reason, maybe_there=maybe_there)
             self.sampler.fail(asked)
+            ledger.drop_checkpoints(folder)
             self._num_failed += 1
             return
         self.tracker.log(trial, records, maybe_there=maybe_there)
