@@ -87,7 +87,7 @@ def test_a_sweep_that_prunes_tells_logs_and_reports(home: Path) -> None:
 
 
 def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, tmp_path: Path) -> None:
-    """kill -9 of driver or workers at random moments, on real processes and real stores."""
+    """kill -9 of the driver at random moments, on real processes and real stores; its workers finish their part."""
     moments = random.Random(int.from_bytes(os.urandom(4), "big"))
     kills = 0
     for _ in range(4):

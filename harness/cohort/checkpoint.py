@@ -6,7 +6,7 @@
     curve, pulls                 `[epochs, 5]` and `[3, 3]` (moment, kind), not finite where there is none
 
 What follows from seed and epoch is not kept but drawn again: batch orders, dropped units, the schedule. So a student
-may go on beside others, in tensors of another width, and is the same to the bit.
+may go on beside others, in tensors of another width: the same to the bit but for what that company rounds otherwise.
 """
 
 from __future__ import annotations

@@ -45,9 +45,9 @@ def train_part(
     """As `train`, from where `states` left some of the students up to the end of epoch `until`, their own where None.
 
     Gives their records as they stand there, and the states to go on from; these are empty where the students are done.
-    Trained in parts, in whatever company, a student is to the bit what it is trained at once; a teacher that is trained
-    with it is made again for every part, and counted in its cost. Students of several epochs are trained one cohort
-    after the other. `until` is later than any state's epoch.
+    Trained in parts, a student is to the bit what it is at once in the same company, and in other company as near as
+    sharing a cohort leaves it. A teacher that is trained with it is made again for every part, and counted in its cost.
+    Students of several epochs are trained one cohort after the other. `until` is later than any state's epoch.
     """
     for spec in specs:
         check(spec)
