@@ -2,6 +2,8 @@
 
 A trial is committed in a fixed order: its result on disk (by a worker), its MLflow run, and Optuna's `tell` last.
 A kill anywhere leaves it asked but not told; the next sweep finds its result or trains it again under the same number.
+In a study that prunes, trials are trained from rung to rung, and those that are not among the best of their bracket are
+told as pruned (see `harness.brackets`).
 """
 
 from __future__ import annotations
@@ -10,15 +12,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Protocol
 
 from harness import ledger
+from harness.brackets import Brackets
 from harness.executors import Event, Executor
 from harness.ledger import TrialSpec
+from harness.rungs import Prune, Train
 from harness.sampler import SEARCH, Asked, Sampler, control, search_arms
 from harness.space import Study
 from harness.spec import Record
@@ -44,12 +48,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is: trials told and to be told, failed ones, and the best val accuracy of a trial so far."""
+    """How far a sweep is: trials told and to be told, failed ones, and the best val accuracy of a trial so far.
+
+    `done` counts the `pruned` ones too.
+    """
 
     done: int
     total: int
     failed: int
     best: float
+    pruned: int = 0
 
 
 class Runs(Protocol):
@@ -82,16 +90,25 @@ class Driver:
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
     _num_failed: int = 0  # in this session
+    _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
+    _busy: set[int] = field(default_factory=set)  # of the brackets' trials, those handed out or ready
+
+    def __post_init__(self) -> None:
+        if self.plan.study.pruning is not None:
+            self._brackets = Brackets(self.plan.study, self.plan.study.pruning, self.plan.study_dir)
 
     def run(self, logged: set[str]) -> str:
         """Reach the plan's targets; `logged` are the keys of trials that tracking has. Gives why it stopped:
         `"complete"`, `"timeout"` or `"failures"`."""
         self._restore_runs(logged)
-        self._submit([self._reopen(asked) for asked in self.sampler.trials("running")])
+        self._hand_out([self._reopen(asked) for asked in self.sampler.trials("running")])
         self._ask_rounds(self._round())  # a round that a kill cut short is asked to its end
+        self._restore_brackets()
         while True:
+            self._go_on()
             if self._wants_more():
                 self._ask_rounds(self._round() + 1)
+                self._go_on()
             self._commit_ready()
             self._tell_progress()
             if self.executor.num_pending == 0 and not self._ready and not self._wants_more():
@@ -110,7 +127,7 @@ class Driver:
         return self.plan.targets[arm] + self.sampler.count(arm, "failed")
 
     def _asked(self, arm: str) -> int:
-        return self.sampler.count(arm, "complete", "running", "failed")
+        return self.sampler.count(arm, "complete", "pruned", "running", "failed")
 
     def _quota(self, arm: str) -> int:
         """How many trials of an arm a round asks for: the arms reach their targets together."""
@@ -139,15 +156,23 @@ class Driver:
         asked = []
         for arm in self.plan.targets:
             for _ in range(min(self._needed(arm), number * self._quota(arm)) - self._asked(arm)):
-                asked.append(self._reopen(self.sampler.ask(arm), new=True))
-        self._submit(asked)
+                asked.append(self._reopen(self.sampler.ask(arm, self._bracket_round(arm, number)), new=True))
+        self._hand_out(asked)
+
+    def _bracket_round(self, arm: str, number: int) -> int:
+        """The round that is kept with a trial: 0 without pruning. One that is asked for a failed one stands alone."""
+        if self._brackets is None:
+            return 0
+        return number if self._asked(arm) < self.plan.targets[arm] else -self._asked(arm)
 
     def _reopen(self, asked: Asked, *, new: bool = False) -> TrialSpec:
         """The trial that was asked for, with its directory on disk."""
         plan = self.plan
         specs = tuple(plan.study.specs(asked.params, plain=asked.is_control, task=plan.task))
         arm = "control" if asked.is_control else SEARCH
-        trial = TrialSpec(plan.name, asked.number, arm, dict(asked.params), specs, plan.config_hash, ledger.now_ms())
+        trial = TrialSpec(
+            plan.name, asked.number, arm, dict(asked.params), specs, plan.config_hash, ledger.now_ms(), asked.round
+        )
         folder = ledger.write_spec(plan.study_dir, trial)
         known = ledger.read_spec(folder)
         assert known is not None
@@ -156,7 +181,54 @@ class Driver:
             self._recovered.add(asked.number)
         return known
 
-    def _submit(self, trials: Iterable[TrialSpec]) -> None:
+    def _hand_out(self, trials: Sequence[TrialSpec]) -> None:
+        """Begin trials; in a study that prunes they are taken into their brackets, and begun by `_go_on`."""
+        if self._brackets is None:
+            self._submit(trials)
+            return
+        for trial in trials:
+            self._brackets.enter(self._open[trial.number][0], trial)
+            if ledger.read_failure(self._folder(trial.number), trial) is not None:  # given up, then the driver died
+                self._brackets.fail(trial.number)
+                self._ready.append(trial.number)
+
+    def _restore_brackets(self) -> None:
+        if self._brackets is not None:
+            for state in ("complete", "pruned", "failed"):
+                self._brackets.restore(self.sampler.trials(state), failed=state == "failed")
+
+    def _go_on(self) -> None:
+        """Hand out what is due of the trials at their rungs, all widths and rounds together, and prune the others.
+
+        Asynchronously as soon as nothing waits for a worker; deterministically when nothing is being trained.
+        """
+        if self._brackets is None:
+            return
+        if self.executor.num_pending if self.plan.deterministic else self.executor.num_waiting:
+            return
+        due: dict[float, list[TrialSpec]] = {}
+        for number, verdict in self._brackets.verdicts().items():
+            if number in self._busy:
+                continue
+            if isinstance(verdict, Prune):
+                self._prune(number, verdict.epoch)
+            elif isinstance(verdict, Train):
+                due.setdefault(verdict.until or math.inf, []).append(self._open[number][1])
+                self._busy.add(number)
+        for until in sorted(due, reverse=True):
+            self._submit(due[until], None if until == math.inf else int(until))
+
+    def _prune(self, number: int, epoch: int) -> None:
+        """Publish what a trial was at a rung as its result."""
+        folder, trial = self._folder(number), self._open[number][1]
+        if ledger.read_result(folder, trial) is None:
+            records = ledger.read_rung(folder, trial, epoch)
+            assert records is not None
+            ledger.publish(folder, trial, [replace(record, status="pruned") for record in records], pruned_at=epoch)
+        self._ready.append(number)
+        self._busy.add(number)
+
+    def _submit(self, trials: Iterable[TrialSpec], until: int | None = None) -> None:
         """Hand out trials as cohorts, the widest students first, so that the last to finish are short.
 
         Students of widths 5 to 8, 9 to 16, ... go together, for the core trains them as one width (see `StudentSpec`).
@@ -172,10 +244,11 @@ class Driver:
             members = list(found)
             size = max(1, COHORT_STUDENTS // self.plan.study.seeds)
             for start in range(0, len(members), size):
-                self._submit_cohort([trial.number for trial in members[start : start + size]])
+                self._submit_cohort([trial.number for trial in members[start : start + size]], until)
 
-    def _submit_cohort(self, numbers: Sequence[int]) -> None:
-        self.executor.submit("cohort", {"folders": [str(self._folder(number)) for number in numbers]})
+    def _submit_cohort(self, numbers: Sequence[int], until: int | None = None) -> None:
+        part = {} if self._brackets is None else {"until": until}
+        self.executor.submit("cohort", {"folders": [str(self._folder(number)) for number in numbers], **part})
 
     def _folder(self, number: int) -> Path:
         return ledger.trial_dir(self.plan.study_dir, number).absolute()
@@ -184,9 +257,14 @@ class Driver:
         """Take news of a cohort: its published trials are ready; the rest is tried again, alone, a few times."""
         if event.job.kind != "cohort" or event.kind == "progress":
             return
-        waiting = []
+        waiting, until = [], event.job.body.get("until")
         for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
-            if ledger.read_result(self._folder(number), self._open[number][1]) is not None:
+            if self._brackets is not None and until is not None:
+                if self._brackets.arrive(number, until):
+                    self._busy.discard(number)
+                else:
+                    waiting.append(number)
+            elif ledger.read_result(self._folder(number), self._open[number][1]) is not None:
                 self._ready.append(number)
             else:
                 waiting.append(number)
@@ -201,8 +279,10 @@ class Driver:
                 log.warning("trial %d is given up: %s", number, reason)
                 ledger.publish_failure(self._folder(number), self._open[number][1], reason)
                 self._ready.append(number)
+                if self._brackets is not None:
+                    self._brackets.fail(number)
             else:
-                self._submit_cohort([number])
+                self._submit_cohort([number], until)
 
     def _commit_ready(self) -> None:
         """Log and tell the first trial that is ready, or a whole round in order of number when deterministic.
@@ -216,25 +296,37 @@ class Driver:
             self._commit(*self._open.pop(self._ready.pop(0)))
 
     def _commit(self, asked: Asked, trial: TrialSpec) -> None:
+        if self._brackets is not None:
+            self._brackets.leave(asked.number)
+            self._busy.discard(asked.number)
         folder, maybe_there = self._folder(asked.number), asked.number in self._recovered
         records = ledger.read_result(folder, trial)
         if records is None:
             reason = ledger.read_failure(folder, trial) or "no result was published"
             self.tracker.log_failure(trial, reason, maybe_there=maybe_there)
             self.sampler.fail(asked)
+            ledger.drop_checkpoints(folder)
             self._num_failed += 1
             return
         self.tracker.log(trial, records, maybe_there=maybe_there)
-        self.sampler.tell(asked, values(self.plan.study, records))
-        self._best = max(self._best, values_of(records, "val_accuracy"))
+        if records[0].status == "pruned":
+            self.sampler.prune(asked)
+        else:
+            self.sampler.tell(asked, values(self.plan.study, records))
+            self._best = max(self._best, values_of(records, "val_accuracy"))
+        if self._brackets is not None:
+            ledger.drop_checkpoints(folder)
 
     def _restore_runs(self, logged: set[str]) -> None:
         """Log the trials that Optuna has told but tracking does not know, where its store was lost or changed."""
-        for asked in self.sampler.trials("complete"):
+        for asked in (*self.sampler.trials("complete"), *self.sampler.trials("pruned")):
             trial = ledger.read_spec(self._folder(asked.number))
             records = ledger.read_result(self._folder(asked.number), trial) if trial is not None else None
+            if self._brackets is not None:
+                ledger.drop_checkpoints(self._folder(asked.number))
             if trial is not None and records is not None:
-                self._best = max(self._best, values_of(records, "val_accuracy"))
+                if records[0].status != "pruned":
+                    self._best = max(self._best, values_of(records, "val_accuracy"))
                 if trial.key not in logged:
                     self.tracker.log(trial, records, maybe_there=True)
         for asked in self.sampler.trials("failed"):
@@ -245,9 +337,10 @@ class Driver:
 
     def _tell_progress(self) -> None:
         arms = self.plan.targets
-        done = sum(self.sampler.count(arm, "complete") for arm in arms)
+        pruned = sum(self.sampler.count(arm, "pruned") for arm in arms)
+        done = pruned + sum(self.sampler.count(arm, "complete") for arm in arms)
         failed = sum(self.sampler.count(arm, "failed") for arm in arms)
-        self.watch(Progress(done, max(done, sum(arms.values())), failed, self._best))
+        self.watch(Progress(done, max(done, sum(arms.values())), failed, self._best, pruned))
 
 
 def values(study: Study, records: Sequence[Record]) -> list[float]:

@@ -1,7 +1,8 @@
 """The trial directories: what survives a kill at any moment.
 
     <out>/<study>/study.json            what the study is, its task, its teacher
-    <out>/<study>/trials/<number>/      spec.json, lock, attempts, result.json or failed.json
+    <out>/<study>/trials/<number>/      spec.json, lock, attempts, result.json or failed.json; with pruning also
+                                        rung-<epoch>.safetensors (until told), rung-<epoch>.json
 
 A file is written whole or not at all. `result.json` is the worker's last word on a trial; the driver's own last word is
 Optuna's `tell`. A new fact about a trial is a new key of one of these files.
@@ -13,7 +14,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ class TrialSpec:
     """A trial as the driver hands it to a worker: `specs` are its students, one a seed.
 
     `arm` is `"search"` or `"control"`; `started_ms` is the trial's first moment, in milliseconds since 1970, kept over
-    reruns so that tracking repeats itself exactly.
+    reruns so that tracking repeats itself exactly. `round` is that of asking, from 1, in a study that prunes; else 0.
     """
 
     study: str
@@ -38,6 +40,7 @@ class TrialSpec:
     specs: tuple[StudentSpec, ...]
     config_hash: str
     started_ms: int
+    round: int = 0
 
     @property
     def key(self) -> str:
@@ -57,12 +60,26 @@ def now_ms() -> int:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON so that a reader, or a restart after a power cut, sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with _whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(_finite(data), file, allow_nan=False, separators=(",", ":"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, as `write_json` does."""
+    with _whole(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A place to write to, which takes the place of `path` once it is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    yield temporary
     temporary.replace(path)
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
@@ -130,9 +147,41 @@ def publish_failure(folder: Path, trial: TrialSpec, reason: str) -> None:
     write_json(folder / "failed.json", {"hash": trial.hash, "reason": reason})
 
 
+def publish_rung(folder: Path, trial: TrialSpec, epoch: int, records: Sequence[Record]) -> None:
+    """Write a trial's `rung-<epoch>.json`: its students' records as they stand after so many epochs."""
+    data = {"hash": trial.hash, "records": [to_json(record) for record in records]}
+    write_json(folder / f"rung-{epoch}.json", data)
+
+
 def read_result(folder: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
     """The records of a trial, or None where there are none. A file that is not whole, or not its own, is put aside."""
-    path = folder / "result.json"
+    return _read_records(folder / "result.json", trial)
+
+
+def read_rung(folder: Path, trial: TrialSpec, epoch: int) -> tuple[Record, ...] | None:
+    """The records of a trial at a rung, as `read_result`."""
+    return _read_records(folder / f"rung-{epoch}.json", trial)
+
+
+def checkpoint(folder: Path, epoch: int) -> Path:
+    """Where the checkpoint of a trial's students after so many epochs is kept."""
+    return folder / f"rung-{epoch}.safetensors"
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """A trial's checkpoints by epoch, the latest first."""
+    found = {int(path.stem[5:]): path for path in folder.glob("rung-*.safetensors") if path.stem[5:].isdecimal()}
+    return dict(sorted(found.items(), reverse=True))
+
+
+def drop_checkpoints(folder: Path, before: float = math.inf) -> None:
+    """Delete a trial's checkpoints of fewer than `before` epochs: nothing is trained from them any more."""
+    for epoch, path in checkpoints(folder).items():
+        if epoch < before:
+            path.unlink(missing_ok=True)
+
+
+def _read_records(path: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
     try:
         data = read_json(path)
         if data is None:

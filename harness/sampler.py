@@ -40,16 +40,23 @@ MOST_COLUMNS = 8
 HISTORY, BEST, STEP = 240, 60, 60
 """How many finished trials of an arm TPE is shown, how many of these are the best, and after how many they are chosen
 anew."""
-STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "running": TrialState.RUNNING}
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+    "running": TrialState.RUNNING,
+    "pruned": TrialState.PRUNED,
+}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that was asked for: its number in the study on disk, its arm, its parameters."""
+    """A trial that was asked for: its number in the study on disk, its arm, its parameters, and the round of asking
+    in a study that prunes, else 0."""
 
     number: int
     arm: str
     params: Mapping[str, Value]
+    round: int = 0
 
     @property
     def is_control(self) -> bool:
@@ -78,7 +85,7 @@ class _Arm:
     places: dict[int, int] = field(default_factory=dict)  # number on disk -> number in `study`, where it is shown
     trials: dict[int, FrozenTrial] = field(default_factory=dict)  # all, by number on disk, in that order
     counts: Counter[TrialState] = field(default_factory=Counter)
-    told: list[int] = field(default_factory=list)  # numbers of the complete ones, in the order of telling
+    told: list[int] = field(default_factory=list)  # numbers of the complete and pruned ones, in the order of telling
     chosen: int = 0  # how many were told when `study` was last made anew
 
     def put(self, number: int, trial: FrozenTrial) -> None:
@@ -87,7 +94,7 @@ class _Arm:
             self.counts[self.trials[number].state] -= 1
         self.counts[trial.state] += 1
         self.trials[number] = trial
-        if trial.state == TrialState.COMPLETE:
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             self.told.append(number)
 
     def show(self, number: int) -> None:
@@ -117,8 +124,11 @@ class Sampler:
         for own in self._arms.values():
             own.told.sort(key=ends.__getitem__)
 
-    def ask(self, arm: str) -> Asked:
-        """A new trial of an arm, kept on disk. The same study, seed and told trials propose the same parameters."""
+    def ask(self, arm: str, round: int = 0) -> Asked:
+        """A new trial of an arm, kept on disk, with its round where that is not 0.
+
+        The same study, seed and told trials propose the same parameters.
+        """
         own = self._arms[arm]
         if self._study.sampler == "tpe" and len(own.told) // STEP * STEP > max(HISTORY, own.chosen):
             self._choose(own)
@@ -130,7 +140,7 @@ class Sampler:
             state=TrialState.RUNNING,
             params=params,
             distributions={name: _distribution(self._study.space[name]) for name in params},
-            user_attrs={"arm": arm},
+            user_attrs={"arm": arm} | ({"round": round} if round else {}),
             system_attrs=own.study.get_trials(deepcopy=False)[-1].system_attrs,  # where NSGA-II keeps its generations
         )
         number, disk_id = self._num_asked, self._disk.create_new_trial(self._disk_id, template)
@@ -139,20 +149,28 @@ class Sampler:
         own.put(number, _in_arm(template, own, TrialState.RUNNING))
         own.places[number] = trial.number
         self._num_asked += 1
-        return Asked(number, arm, params)
+        return Asked(number, arm, params, round)
 
     def tell(self, asked: Asked, values: Sequence[float]) -> None:
         """The trial's values, in the order of the study's objectives. On disk this is the trial's commit point."""
         self._finish(asked, TrialState.COMPLETE, list(values))
+
+    def prune(self, asked: Asked) -> None:
+        """The trial was stopped at a rung. It is told without values: those at a rung are not those at the end. TPE
+        counts it among the bad ones while a tenth of all is complete; GP and NSGA-II leave it out."""
+        self._finish(asked, TrialState.PRUNED, None)
 
     def fail(self, asked: Asked) -> None:
         """The trial was given up."""
         self._finish(asked, TrialState.FAIL, None)
 
     def trials(self, state: str) -> list[Asked]:
-        """The trials that are `"complete"`, `"failed"` or `"running"`, in order of number."""
+        """The trials that are `"complete"`, `"pruned"`, `"failed"` or `"running"`, in order of number."""
         found = self._disk.get_all_trials(self._disk_id, deepcopy=False, states=(STATES[state],))
-        return [Asked(trial.number, trial.user_attrs["arm"], dict(trial.params)) for trial in found]
+        return [
+            Asked(trial.number, trial.user_attrs["arm"], dict(trial.params), trial.user_attrs.get("round", 0))
+            for trial in found
+        ]
 
     @property
     def has_trials(self) -> bool:
@@ -185,7 +203,9 @@ class Sampler:
         own.chosen = len(own.told) // STEP * STEP
         earlier, since = sorted(own.told[: own.chosen]), own.told[own.chosen :]
         signs = [-1 if direction(objective) == "maximize" else 1 for objective in self._study.objectives]
-        losses = np.array([own.trials[number].values for number in earlier]) * signs
+        values = [own.trials[number].values for number in earlier]
+        worst = [np.inf] * len(signs)
+        losses = np.array([worst if row is None else np.multiply(row, signs) for row in values])
         kept = {earlier[index] for index in best(losses, BEST)}
         latest = [number for number in earlier if number not in kept][-(HISTORY - BEST) :]
         running = [number for number, trial in own.trials.items() if trial.state == TrialState.RUNNING]

@@ -31,6 +31,7 @@ from harness.dimensions import (
     with_condition,
 )
 from harness.forms import FEATURE_KNOBS, KNOBS, TAKES, Form, Knob
+from harness.rungs import Halving
 from harness.spec import CHOICES, NONE, PLAIN, RANGES, VAL_METRICS, Range, StudentSpec, digest, to_json
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Dimension",
     "Float",
     "Form",
+    "Halving",
     "Knob",
     "Study",
     "Value",
@@ -87,6 +89,10 @@ class Study:
     A knob of a form is called by both names, `"dkd.rest"`; what is neither searched nor fixed has the form's default
     (see `harness.forms`). `forms` are loss forms of the study's own, by name. `equal` names a Choice whose options
     share the search trials equally, each with a sampler of its own: for questions such as 'which form is best?'.
+
+    `pruning=Halving(rungs=(4, 12))` stops the worse half of the trials after 4 epochs, and of those left after 12: by
+    the first `val_*` objective, among the trials of one width, one arm and one `batch`, so give it large ones. Controls
+    are halved among themselves.
     Raises `ValueError` naming what is wrong.
     """
 
@@ -103,6 +109,7 @@ class Study:
     seed: int = 0
     equal: str = ""
     forms: Mapping[str, Form] = field(default_factory=dict)
+    pruning: Halving | None = None
     file: str = ""  # set by `load_study`: where a worker finds the study's own forms
 
     def __post_init__(self) -> None:
@@ -209,6 +216,7 @@ class Study:
             value, allowed = getattr(self, name), Range(low, whole=True)
             if not allowed.admits(value) and (name, value) != ("controls", None):
                 yield f"{name} {value!r} is out of range; it must be {allowed}"
+        yield from self._pruning_problems()
         if self.sampler not in SAMPLERS:
             yield f"unknown sampler {self.sampler!r}; samplers are {', '.join(SAMPLERS)}"
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
@@ -217,6 +225,21 @@ class Study:
             if objective not in (*VAL_METRICS, *SIZES):
                 choices = ", ".join((*VAL_METRICS, *SIZES))
                 yield f"objective {objective!r} is not allowed; a study selects on {choices}"
+
+    def _pruning_problems(self) -> Iterator[str]:
+        if self.pruning is None:
+            return
+        if not isinstance(self.pruning, Halving):
+            yield f"pruning {self.pruning!r} must be None or Halving(rungs=(4, 12))"
+            return
+        epochs, last = min(int(value) for value in self.options("epochs")), self.pruning.rungs[-1]
+        if last >= epochs:
+            yield f"pruning: rung {last} must be below the {epochs} epochs that a student is trained"
+
+    @property
+    def pruned_by(self) -> str:
+        """What trials are ranked by at a rung: the first `val_*` objective, accuracy where there is none."""
+        return next((name for name in self.objectives if name in VAL_METRICS), VAL_METRICS[0])
 
     def _unknown_knob(self, name: str) -> str:
         form, dot, _ = name.partition(".")
@@ -347,8 +370,9 @@ class Study:
             "objectives": list(self.objectives),
             "forms": {name: _form_identity(form) for name, form in self.forms.items()},
             "code": _code(self.file) if self.forms and self.file else "",
+            "pruning": dataclasses.asdict(self.pruning) if self.pruning else None,
         }
-        unset = [name for name in ("forms", "equal", "code") if not data[name]]
+        unset = [name for name in ("forms", "equal", "code", "pruning") if not data[name]]
         return {
             name: value for name, value in data.items() if name not in ("trials", "controls", "batch", "file", *unset)
         }

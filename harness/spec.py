@@ -254,13 +254,13 @@ class Balance:
 
 @dataclass(frozen=True)
 class Record:
-    """What training one student gave: `status` is `"ok"` or `"diverged"`.
+    """What training one student gave: `status` is `"ok"`, `"diverged"` or `"pruned"`.
 
     A diverged student has learnt nothing, so its `metrics` are those of a uniform guess: finite, and comparable. Its
     curve ends with the last epoch whose numbers were finite. `metrics` names the split first: `val_accuracy`,
     `val_loss`, `val_agreement` and `val_kl` (with the task's own teacher, whoever taught the student, at temperature
     1), `train_accuracy`, `train_loss`. A student that stopped early has a shorter curve, and the metrics of its best
-    epoch.
+    epoch. A pruned one was stopped at a rung with its trial, and has the metrics it had there.
     """
 
     spec: StudentSpec

@@ -335,6 +335,8 @@ def _sweep_metrics(written: Report, manifest: Mapping[str, Any], started: float)
     trials, front = written.data.trials, written.front
     found = {"num_trials": float(len(trials)), "num_on_front": float(len(front))}
     found |= {f"num_{name}": float((trials["state"] == name).sum()) for name in ("complete", "failed")}
+    if (trials["state"] == "pruned").any():
+        found["num_pruned"] = float((trials["state"] == "pruned").sum())
     found["seconds"] = manifest["seconds"] + time.monotonic() - started
     return found | ({"best_val_accuracy": float(front["val_accuracy"].max())} if len(front) else {})
 
@@ -372,6 +374,7 @@ def _bar(console: Console, title: str) -> Progress:
 def _show(bar: Progress, done: Done) -> None:
     task = bar.task_ids[0] if bar.task_ids else bar.add_task("", note="")
     failed = f", {done.failed} failed" if done.failed else ""
+    failed = (f", {done.pruned} pruned" if done.pruned else "") + failed
     note = f"best val accuracy {done.best:.4f}{failed}" if done.best else "first trials are being trained"
     bar.update(task, completed=done.done, total=done.total, note=note)
 

@@ -274,7 +274,7 @@ def trial_tags(trial: TrialSpec, records: Sequence[Record]) -> dict[str, str]:
     """What may differ between attempts, or is no number: arm, status, seeds, where it ran."""
     return {
         "arm": trial.arm,
-        "status": "diverged" if any(r.status == "diverged" for r in records) else "ok",
+        "status": next((r.status for r in records if r.status != "ok"), "ok"),
         "seeds": ", ".join(str(spec.seed) for spec in trial.specs),
         "config_hash": trial.config_hash,
         "device": records[0].cost.device,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from harness.space import TEMPERATURE_FORMS, Choice, Float, Study
 from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec
 
 CLASSES = 10
+PRUNED_AT = 4
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class FakeStudy:
     diverged: Collection[int] = (5,)
     failed: Collection[int] = (7,)
     running: Collection[int] = (11,)
+    pruned: Collection[int] = ()
 
     def study(self) -> Study:
         """The study that such a directory would come from."""
@@ -80,6 +82,10 @@ def write_fake_study(out: Path, fake: FakeStudy = FakeStudy()) -> Path:
             broken = number in fake.diverged
             shared = rng.normal(0, 0.002)  # what a trial's students have in common
             records = [_record(spec, fake, rng, shared, broken) for spec in specs]
+            if number in fake.pruned:
+                stopped = [_stopped(record, PRUNED_AT) for record in records]
+                publish(trial_dir(folder, number), trial, stopped, pruned_at=PRUNED_AT)
+                continue
             publish(trial_dir(folder, number), trial, records)
     write_json(folder / "study.json", _manifest(fake))
     return folder
@@ -128,6 +134,12 @@ def _record(spec: StudentSpec, fake: FakeStudy, rng: np.random.Generator, shared
         "train_loss": 2.8 * (1 - accuracy),
     }
     return Record(spec, "ok", _curve(spec, fake.epochs, accuracy, rng), metrics, size, size * 49, cost)
+
+
+def _stopped(record: Record, epoch: int) -> Record:
+    """The record of a student pruned after so many epochs; flattered, so that it shows wherever it must not count."""
+    curve = Curve(**{f.name: getattr(record.curve, f.name)[:epoch] for f in fields(Curve)})
+    return replace(record, status="pruned", curve=curve, metrics={**record.metrics, "val_accuracy": 0.999})
 
 
 def _curve(spec: StudentSpec, epochs: int, accuracy: float, rng: np.random.Generator) -> Curve:

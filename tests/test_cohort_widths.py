@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,11 +62,11 @@ def test_a_cohort_that_does_not_fit_into_memory_is_halved(
     wanted = train(specs, digits_cache)
     sizes: list[int] = []
 
-    def fit(cohort: Cohort, data: Data, device: str) -> Trained:
+    def fit(cohort: Cohort, data: Data, device: str, *part: Any) -> Trained:
         sizes.append(len(cohort.specs))
         if len(cohort.specs) > 2:
             raise error
-        return whole(cohort, data, device)
+        return whole(cohort, data, device, *part)
 
     monkeypatch.setattr(run, "fit", fit)
     for record, one in zip(train(specs, digits_cache), wanted, strict=True):
@@ -77,7 +78,7 @@ def test_a_cohort_that_does_not_fit_into_memory_is_halved(
 def test_an_error_that_is_not_for_want_of_memory_is_raised_at_once(
     digits_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit(cohort: Cohort, data: Data, device: str) -> Trained:
+    def fit(cohort: Cohort, data: Data, device: str, *_: Any) -> Trained:
         raise RuntimeError(f"{len(cohort.specs)} students, {device}, {data.task.name}: another fault")
 
     monkeypatch.setattr(run, "fit", fit)

@@ -84,7 +84,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing in the harness catches it."""
 
 
-def _die_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+def die_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Die before or after the `moment`th thing the driver does to the world; gives the number of such moments."""
     count = 0
 
@@ -103,7 +103,9 @@ def _die_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
         return run
 
-    for owner, name in ((Sampler, "ask"), (Sampler, "tell"), (FakeRuns, "log"), (ledger, "write_json")):
+    for owner, name in (
+        (Sampler, "ask"), (Sampler, "tell"), (Sampler, "prune"), (FakeRuns, "log"), (ledger, "write_json"),
+    ):  # fmt: skip
         monkeypatch.setattr(owner, name, wrapped(getattr(owner, name)))
     return lambda: count
 
@@ -113,7 +115,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, Any
     """What an undisturbed deterministic sweep tells and logs, and how many moments it has."""
     folder, runs = tmp_path_factory.mktemp("undisturbed"), FakeRuns()
     with pytest.MonkeyPatch.context() as patch:
-        moments = _die_at(-1, patch)
+        moments = die_at(-1, patch)
         make_driver(folder, runs).run(set())
     return told(folder), runs.values, moments()
 
@@ -125,7 +127,7 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(
     trials, logged, moments = undisturbed
     runs = FakeRuns()
     with pytest.MonkeyPatch.context() as patch:
-        _die_at(max(1, int(share * moments)), patch)
+        die_at(max(1, int(share * moments)), patch)
         with pytest.raises(Killed):
             make_driver(tmp_path, runs).run(set())
     finished = {key for key in runs.runs if key in runs.values}
@@ -139,7 +141,7 @@ def test_dying_again_and_again_still_ends_with_every_trial_once(tmp_path: Path) 
     runs, deaths = FakeRuns(), 0
     for moment in [23, 7, 31, 2, 55, 1, 40, 12, 77, 3]:
         with pytest.MonkeyPatch.context() as patch:
-            _die_at(moment, patch)
+            die_at(moment, patch)
             try:
                 make_driver(tmp_path, runs).run(set(runs.values))
             except Killed:

@@ -198,3 +198,32 @@ def test_figures_leave_no_state_in_pyplot() -> None:
     code = "import sys, harness.figures; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False" and isinstance(style.blank(2, "n = 1"), Figure)
+
+
+def test_pruned_trials_are_counted_and_stand_in_no_statistic(tmp_path: Path) -> None:
+    """They would all be the best, had they been measured at their end."""
+    search, controls = range(20, 40), range(70, 74)
+    pruned = FakeStudy(pruned=(*search, *controls))
+    found = judge(write_fake_study(tmp_path / "pruned", pruned))
+    without = write_fake_study(tmp_path / "missing", pruned)
+    for number in (*search, *controls):
+        (without / "trials" / str(number) / "result.json").unlink()
+    missing = judge(without)
+    for name in ("front", "controls", "gains", "pulls", "importance"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(missing, name))
+    trials = found.data.trials
+    assert set(trials.loc[trials["state"] == "pruned", "number"]) == {*search, *controls}
+    assert set(trials.loc[trials["state"] == "pruned", "status"]) == {"pruned"}
+    assert trials["pruned_at"].dropna().tolist() == [4] * 24
+    assert (trials.loc[trials["state"] == "pruned", "seconds"] > 0).all()
+    said = page(found)
+    assert "24 pruned at epoch 4" in said and "pruned" not in page(missing)
+    assert "| search (distilled) | 64 | 42 | 1 | 20 | 1 | 1 | 0 |" in said
+    assert "99.90" not in said
+
+
+def test_a_study_in_which_all_was_pruned_is_reported(tmp_path: Path) -> None:
+    """Its figures too."""
+    fake = FakeStudy(trials=6, controls=1, diverged=(), failed=(), running=(), pruned=range(99))
+    found = write(write_fake_study(tmp_path, fake))
+    assert found.front.empty and "none finished" in page(found)

@@ -46,6 +46,40 @@ def test_a_restart_proposes_what_an_undisturbed_run_would(kind: str, tmp_path: P
     assert again.trials("complete") == whole.trials("complete")
 
 
+@pytest.mark.parametrize("objectives", [("val_accuracy", "num_params"), ("val_accuracy",)])
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_pruned_trials_are_counted_and_a_restart_proposes_the_same(
+    kind: str, objectives: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly all are pruned, so that TPE has fewer complete ones than it would call good; its past is bounded early."""
+    for name, value in (("HISTORY", 12), ("BEST", 4), ("STEP", 4)):
+        monkeypatch.setattr(sampler_module, name, value)
+    study, num_trials = replace(STUDY, sampler=kind, objectives=objectives), 26
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+
+    def go_on(sampler: Sampler, count: int) -> None:
+        for _ in range(count):
+            asked = sampler.ask(SEARCH, 1 + asked_in(sampler) // 8)
+            if asked.number % 13 == 12:
+                sampler.tell(asked, quality(asked)[: len(objectives)])
+            else:
+                sampler.prune(asked)
+
+    def asked_in(sampler: Sampler) -> int:
+        return sampler.count(SEARCH, "complete", "pruned")
+
+    whole = opened(tmp_path / "a", study)
+    go_on(whole, num_trials)
+    for part in (9, 9, 8):
+        again = opened(tmp_path / "b", study)
+        go_on(again, part)
+    assert whole.count(SEARCH, "pruned") == 24 and whole.count(SEARCH, "complete") == 2
+    for state in ("complete", "pruned"):
+        assert again.trials(state) == whole.trials(state)
+    assert [asked.round for asked in again.trials("pruned")][::9] == [1, 2, 3]
+
+
 def test_controls_do_not_sway_the_search(tmp_path: Path) -> None:
     (tmp_path / "with").mkdir()
     (tmp_path / "without").mkdir()

@@ -245,3 +245,12 @@ def test_what_a_power_cut_takes_from_the_store_is_logged_again(tmp_path: Path) -
     assert set(runs) == {"fake/sweep", "fake/1", "fake/2", "fake/3", "fake/4"}
     assert runs["fake/3"].info.run_id == begun and runs["fake/3"].info.status == "FINISHED"
     assert runs["fake/3"].data.metrics["num_params"] == runs["fake/1"].data.metrics["num_params"]
+
+
+def test_a_pruned_trial_is_a_finished_run_that_says_so(store: Path) -> None:
+    logger = tracker(store, "pruned")
+    records = [replace(record, status="pruned") for record in fake_train(trial().specs)]
+    logger.log(trial(), records, maybe_there=False)
+    [run] = [run for run in runs_of(store, logger) if run.data.tags["harness.key"] == trial().key]
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "pruned")
+    assert [point.step for point in client(store).get_metric_history(run.info.run_id, "val_loss")] == [1, 2]

@@ -22,7 +22,7 @@ KNOBS = tuple(f.name for f in dataclasses.fields(StudentSpec) if f.name not in (
 MOMENTS = ("start", "middle", "end")
 PULLS = tuple(f"{f.name}_{moment}" for f in dataclasses.fields(Balance) for moment in MOMENTS)
 """How the losses pull (see `harness.spec.Balance`), a column for each moment of training."""
-STATES = ("complete", "failed", "running", "unreadable")
+STATES = ("complete", "pruned", "failed", "running", "unreadable")
 CURVES = tuple(f.name for f in dataclasses.fields(Curve))
 FACTS = ("num_params", "macs", "seconds", "train_flops", "cohort_size")
 COLUMNS = (
@@ -44,8 +44,9 @@ STUDENT_COLUMNS = ("number", "arm", "form", "width", "seed", "status", *METRICS,
 class StudyData:
     """A study as it lies on disk.
 
-    `manifest` is `study.json`. `trials` has a row a trial, `students` a row a student of a complete trial, `curves` a
-    row for each trial number, seed and epoch (from 1). Accuracies and agreements are fractions, sizes are counts.
+    `manifest` is `study.json`. `trials` has a row a trial, `students` a row a student of a complete or pruned trial,
+    `curves` a row for each trial number, seed and epoch (from 1). Accuracies and agreements are fractions, sizes are
+    counts. A pruned trial's are those of the epoch in its column `pruned_at`; that column is there if any was pruned.
     """
 
     name: str
@@ -106,6 +107,7 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
     """The complete trials of which no student diverged, by number, with whole sizes."""
     kept = trials[(trials["state"] == "complete") & (trials["status"] == "ok")]
     whole = dict.fromkeys(("width", "num_params", "macs"), "int64")
+    kept = kept.drop(columns="pruned_at", errors="ignore")
     return kept.astype(whole).sort_values("number").reset_index(drop=True)
 
 
@@ -127,29 +129,31 @@ def _read_trial(folder: Path, number: int) -> tuple[dict[str, Any] | None, Seque
     if trial is None:
         return None, ()  # the driver made the directory and was stopped before it said what the trial is
     try:
-        records = _read_records(folder, trial)
+        records, facts = _read_records(folder, trial)
         reason = None if records else read_failure(folder, trial)
     except (ValueError, KeyError, TypeError):
         return _trial_row(trial, "unreadable", ()), ()
     state = "complete" if records else "running" if reason is None else "failed"
+    if records and records[0].status == "pruned":
+        return {**_trial_row(trial, "pruned", records), "pruned_at": facts.get("pruned_at")}, records
     return _trial_row(trial, state, records), records
 
 
-def _read_records(folder: Path, trial: TrialSpec) -> tuple[Record, ...]:
-    """As `ledger.read_result`, which renames a file that is not the trial's own; a reader must not."""
+def _read_records(folder: Path, trial: TrialSpec) -> tuple[tuple[Record, ...], Mapping[str, Any]]:
+    """As `ledger.read_result`, which renames a file that is not the trial's own; a reader must not. And its facts."""
     data = read_json(folder / "result.json")
     if data is None:
-        return ()
+        return (), {}
     records = tuple(record_from_json(record) for record in data["records"])
     if data["hash"] != trial.hash or [record.spec for record in records] != list(trial.specs):
         raise ValueError(f"{folder / 'result.json'} is another trial's")
-    return records
+    return records, data
 
 
 def _trial_row(trial: TrialSpec, state: str, records: Sequence[Record]) -> dict[str, Any]:
     status = None
     if records:
-        status = "ok" if all(record.status == "ok" for record in records) else "diverged"
+        status = next((record.status for record in records if record.status != "ok"), "ok")
     knobs: dict[str, Any] = {}
     if trial.specs:
         knobs = {name: getattr(trial.specs[0], name) for name in KNOBS} | dict(trial.specs[0].knobs)
@@ -214,5 +218,6 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Data
     frame = pd.DataFrame(list(rows), columns=[*columns, *extra])
     numeric = ("alpha", "temperature", "lr", "weight_decay", "momentum", *METRICS, "seconds", "train_flops")
     frame = frame.astype({name: float for name in frame.columns if name in numeric})
-    whole = ("number", "seed", "num_seeds", "width", "num_params", "macs", "cohort_size", "epochs", "batch_size")
+    whole = ("number", "seed", "num_seeds", "width", "num_params", "macs", "cohort_size", "epochs", "batch_size",
+             "pruned_at")  # fmt: skip
     return frame.astype({name: "Int64" for name in frame.columns if name in whole}).astype({"number": "int64"})

@@ -212,6 +212,8 @@ def check(study: Study, task: Task) -> None:
         values = study.options(knob)
         if knob not in LOOP_KNOBS and any(value != defaults[knob] for value in values):
             raise ValueError(f"the plain loop has no {knob}; a study with {knob} {values[0]!r} cannot be compared")
+    if study.pruning is not None:
+        raise ValueError("the plain loop prunes nothing; a study with pruning cannot be compared")
     if study.sampler not in ("tpe", "random"):
         raise ValueError(f"the plain loop has no sampler {study.sampler!r}; it has tpe, random")
 

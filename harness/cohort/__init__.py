@@ -11,10 +11,13 @@ whoever shared the cohort.
     forward.py     the networks on what they see
     objective.py   losses, and how they pull
     training.py    the loop
+    patience.py    early stopping
+    checkpoint.py  a student between two parts of its training
     evaluate.py    what a record measures
 """
 
 from harness.cohort.check import check
-from harness.cohort.run import train
+from harness.cohort.checkpoint import State
+from harness.cohort.run import train, train_part
 
-__all__ = ["check", "train"]
+__all__ = ["State", "check", "train", "train_part"]

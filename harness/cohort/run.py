@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness import targets, tasks
 from harness.cohort.check import check
+from harness.cohort.checkpoint import State
 from harness.cohort.data import Data, load_data
 from harness.cohort.evaluate import answers, final_metrics
 from harness.cohort.stack import Cohort, stack
@@ -35,20 +36,37 @@ def train(specs: Sequence[StudentSpec], *, cache: Path, device: str = "cpu") -> 
     for a student that cannot be trained. Divergence is a status of the record, not an error; a cohort that is too large
     for the device's memory is halved until it fits.
     """
+    return train_part(specs, cache=cache, device=device, until=None, states={})[0]
+
+
+def train_part(
+    specs: Sequence[StudentSpec], *, cache: Path, device: str, until: int | None, states: Mapping[StudentSpec, State]
+) -> tuple[list[Record], list[State]]:
+    """As `train`, from where `states` left some of the students up to the end of epoch `until`, their own where None.
+
+    Gives their records as they stand there, and the states to go on from; these are empty where the students are done.
+    Trained in parts, a student is to the bit what it is at once in the same company, and in other company as near as
+    sharing a cohort leaves it. A teacher that is trained with it is made again for every part, and counted in its cost.
+    Students of several epochs are trained one cohort after the other. `until` is later than any state's epoch.
+    """
     for spec in specs:
         check(spec)
     found: dict[StudentSpec, Record] = {}
-    waiting = cohorts(specs)[::-1]
+    left: dict[StudentSpec, State] = {}
+    begun = {spec: states[spec].epoch if spec in states else 0 for spec in specs}
+    starts = sorted(set(begun.values()))
+    waiting = [c for at in starts for c in cohorts([spec for spec in specs if begun[spec] == at])][::-1]
     while waiting:
         members = waiting.pop()
-        records = _records(members, cache, device)
+        part = Part(until, [states[spec] for spec in members] if begun[members[0]] else None)
+        records = _records(members, cache, device, part, left)
         if records is None:  # too large for the memory; the students are the same in two halves
             half = len(members) // 2
             log.warning("%d students do not fit into memory together; they are trained as two cohorts", len(members))
             waiting += [members[half:], members[:half]]
         else:
             found |= {record.spec: record for record in records}
-    return [found[spec] for spec in specs]
+    return [found[spec] for spec in specs], [left[spec] for spec in specs if spec in left]
 
 
 def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
@@ -67,18 +85,35 @@ def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
     return [list(found) for _, found in groupby(sorted(set(specs), key=order), key=key)]
 
 
-def _records(specs: Sequence[StudentSpec], cache: Path, device: str) -> list[Record] | None:
-    """The records of a cohort's students, or None where there are several and the memory does not suffice."""
+@dataclass(frozen=True)
+class Part:
+    """Which part of their training a cohort's students are trained: from `states`, None for the start, to `until`."""
+
+    until: int | None = None
+    states: Sequence[State] | None = None
+
+
+def _records(
+    specs: Sequence[StudentSpec], cache: Path, device: str, part: Part, left: dict[StudentSpec, State]
+) -> list[Record] | None:
+    """The records of a cohort's students, or None where there are several and the memory does not suffice.
+
+    `left` takes the states that they go on from.
+    """
     started = time.perf_counter()
     try:
-        result = _train_cohort(specs, cache, device)
+        result = _train_cohort(specs, cache, device, part=part)
         metrics = final_metrics(result.cohort, result.data)
     except (MemoryError, RuntimeError) as error:
         if len(specs) == 1 or not _is_out_of_memory(error):
             raise
         return None
-    seconds = (time.perf_counter() - started) / len(specs)
-    return [_record(result, student, own, seconds, device) for student, own in enumerate(metrics)]
+    seconds = [(time.perf_counter() - started) / len(specs)] * len(specs)
+    if part.states is not None:
+        seconds = [own + state.seconds for own, state in zip(seconds, part.states, strict=True)]
+    for spec, state, own, spent in zip(specs, result.trained.states, seconds, result.teacher_flops, strict=False):
+        left[spec] = replace(state, seconds=own, teacher_flops=spent)
+    return [_record(result, student, own, seconds[student], device) for student, own in enumerate(metrics)]
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -88,25 +123,31 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class _Result:
-    """A trained cohort; `flops` `[students]` counts each student's training, and that of the teachers made for it."""
+    """A trained cohort; `flops` `[students]` counts each student's training, and that of the teachers made for it,
+    which is `teacher_flops` alone."""
 
     cohort: Cohort
     data: Data
     trained: Trained
     flops: Sequence[float]
+    teacher_flops: Sequence[float]
 
 
-def _train_cohort(specs: Sequence[StudentSpec], cache: Path, device: str, *, may_pad: bool = True) -> _Result:
+def _train_cohort(
+    specs: Sequence[StudentSpec], cache: Path, device: str, *, may_pad: bool = True, part: Part = Part()
+) -> _Result:
     data = load_data(specs[0], cache, device)
     teachers, spent = _teachers(specs, data, cache, device)
     padded = may_pad and data.family.pads and specs[0].may_be_padded
     cohort = stack(specs, data, teachers, device, padded=padded)
-    trained = fit(cohort, data, device)
+    trained = fit(cohort, data, device, part.until, part.states)
+    if part.states is not None:
+        spent = [now + state.teacher_flops for now, state in zip(spent, part.states, strict=True)]
     task, batch_size = data.task, specs[0].batch_size
     macs = [data.family.macs(spec.width, task.input_shape, task.num_classes) for spec in specs]
     seen = len(task.train) // batch_size * batch_size
     own = [6.0 * each * seen * epochs for each, epochs in zip(macs, trained.num_epochs, strict=True)]
-    return _Result(cohort, data, trained, [sum(pair) for pair in zip(own, spent, strict=True)])
+    return _Result(cohort, data, trained, [sum(pair) for pair in zip(own, spent, strict=True)], spent)
 
 
 def _teachers(

@@ -59,6 +59,7 @@ class Cohort:
     """Students stacked on a leading axis. A `None` says that no student of the cohort has it."""
 
     specs: Sequence[StudentSpec]
+    width: int  # of the networks that the students stand in
     grid: tuple[int, int]  # seeds, students of a seed; 1, students where they do not stand seed by seed
     group_seeds: tuple[int, ...]  # the seed of each group of students who see the same
     network: Flat
@@ -97,7 +98,10 @@ def stack(
         return column(values) if any(values) else None
 
     clip = some("clip_norm")
-    network = _flat(_starts(specs, data, padded), dtype, device)
+    width = max(spec.width for spec in specs)
+    if padded:
+        width = -(-width // GRAIN) * GRAIN
+    network = _flat(_starts(specs, data, width), dtype, device)
     forms = _runs([(spec.form, spec.teacher == "online") for spec in of_a_seed])
     compared = [_compared(spec, targets) for spec, targets in zip(of_a_seed, teachers, strict=False)]
     features = [members for members in _runs(compared) if specs[members.start].feature != NONE]
@@ -130,6 +134,7 @@ def stack(
 
     return Cohort(
         specs,
+        width,
         grid,
         group_seeds,
         network,
@@ -156,13 +161,10 @@ def _grid(specs: Sequence[StudentSpec]) -> tuple[tuple[int, int], tuple[int, ...
     return ((len(seeds), size), seeds) if list(specs) == twins else ((1, len(specs)), tuple(s.seed for s in specs))
 
 
-def _starts(specs: Sequence[StudentSpec], data: Data, padded: bool) -> list[dict[str, Tensor]]:
+def _starts(specs: Sequence[StudentSpec], data: Data, widest: int) -> list[dict[str, Tensor]]:
     """Every student's first parameters, drawn at its own width, and padded to the cohort's."""
     task, family = data.task, data.family
     shape = task.input_shape, task.num_classes
-    widest = max(spec.width for spec in specs)
-    if padded:
-        widest = -(-widest // GRAIN) * GRAIN
     found = {}
     for seed, width in {(spec.seed, spec.width) for spec in specs}:
         own = init(family, width, *shape, generator(seed, "init"))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from harness import optimisers
 from harness.batches import epochs
+from harness.cohort import checkpoint
+from harness.cohort.checkpoint import State
 from harness.cohort.data import Data
 from harness.cohort.evaluate import evaluate
 from harness.cohort.objective import Batch, draw_noise, noise_shape, parts, pull
@@ -22,48 +25,65 @@ from harness.spec import PLAIN
 @dataclass(frozen=True)
 class Trained:
     """What the loop gives. `rows` `[students, epochs, 5]` are the curves, `num_epochs` how many each student trained;
-    `pulls` `[3, 3, students]` are `objective.pull` at the first, a middle and the last step, or None."""
+    `pulls` `[3, 3, students]` are `objective.pull` at the first, a middle and the last step, or None. `states` are
+    what the students go on from; empty when they are done."""
 
     rows: Tensor
     num_epochs: Sequence[int]
     pulls: Tensor | None
+    states: Sequence[State]
 
 
-def fit(cohort: Cohort, data: Data, device: str) -> Trained:
-    """Train the cohort in place: when it returns, its networks hold what each student is measured with."""
+def fit(
+    cohort: Cohort, data: Data, device: str, until: int | None = None, states: Sequence[State] | None = None
+) -> Trained:
+    """Train the cohort in place: when it returns, its networks hold what each student is measured with.
+
+    It starts where `states`, all of one epoch, left the students, and stops after epoch `until`, which is later.
+    """
     lead, count = cohort.specs[0], len(data.task.train)
     per_epoch = count // lead.batch_size
     num_steps = lead.epochs * per_epoch
     scales = _lr_scales(cohort, num_steps)
-    state = optimisers.start(cohort.network.values)
-    learned = [optimisers.start(run.learned.values) for run in cohort.learned if run.learned is not None]
     sources = {spec.seed: generator(spec.seed, "dropout") for spec in cohort.specs}
     shape = noise_shape(cohort, data, lead.batch_size)
     looked_at = (0, num_steps // 2, num_steps - 1) if any(spec.form != PLAIN for spec in cohort.specs) else ()
-    pulls: dict[int, Tensor] = {}
-    curves: list[Tensor] = []  # one an epoch, [5, students]
-    patience = _Patience(cohort)
-    step = 0
-    for epoch, order in enumerate(_orders(cohort, count, device)):
+    live = checkpoint.start(cohort, looked_at)
+    curves, pulls, patience = live.curves, live.pulls, live.patience
+    begin = checkpoint.resume(cohort, data, live, states, per_epoch) if states else 0
+    end = lead.epochs if until is None else min(until, lead.epochs)
+    step = begin * per_epoch
+    if cohort.dropout is not None:
+        _skip_noise(sources.values(), shape, step)
+    todo = 0 if patience.all_stopped else end - begin
+    for epoch, order in islice(enumerate(_orders(cohort, count, device)), begin, begin + todo):
         sums = torch.zeros(3, len(cohort.specs), dtype=cohort.network.values.dtype, device=device)
         for rows in torch.split(order, lead.batch_size, dim=1):
             batch = Batch(rows, epoch, step / num_steps)
             noise = draw_noise(cohort, sources, shape)
             if step in looked_at:
                 pulls[step] = pull(cohort, data, batch, noise)
-            sums += _step(cohort, data, batch, noise, (state, learned), scales[step])
+            sums += _step(cohort, data, batch, noise, (live.optimiser, live.learned), scales[step])
             step += 1
         val_loss, val_accuracy = evaluate(cohort, data, "val")[:2]
         curves.append(torch.cat([sums / per_epoch, val_loss[None], val_accuracy[None]]))
         if patience.over(epoch + 1, val_loss):
             break
+    left = checkpoint.keep(cohort, data, live, end) if end < lead.epochs else ()
     patience.restore()
     num_epochs = patience.num_epochs(len(curves))
     last = torch.tensor([num * per_epoch for num in num_epochs], device=device)  # a stopped student has no later pull
     found = [torch.where(at < last, pulls[at], math.nan) if at in pulls else pulls[0] * math.nan for at in looked_at]
     return Trained(
-        torch.stack(curves).double().cpu().permute(2, 0, 1), num_epochs, torch.stack(found) if found else None
+        torch.stack(curves).double().cpu().permute(2, 0, 1), num_epochs, torch.stack(found) if found else None, left
     )
+
+
+def _skip_noise(sources: Iterable[torch.Generator], shape: Sequence[int], num_steps: int) -> None:
+    """Draw what the steps before have drawn (see `objective.draw_noise`)."""
+    for source in sources:
+        for _ in range(num_steps):
+            torch.rand(tuple(shape), generator=source)
 
 
 def _orders(cohort: Cohort, num_examples: int, device: str) -> Iterator[Tensor]:
@@ -118,42 +138,3 @@ def lr_scale(schedule: str, warmup: float, step: int, num_steps: int) -> float:
     if schedule == "constant":
         return 1.0
     return 0.5 + 0.5 * math.cos(math.pi * (step - rising) / (num_steps - rising))
-
-
-class _Patience:
-    """Early stopping: each student's best epoch so far by val loss, and when it stopped."""
-
-    def __init__(self, cohort: Cohort) -> None:
-        self._network = cohort.network.values
-        self._limits = [spec.patience for spec in cohort.specs]
-        self._best = self._network.clone() if any(self._limits) else None
-        self._losses = [math.inf] * len(self._limits)
-        self._since = [0] * len(self._limits)
-        self._stopped: dict[int, int] = {}
-
-    def over(self, epoch: int, val_loss: Tensor) -> bool:
-        """Take note of an epoch; whether every student has stopped."""
-        if self._best is None:
-            return False
-        for student, (limit, loss) in enumerate(zip(self._limits, val_loss.tolist(), strict=True)):
-            if not limit or student in self._stopped:
-                continue
-            if loss < self._losses[student]:
-                self._losses[student], self._since[student] = loss, 0
-                self._best[student] = self._network[student]
-            else:
-                self._since[student] += 1
-                if self._since[student] >= limit:
-                    self._stopped[student] = epoch
-        return len(self._stopped) == len(self._limits)
-
-    def restore(self) -> None:
-        """Give the students that are patient the parameters of their best epoch."""
-        if self._best is not None:
-            for student, limit in enumerate(self._limits):
-                if limit:
-                    self._network[student] = self._best[student]
-
-    def num_epochs(self, trained: int) -> list[int]:
-        """How many epochs each student trained, of so many that the cohort did."""
-        return [self._stopped.get(student, trained) for student in range(len(self._limits))]

@@ -5,6 +5,8 @@
     describe  {"specs": [...]}      check the students, tell about their task
     teacher   {"specs": [...]}      train the teachers that these students need, unless they are cached
     cohort    {"folders": [...]}    train the trials of these directories together and publish their results
+              {"folders": [...], "until": epoch or null}
+                                        the same in a study that prunes: up to a rung, or on to the end
 """
 
 from __future__ import annotations

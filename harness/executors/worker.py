@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 from harness import cohort, targets, tasks, teacher
+from harness.cohort import State, checkpoint
+from harness.executors.parts import Parts, run_part
 from harness.executors.trials import run_cohort
 from harness.models import num_params
 from harness.spec import Record, StudentSpec, spec_from_json
@@ -68,7 +70,11 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
 
         return targets.prepare([spec_from_json(spec) for spec in body["specs"]], cache, device, progress)
     assert kind == "cohort"
-    run_cohort([Path(folder) for folder in body["folders"]], lambda specs: _train(specs, cache, device))
+    folders = [Path(folder) for folder in body["folders"]]
+    if "until" in body:
+        run_part(folders, body["until"], _parts(cache, device))
+    else:
+        run_cohort(folders, lambda specs: _train(specs, cache, device))
     return {}
 
 
@@ -77,6 +83,18 @@ def _train(specs: Sequence[StudentSpec], cache: Path, device: str) -> list[Recor
     combinations of choices do not meet them all."""
     targets.prepare(specs, cache, device, lambda *_: None)
     return cohort.train(specs, cache=cache, device=device)
+
+
+def _parts(cache: Path, device: str) -> Parts[State]:
+    """Training from checkpoint to checkpoint."""
+
+    def train(
+        specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, State]
+    ) -> tuple[list[Record], list[State]]:
+        targets.prepare(specs, cache, device, lambda *_: None)
+        return cohort.train_part(specs, cache=cache, device=device, until=until, states=states)
+
+    return Parts(train, checkpoint.save, checkpoint.load)
 
 
 def _write_to(log: Path) -> None:

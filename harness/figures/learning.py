@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,10 +16,12 @@ MOST = 8
 PARTS = (("val_accuracy", "val accuracy (%)"), ("train_ce", "train CE (nats)"), ("train_kd", "train KD (own scale)"))
 
 
-def learning_curves(curves: pd.DataFrame, front: pd.DataFrame, forms: Sequence[str]) -> Figure:
+def learning_curves(
+    curves: pd.DataFrame, front: pd.DataFrame, forms: Sequence[str], pruned: Collection[int] = ()
+) -> Figure:
     """Val accuracy, and the label and teacher parts of the training loss, by epoch, for trials on the front.
 
-    Lines are means over seeds, bands the range of the seeds.
+    Lines are means over seeds, bands the range of the seeds. The val accuracy of `pruned` trials is shown faint.
     """
     chosen = _some(front)
     left = f" {len(chosen)} of the {len(front)} on the front." if len(chosen) < len(front) else ""
@@ -27,13 +29,17 @@ def learning_curves(curves: pd.DataFrame, front: pd.DataFrame, forms: Sequence[s
     figure = style.blank(
         3.6,
         f"Trials on the Pareto front, mean over {seeds}; bands: range of the seeds.{left} The KD "
-        "part is on each form's own scale (forms differ in units), and plain training has none.",
+        "part is on each form's own scale (forms differ in units), and plain training has none."
+        + (f" Grey: {style.trials(len(pruned), 'pruned')}." if pruned else ""),
     )
     shown = curves[curves["number"].isin(chosen["number"])]
     if shown.empty:
         style.nothing_to_show(figure.add_subplot(), "No trial on the front has left a learning curve.")
         return figure
     panels = figure.subplot_mosaic([["val_accuracy"] * 2, ["train_ce", "train_kd"]], height_ratios=(1.35, 1))
+    for _, part in curves[curves["number"].isin(pruned)].groupby("number"):
+        means = part.groupby("epoch")["val_accuracy"].mean()
+        panels["val_accuracy"].plot(means.index, means, color=style.MUTED, alpha=0.25, linewidth=0.5, zorder=1)
     for name, label in PARTS:
         axes = panels[name]
         _lines(axes, shown, chosen, forms, name)

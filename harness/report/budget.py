@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,10 +16,11 @@ ARMS = {"search": "search (distilled)", "control": "controls (plain)"}
 def budget_section(data: StudyData) -> Iterator[str]:
     """The part of the page on trials and cost."""
     teacher: Mapping[str, Any] = data.manifest.get("teacher") or {}
-    head = ["", "trials", "complete", "of them diverged", *STATES[1:], "seconds", "training FLOPs"]
-    rows = [_arm(label, data.trials[data.trials["arm"] == arm]) for arm, label in ARMS.items()]
+    states = [state for state in STATES[1:] if state != "pruned" or (data.trials["state"] == "pruned").any()]
+    head = ["", "trials", "complete", "of them diverged", *states, "seconds", "training FLOPs"]
+    rows = [_arm(label, data.trials[data.trials["arm"] == arm], states) for arm, label in ARMS.items()]
     if data.trials["arm"].isna().any():
-        rows.append(_arm("arm unknown", data.trials[data.trials["arm"].isna()]))
+        rows.append(_arm("arm unknown", data.trials[data.trials["arm"].isna()], states))
     blanks = [NONE] * (len(head) - 3)
     rows.append(["teacher", *blanks, _seconds(teacher.get("seconds")), _flops(teacher.get("train_flops"))])
     yield "## Budget"
@@ -32,6 +33,8 @@ def budget_section(data: StudyData) -> Iterator[str]:
         "Seconds of students are each one's share of its cohort's wall-clock, summed; failed trials' cost is not "
         f"recorded. The whole sweep took {_seconds(wall)} seconds."
     )
+    if "pruned" in states:
+        yield _pruned(data)
     if not teacher:
         yield "The manifest has no teacher: the sweep was stopped before one was ready."
     elif teacher.get("val_accuracy") is not None:
@@ -42,10 +45,23 @@ def budget_section(data: StudyData) -> Iterator[str]:
         )
 
 
-def _arm(label: str, trials: pd.DataFrame) -> list[str]:
+def _pruned(data: StudyData) -> str:
+    """How many trials were pruned, and when."""
+    at = data.trials.loc[data.trials["state"] == "pruned", "pruned_at"].value_counts().sort_index()
+    said = ", ".join(f"{count} pruned at epoch {epoch}" for epoch, count in at.items())
+    pruning: Mapping[str, Any] = (data.manifest.get("identity") or {}).get("pruning") or {}
+    share = f"the best 1 / {pruning['reduction_factor']:g}" if "reduction_factor" in pruning else "the best"
+    return (
+        f"Pruning: {said}. At these epochs {share} of the trials of one width, arm and round of asking went on. "
+        "Pruned trials were tried and discarded on validation: they are counted here and in the cost, and stand in no "
+        "other table or statistic; 'best of' counts finished trials alone."
+    )
+
+
+def _arm(label: str, trials: pd.DataFrame, others: Sequence[str]) -> list[str]:
     states = trials["state"].value_counts()
     diverged = int((trials["status"] == "diverged").sum())
-    counts = [int(states.get(state, 0)) for state in STATES]
+    counts = [int(states.get(state, 0)) for state in (STATES[0], *others)]
     cost = [_seconds(float(trials["seconds"].sum())), _flops(float(trials["train_flops"].sum()))]
     return [label, str(len(trials)), str(counts[0]), str(diverged), *(str(count) for count in counts[1:]), *cost]
 

@@ -110,7 +110,7 @@ def drawings(report: Report) -> Iterator[Drawing]:
     yield Drawing(
         "learning_curves",
         "Learning curves of the front: validation accuracy, and the two parts of the training loss.",
-        functools.partial(figures.learning_curves, data.curves, report.front, forms),
+        functools.partial(figures.learning_curves, data.curves, report.front, forms, _pruned(data)),
     )
     yield Drawing(
         "fidelity",
@@ -122,6 +122,10 @@ def drawings(report: Report) -> Iterator[Drawing]:
         "Hypervolume of the front as the search goes on, beside that of the plain controls.",
         functools.partial(_hypervolume, data),
     )
+
+
+def _pruned(data: StudyData) -> list[int]:
+    return [int(number) for number in data.trials.loc[data.trials["state"] == "pruned", "number"]]
 
 
 def _by_accuracy(data: StudyData) -> tuple[str, ...]:

@@ -1,0 +1,88 @@
+"""The brackets of a sweep that prunes: which of its trials wait at a rung, go on, or are pruned, from what is on disk.
+
+A trial's bracket is its round of asking, its arm and its width, all of which are kept with it, and its scores are those
+of its `rung-<epoch>.json`; so a restart comes to the verdicts that were come to before. They are `harness.rungs`' own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from harness import ledger
+from harness.ledger import TrialSpec
+from harness.rungs import Halving, Member, Verdict, verdicts
+from harness.sampler import Asked
+from harness.space import Study, direction
+from harness.spec import Record
+
+Key = tuple[int, str, int]
+"""Round, arm and width."""
+
+
+class Brackets:
+    """Every bracket with an open trial: one that was asked for and not yet told."""
+
+    def __init__(self, study: Study, halving: Halving, study_dir: Path) -> None:
+        self._metric, self._halving, self._study_dir = study.pruned_by, halving, study_dir
+        self._members: dict[Key, dict[int, Member]] = {}
+        self._open: dict[int, tuple[Key, TrialSpec]] = {}
+
+    def enter(self, asked: Asked, trial: TrialSpec) -> None:
+        """Take in an open trial."""
+        key = (asked.round, asked.arm, trial.specs[0].width)
+        self._open[asked.number] = key, trial
+        self._members.setdefault(key, {})[asked.number] = self._read(trial)
+
+    def restore(self, told: Iterable[Asked], *, failed: bool) -> None:
+        """Take in what open trials are compared with: those of their brackets that were told before a restart."""
+        rounds = {key[:2] for key in self._members}
+        for asked in told:
+            if (asked.round, asked.arm) not in rounds:
+                continue
+            trial = ledger.read_spec(ledger.trial_dir(self._study_dir, asked.number))
+            if trial is not None and (key := (asked.round, asked.arm, trial.specs[0].width)) in self._members:
+                self._members[key][asked.number] = replace(self._read(trial), failed=failed)
+
+    def arrive(self, number: int, epoch: int) -> bool:
+        """Note that a trial was trained up to a rung; whether it truly has published it."""
+        key, trial = self._open[number]
+        self._members[key][number] = member = self._read(trial)
+        return len(member.scores) > self._halving.rungs.index(epoch)
+
+    def fail(self, number: int) -> None:
+        """Note that a trial was given up: nobody waits for it any more."""
+        key, _ = self._open[number]
+        self._members[key][number] = replace(self._members[key][number], failed=True)
+
+    def leave(self, number: int) -> None:
+        """Note that a trial was told. Its bracket is kept while others of it are open."""
+        key, _ = self._open.pop(number)
+        if all(key != other for other, _ in self._open.values()):
+            del self._members[key]
+
+    def verdicts(self) -> dict[int, Verdict]:
+        """What is to become of every open trial that was not given up, by number."""
+        found = {n: v for members in self._members.values() for n, v in verdicts(members, self._halving).items()}
+        return {number: found[number] for number in sorted(found) if number in self._open}
+
+    def _read(self, trial: TrialSpec) -> Member:
+        folder = ledger.trial_dir(self._study_dir, trial.number)
+        scores: list[float] = []
+        for epoch in self._halving.rungs:
+            if (records := ledger.read_rung(folder, trial, epoch)) is None:
+                break
+            scores.append(score(records, self._metric))
+        return Member(tuple(scores))
+
+
+def score(records: Sequence[Record], metric: str) -> float:
+    """What a trial is ranked by: the metric's mean over its students, negated where less is better; -inf where one of
+    them diverged."""
+    if any(record.status == "diverged" for record in records):
+        return -math.inf
+    sign = 1 if direction(metric) == "maximize" else -1
+    return sign * mean(record.value(metric) for record in records)

@@ -1,0 +1,222 @@
+"""A sweep that prunes, with a trainer that costs nothing: who goes on, kills at every step, failures, restarts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import brackets, ledger
+from harness.driver import Progress
+from harness.executors.parts import Parts, run_part
+from harness.rungs import Halving, best
+from harness.spec import Record, StudentSpec, digest, to_json
+from tests.fakes import STUDY, FakeRuns, FakeTraining, fake_record, make_driver
+from tests.test_driver import Killed, die_at
+
+HALVING = Halving(rungs=(2, 5), reduction_factor=2)
+PRUNED = replace(STUDY, trials=24, batch=12, pruning=HALVING)
+TOTAL = 24 + 3 * 8
+STATES = ("complete", "pruned", "failed", "running")
+
+
+def told(folder: Path) -> dict[int, Any]:
+    """What the study on disk says of every trial."""
+    sampler = make_driver(folder, FakeRuns(), study=PRUNED).sampler
+    return {
+        asked.number: (state, asked.arm, asked.round, dict(asked.params))
+        for state in STATES
+        for asked in sampler.trials(state)
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FakeRuns, FakeTraining, int]:
+    """An undisturbed deterministic sweep: its folder, runs and training, and how many moments it has."""
+    folder, runs, training = tmp_path_factory.mktemp("undisturbed"), FakeRuns(), FakeTraining()
+    with pytest.MonkeyPatch.context() as patch:
+        moments = die_at(-1, patch)
+        assert make_driver(folder, runs, study=PRUNED, parts=training.parts).run(set()) == "complete"
+    return folder, runs, training, moments()
+
+
+Undisturbed = tuple[Path, FakeRuns, FakeTraining, int]
+
+
+def test_every_trial_is_told_once_as_complete_or_pruned(undisturbed: Undisturbed) -> None:
+    folder, runs, _, _ = undisturbed
+    found = told(folder)
+    assert len(found) == TOTAL
+    states = Counter(state for state, *_ in found.values())
+    assert set(states) == {"complete", "pruned"} and states["pruned"] > TOTAL / 3
+    assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
+    assert {key for key, status in runs.statuses.items() if status == "pruned"} == {
+        f"fake/{number}" for number, (state, *_) in found.items() if state == "pruned"
+    }
+
+
+def test_the_best_of_each_bracket_go_on(undisturbed: Undisturbed) -> None:
+    """Recomputed here from the rung files: round, arm and width apart, controls among themselves."""
+    folder, *_ = undisturbed
+    groups: dict[Any, dict[int, ledger.TrialSpec]] = {}
+    found = told(folder)
+    for number, (_, arm, turn, _) in found.items():
+        trial = ledger.read_spec(ledger.trial_dir(folder, number))
+        assert trial is not None and trial.round == turn
+        groups.setdefault((turn, arm, trial.specs[0].width), {})[number] = trial
+    assert len({turn for turn, *_ in groups}) == 2 and any(len(group) > 3 for group in groups.values())
+    for group in groups.values():
+        alive = set(group)
+        for epoch in HALVING.rungs:
+            records = {n: ledger.read_rung(ledger.trial_dir(folder, n), group[n], epoch) for n in group}
+            scores = {n: brackets.score(own, "val_accuracy") for n, own in records.items() if own is not None}
+            assert set(scores) == alive
+            alive = set(best(scores, 2))
+        assert alive == {number for number in group if found[number][0] == "complete"}
+
+
+def test_a_pruned_trial_is_trained_no_further_and_a_whole_one_once(undisturbed: Undisturbed) -> None:
+    folder, _, training, _ = undisturbed
+    for number, (state, *_) in told(folder).items():
+        place = ledger.trial_dir(folder, number)
+        trial = ledger.read_spec(place)
+        assert trial is not None
+        records = ledger.read_result(place, trial)
+        assert records is not None and {r.status for r in records} == {"ok" if state == "complete" else "pruned"}
+        stopped = ledger.read_json(place / "result.json").get("pruned_at", 12)
+        assert stopped in ((2, 5) if state == "pruned" else (12,))
+        assert [training.epochs[digest(to_json(spec))] for spec in trial.specs] == [stopped] * 2
+        assert not ledger.checkpoints(place)
+        assert {p.name for p in place.glob("rung-*")} == {f"rung-{e}.json" for e in HALVING.rungs if e <= stopped}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.15, 0.25, 0.33, 0.4, 0.47, 0.53, 0.6, 0.67, 0.74, 0.82, 0.9, 0.999])
+def test_a_kill_at_any_moment_loses_and_doubles_nothing(share: float, tmp_path: Path, undisturbed: Undisturbed) -> None:
+    folder, wanted, _, moments = undisturbed
+    runs, training = FakeRuns(), FakeTraining()
+    with pytest.MonkeyPatch.context() as patch:
+        die_at(max(1, int(share * moments)), patch)
+        with pytest.raises(Killed):
+            make_driver(tmp_path, runs, study=PRUNED, parts=training.parts).run(set())
+    again = make_driver(tmp_path, runs, study=PRUNED, parts=training.parts)
+    assert again.run({key for key in runs.runs if key in runs.values}) == "complete"
+    assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
+    assert told(tmp_path) == told(folder)
+    assert (runs.values, runs.statuses) == (wanted.values, wanted.statuses)
+    assert max(training.epochs.values()) <= 12 + 7  # the longest way between two rungs, twice
+    assert not list(tmp_path.rglob("rung-*.safetensors"))
+
+
+def test_dying_again_and_again_still_ends_the_same(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    runs, deaths = FakeRuns(), 0
+    for moment in [23, 71, 130, 2, 55, 1, 140, 12, 177, 3, 64]:
+        with pytest.MonkeyPatch.context() as patch:
+            die_at(moment, patch)
+            try:
+                make_driver(tmp_path, runs, study=PRUNED).run(set(runs.values))
+            except Killed:
+                deaths += 1
+    assert deaths >= 5
+    make_driver(tmp_path, runs, study=PRUNED).run(set(runs.values))
+    assert told(tmp_path) == told(undisturbed[0])
+    assert runs.statuses == undisturbed[1].statuses
+
+
+def test_the_asynchronous_order_reaches_the_same_budget(tmp_path: Path) -> None:
+    runs, seen = FakeRuns(), list[Progress]()
+    driver = make_driver(tmp_path, runs, study=PRUNED, deterministic=False)
+    driver.watch = seen.append
+    assert driver.run(set()) == "complete"
+    assert len(runs.runs) == TOTAL
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert (seen[-1].done, seen[-1].total, seen[-1].failed) == (TOTAL, TOTAL, 0)
+    assert seen[-1].pruned == len(driver.sampler.trials("pruned")) > 0
+
+
+def test_the_same_command_again_does_nothing(tmp_path: Path) -> None:
+    runs, training = FakeRuns(), FakeTraining()
+    make_driver(tmp_path, runs, study=PRUNED).run(set())
+    assert make_driver(tmp_path, runs, study=PRUNED, parts=training.parts).run(set(runs.runs)) == "complete"
+    assert len(runs.runs) == TOTAL and not training.epochs
+
+
+def test_runs_that_tracking_has_lost_are_logged_again(tmp_path: Path) -> None:
+    runs, fresh = FakeRuns(), FakeRuns()
+    make_driver(tmp_path, runs, study=PRUNED).run(set())
+    make_driver(tmp_path, fresh, study=PRUNED).run(set())
+    assert (fresh.values, fresh.statuses) == (runs.values, runs.statuses)
+
+
+@pytest.mark.parametrize("at", [2, 5, None])
+def test_a_trial_that_fails_at_a_rung_is_not_waited_for(at: int | None, tmp_path: Path) -> None:
+    training, guilty = FakeTraining(), dict[str, float]()
+
+    def train(
+        specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, int]
+    ) -> tuple[list[Record], list[int]]:
+        for spec in specs:
+            if until == at and spec.form == "kl" and guilty.setdefault("alpha", spec.alpha) == spec.alpha:
+                raise RuntimeError("out of memory")
+        return training.train(specs, until, states)
+
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs, study=PRUNED, parts=Parts(train, training.save, training.load))
+    assert driver.run(set()) == "complete"
+    [failed] = driver.sampler.trials("failed")
+    assert failed.params["alpha"] == guilty["alpha"] and len(runs.failures) == 1
+    done = [*driver.sampler.trials("complete"), *driver.sampler.trials("pruned")]
+    assert len(done) == TOTAL  # the failed one was replaced
+    [replacement] = [asked for asked in done if asked.round < 0]
+    assert replacement in driver.sampler.trials("complete")  # alone in its bracket
+
+
+def test_a_lost_checkpoint_costs_time_and_no_more(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    training = FakeTraining()
+    parts = Parts(training.train, training.save, lambda _path, _key: None)
+    make_driver(tmp_path, FakeRuns(), study=PRUNED, parts=parts).run(set())
+    assert told(tmp_path) == told(undisturbed[0])
+
+
+def test_a_rung_that_is_published_is_not_trained_again(tmp_path: Path) -> None:
+    training = FakeTraining()
+    driver = make_driver(tmp_path, FakeRuns(), study=PRUNED)
+    driver._ask_rounds(1)
+    folders = [ledger.trial_dir(tmp_path, number) for number in ledger.numbers(tmp_path)]
+    run_part(folders[:3], 2, training.parts)
+    run_part(folders, 2, training.parts)
+    run_part(folders[:1], 5, training.parts)
+    assert sorted(ledger.checkpoints(folders[0])) == [5] and sorted(ledger.checkpoints(folders[1])) == [2]
+    assert sum(training.epochs.values()) == 2 * (2 * len(folders) + 3)
+
+
+def test_a_trial_is_ranked_by_the_studys_first_objective_on_validation() -> None:
+    spec = STUDY.probes("digits")[0]
+    record = fake_record(spec)
+    assert brackets.score([record], "val_loss") == -record.metrics["val_loss"]
+    assert brackets.score([record, replace(record, status="diverged")], "val_accuracy") == -math.inf
+    assert replace(PRUNED, objectives=("macs", "val_loss")).pruned_by == "val_loss"
+    assert replace(PRUNED, objectives=("macs",)).pruned_by == "val_accuracy"
+    assert PRUNED.pruned_by == "val_accuracy"
+
+
+def test_pruning_is_part_of_a_studys_identity_only_when_set() -> None:
+    assert "pruning" not in STUDY.identity()
+    assert PRUNED.identity()["pruning"] == {"rungs": (2, 5), "reduction_factor": 2}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"pruning": (2, 4)}, r"pruning \(2, 4\) must be None or Halving"),
+        ({"pruning": Halving((4, 12))}, "rung 12 must be below the 12 epochs"),
+        ({"pruning": Halving((4,)), "fixed": {"epochs": 4}}, "rung 4 must be below the 4 epochs"),
+    ],
+)
+def test_pruning_that_cannot_be_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(STUDY, **changed)

@@ -1,0 +1,113 @@
+"""A study that prunes, trained for real: told and logged alike, reported, killed with -9 and resumed to the same."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pandas as pd
+import pytest
+
+from harness import ledger
+
+ROOT = Path(__file__).parents[1]
+STUDY = """
+from harness.space import Choice, Float, Halving, Study
+STUDY = Study(
+    task="digits",
+    family="mlp",
+    space={
+        "width": Choice(4, 7),
+        "form": Choice("kl", "ctkd", "mse"),
+        "alpha": Float(0.0, 1.0),
+        "lr": Float(1e-3, 1e-1, log=True),
+    },
+    fixed={"epochs": 24, "patience": 5},
+    trials=16,
+    seeds=2,
+    batch=16,
+    pruning=Halving(rungs=(2, 8)),
+)
+"""
+TOTAL = 16 + 2 * 8
+
+
+def command(home: Path, out: Path) -> list[str]:
+    options = ["--out", str(out), "--deterministic", "--quiet", "--jobs", "2"]
+    return [sys.executable, "-m", "harness.sweep", str(home / "mine.py"), *options]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small study that prunes and its undisturbed, deterministic results."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "mine.py").write_text(STUDY)
+    done = subprocess.run(command(folder, folder / "results"), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def told(out: Path) -> Mapping[int, Any]:
+    """State, values and parameters of every trial in Optuna; MLflow has one run of each, and says the same."""
+    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{out / 'mine' / 'study.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert {run.info.status for run in runs} == {"FINISHED"} and len(runs) == TOTAL + 1
+    status = {run.data.tags["harness.key"]: run.data.tags.get("status") for run in runs}
+    for trial in study.trials:
+        assert (status[f"mine/{trial.number}"] == "pruned") == (trial.state.name == "PRUNED")
+    return {
+        trial.number: (trial.state.name, trial.values, trial.params)  # noqa: PD011 - Optuna's, not pandas'
+        for trial in study.trials
+    }
+
+
+def test_a_sweep_that_prunes_tells_logs_and_reports(home: Path) -> None:
+    states = Counter(state for state, *_ in told(home / "results").values())
+    assert set(states) == {"COMPLETE", "PRUNED"} and sum(states.values()) == TOTAL
+    assert states["PRUNED"] >= TOTAL / 2
+    folder = home / "results" / "mine"
+    trials = pd.read_csv(folder / "trials.csv")
+    assert Counter(trials["state"]) == {"complete": states["COMPLETE"], "pruned": states["PRUNED"]}
+    assert set(trials["pruned_at"].dropna()) == {2, 8} and not trials.loc[trials["state"] == "pruned", "on_front"].any()
+    assert "pruned at epoch 2" in (folder / "summary.md").read_text()
+    assert not list(folder.rglob("*.safetensors"))
+
+
+def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, tmp_path: Path) -> None:
+    """kill -9 of the driver at random moments, on real processes and real stores; its workers finish their part."""
+    moments = random.Random(int.from_bytes(os.urandom(4), "big"))
+    kills = 0
+    for _ in range(4):
+        process = subprocess.Popen(command(home, tmp_path), cwd=ROOT)
+        deadline = time.monotonic() + moments.uniform(4, 9)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is None:
+            kills += 1
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert kills
+    done = subprocess.run(command(home, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert told(tmp_path) == told(home / "results")
+    for number in range(TOTAL):
+        one, other = (ledger.trial_dir(out / "mine", number) for out in (tmp_path, home / "results"))
+        trial = ledger.read_spec(other)
+        assert trial is not None
+        records = [ledger.read_result(place, trial) for place in (one, other)]
+        assert records[0] is not None and records[1] is not None
+        for mine, whole in zip(records[0], records[1], strict=True):
+            assert (mine.curve, mine.metrics, mine.status) == (whole.curve, whole.metrics, whole.status)
