@@ -12,29 +12,30 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness import ledger
 from harness.brackets import Brackets
+from harness.costs import Costs
 from harness.executors import Event, Executor
 from harness.ledger import TrialSpec
+from harness.packing import Work, pack
 from harness.rungs import Prune, Train
 from harness.sampler import SEARCH, Asked, Sampler, control, search_arms
 from harness.space import Study
 from harness.spec import Record
 
-COHORT_STUDENTS = 48
 ATTEMPTS = 3
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is to reach. `targets` counts the trials of each arm; `deadline` is a `time.monotonic`."""
+    """What a sweep is to reach, and with what. `targets` counts the trials of each arm; `deadline` is a
+    `time.monotonic`; without `costs` cohorts are formed by a fixed rule (see `harness.packing`)."""
 
     name: str
     study: Study
@@ -44,6 +45,8 @@ class Plan:
     targets: Mapping[str, int]
     deterministic: bool = False
     deadline: float = math.inf
+    costs: Costs | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -229,26 +232,18 @@ class Driver:
         self._busy.add(number)
 
     def _submit(self, trials: Iterable[TrialSpec], until: int | None = None) -> None:
-        """Hand out trials as cohorts, the widest students first, so that the last to finish are short.
+        """Hand out trials as cohorts, those that take longest first."""
+        work = []
+        for trial in trials:
+            lead = trial.specs[0]
+            work.append(Work(trial.number, lead.width, len(trial.specs), repr(lead.cohort_key), until or lead.epochs))
+        for job in pack(work, self.plan.costs, self.plan.workers):
+            self._submit_cohort(job.numbers, asdict(job.how), until)
 
-        Students of widths 5 to 8, 9 to 16, ... go together, for the core trains them as one width (see `StudentSpec`).
-        """
-
-        def group(trial: TrialSpec) -> tuple[int, str]:
-            return -max(2, (trial.specs[0].width - 1).bit_length()), repr(trial.specs[0].cohort_key)
-
-        def order(trial: TrialSpec) -> tuple[tuple[int, str], int, int]:
-            return group(trial), -trial.specs[0].width, trial.number
-
-        for _, found in groupby(sorted(trials, key=order), key=group):
-            members = list(found)
-            size = max(1, COHORT_STUDENTS // self.plan.study.seeds)
-            for start in range(0, len(members), size):
-                self._submit_cohort([trial.number for trial in members[start : start + size]], until)
-
-    def _submit_cohort(self, numbers: Sequence[int], until: int | None = None) -> None:
+    def _submit_cohort(self, numbers: Sequence[int], how: Mapping[str, Any], until: int | None = None) -> None:
         part = {} if self._brackets is None else {"until": until}
-        self.executor.submit("cohort", {"folders": [str(self._folder(number)) for number in numbers], **part})
+        folders = [str(self._folder(number)) for number in numbers]
+        self.executor.submit("cohort", {"folders": folders, "how": how, **part})
 
     def _folder(self, number: int) -> Path:
         return ledger.trial_dir(self.plan.study_dir, number).absolute()
@@ -282,7 +277,7 @@ class Driver:
                 if self._brackets is not None:
                     self._brackets.fail(number)
             else:
-                self._submit_cohort([number], until)
+                self._submit_cohort([number], event.job.body["how"], until)
 
     def _commit_ready(self) -> None:
         """Log and tell the first trial that is ready, or a whole round in order of number when deterministic.

@@ -6,6 +6,7 @@ study file -> space -> sampler.ask -> trial -> student specs -> executor -> coho
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import platform
@@ -26,7 +27,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from harness import __version__, cli, ledger
+from harness import __version__, cli, ledger, planning
+from harness.costs import Costs, costs_from_json
 from harness.driver import Driver, Plan, targets
 from harness.driver import Progress as Done
 from harness.executors import Executor
@@ -46,6 +48,7 @@ DEVICES = ("auto", "cpu", "cuda")
 MOST_NOTE = 8000
 """What MLflow takes of a description."""
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,16 @@ class Options:
     device: str
     timeout: float | None
     quiet: bool
+    plan: bool = False
 
     @property
     def study_dir(self) -> Path:
         return self.out / self.name
+
+    @property
+    def plans_dir(self) -> Path:
+        """Where what was measured of this machine is kept."""
+        return self.out / "plans"
 
     @property
     def storage_url(self) -> str:
@@ -111,6 +120,9 @@ def main(
         typer.Option("--deterministic", help="Ask, wait and tell in rounds: the same trials whatever finishes first."),
     ] = False,
     device: Annotated[str, typer.Option(help="Where students are trained: auto, cpu or cuda.")] = "auto",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Measure what a step costs, print the cohorts that follow, and end.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors.")] = False,
 ) -> int:
     """Search alpha, temperature, loss form and student width for the best students of every size.
@@ -125,6 +137,8 @@ def main(
       python -m harness.sweep digits --trials 16      a smoke test in seconds
 
       python -m harness.sweep my_study.py --jobs 8    your own question
+
+      python -m harness.sweep --plan                  how many students are trained together here, and why
     """
     name, file, found = load_study(study, cli.STUDIES)
     if seed is not None:
@@ -142,6 +156,7 @@ def main(
         device,
         timeout,
         quiet,
+        plan,
     )
     check(options)
     with _terminated_as_interrupt():
@@ -157,6 +172,8 @@ def check(options: Options) -> None:
         raise ValueError(f"--timeout {options.timeout:g} is out of range; it must be above 0 seconds")
     if options.device not in DEVICES:
         raise ValueError(f"unknown device {options.device!r}; devices are {', '.join(DEVICES)}")
+    if options.plan and options.deterministic:
+        raise ValueError("--plan has nothing to show with --deterministic: its cohorts follow from a fixed rule")
     cli.check_writable(options.study_dir)
     reachable(options.tracking)
 
@@ -165,11 +182,15 @@ def sweep(options: Options) -> int:
     """Run a study and give the exit code. Raises `ValueError`, with everything as it was, for what cannot be run."""
     started = time.monotonic()
     console = Console(quiet=options.quiet)
-    log = options.study_dir / "worker.log"
-    executor = Local(options.jobs, options.out / "teachers", options.device, log)
+    said = (options.plans_dir if options.plan else options.study_dir) / "worker.log"
+    executor = Local(options.jobs, options.out / "teachers", options.device, said)
     try:
         probes = [to_json(spec) for spec in options.study.probes(options.task)]
         task = _result(executor, "describe", {"specs": probes})
+        if options.plan:
+            costs = costs_from_json(_result(executor, "calibrate", _calibration(options)))
+            console.print(planning.page(options.name, options.study, options.trials, costs, options.jobs))
+            return 0
         lock = ledger.lock(options.study_dir / "driver.lock")
         if lock is None:
             raise ValueError(
@@ -197,9 +218,10 @@ def _run(options: Options, executor: Executor, task: Mapping[str, Any], console:
     with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
         opening = pool.submit(Tracker, options.tracking, options.name, _artifacts(options))
         reporting = pool.submit(import_module, "harness.report")
-        teacher = _train_teacher(options, executor, console, opening)
+        teacher, costs = _prepare(options, executor, console, opening)
         tracker = opening.result()
     manifest["teacher"] = teacher
+    manifest["cohorts"] = f"as measured on {costs.where}" if costs else "by a fixed rule"
     _write_manifest(options, manifest, 0.0)
     logged = tracker.begin(_runs_in_common(options, sampler, manifest), _sweep_params(options, teacher))
     plan = Plan(
@@ -211,6 +233,8 @@ def _run(options: Options, executor: Executor, task: Mapping[str, Any], console:
         targets(options.study, options.trials),
         options.deterministic,
         started + options.timeout if options.timeout else math.inf,
+        costs,
+        options.jobs,
     )
     with _bar(console, "students of every trial") as bar:
         driver = Driver(plan, sampler, tracker, executor, lambda done: _show(bar, done))
@@ -223,26 +247,43 @@ def _run(options: Options, executor: Executor, task: Mapping[str, Any], console:
     return 1 if why == "failures" else 0
 
 
-def _train_teacher(
+def _prepare(
     options: Options, executor: Executor, console: Console, opening: Future[Tracker]
-) -> Mapping[str, Any]:
-    """What `teacher.json` says, once the teacher is there. Fails early when tracking cannot be opened."""
+) -> tuple[Mapping[str, Any], Costs | None]:
+    """What `teacher.json` says, once the teacher is there, and meanwhile what a step costs; no costs where cohorts
+    follow from a fixed rule. Fails early when tracking cannot be opened."""
+    teacher: Mapping[str, Any] | None = None
+    costs: Costs | None = None
+    executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
+    if not options.deterministic:
+        executor.submit("calibrate", _calibration(options))
     with _bar(console, "teacher") as bar:
         task = bar.add_task("", total=None, note="")
-        executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
-        while True:
+        while executor.num_pending or teacher is None:
             if opening.done() and opening.exception():
                 opening.result()
             for event in executor.poll(0.2):
-                if event.kind == "progress":
+                if event.job.kind == "calibrate":
+                    if event.kind == "done":
+                        costs = costs_from_json(event.data)
+                    elif event.kind != "progress":
+                        log.warning("steps could not be measured (%s); cohorts have a fixed size", event.data["reason"])
+                elif event.kind == "progress":
                     note = f"val accuracy {event.data['val_accuracy']:.4f}"
                     bar.update(task, completed=event.data["done"], total=event.data["total"], note=note)
                 elif event.kind == "done":
                     note = f"val accuracy {event.data['val_accuracy']:.4f}, {event.data['num_params']:,} parameters"
                     bar.update(task, completed=1, total=1, note=note)
-                    return event.data
+                    teacher = event.data
                 else:
                     raise ValueError(f"the teacher could not be trained: {event.data['reason']}")
+    return teacher, costs
+
+
+def _calibration(options: Options) -> dict[str, Any]:
+    """The body of a `calibrate` job."""
+    specs = [to_json(spec) for spec in options.study.probes(options.task)]
+    return {"specs": specs, "folder": str(options.plans_dir.absolute()), "workers": options.jobs}
 
 
 def _students(options: Options) -> list[StudentSpec]:
@@ -278,6 +319,7 @@ def _manifest(options: Options, task: Mapping[str, Any], config_hash: str) -> di
         "seeds": list(study.student_seeds()),
         "task": {**{name: value for name, value in task.items() if name != "versions"}, "test_reads": 0},
         "teacher": None,
+        "cohorts": None,
         "versions": {"harness": __version__, **task["versions"], **versions, "system": platform.platform()},
         "git_commit": _git_commit(options.file.parent),
         "started_ms": known.get("started_ms", ledger.now_ms()),

@@ -123,6 +123,22 @@ def test_the_same_command_again_does_nothing_and_says_the_same(home: Path) -> No
     assert check_one_to_one(home / "results") == before
 
 
+def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(home: Path, tmp_path: Path) -> None:
+    done = run(home / "mine.py", "--plan", "--out", tmp_path, "--jobs", 2, env={"COLUMNS": "150"})
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["plans"]
+    [file] = (tmp_path / "plans").glob("digits-mlp-*.json")
+    measured = file.read_bytes()
+    for timing in json.loads(measured)["timings"]:
+        assert f"{1e6 * timing['seconds'] / timing['students']:,.0f}" in done.stdout
+    assert "times faster than one student at a time" in done.stdout
+    swept = run(home / "mine.py", "--trials", 4, "--out", tmp_path, "--jobs", 2)
+    assert swept.returncode == 0, swept.stderr
+    assert file.read_bytes() == measured
+    said = [json.loads((out / "mine" / "study.json").read_text())["cohorts"] for out in (tmp_path, home / "results")]
+    assert said == [f"as measured on {json.loads(measured)['where']}", "by a fixed rule"]
+
+
 def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(home: Path, tmp_path: Path) -> None:
     """kill -9 of driver and workers at random moments, on real processes and real stores."""
     moments = random.Random(int.from_bytes(os.urandom(4), "big"))
@@ -208,6 +224,7 @@ def test_ctrl_c_stops_a_sweep_and_says_how_to_go_on(home: Path, tmp_path: Path) 
         (["digits", "--trials", "many"], "many"),
         (["digits", "--jobs", "0"], "--jobs 0 is out of range"),
         (["digits", "--timeout", "0"], "--timeout 0 is out of range"),
+        (["digits", "--plan", "--deterministic"], "--plan has nothing to show with --deterministic"),
         (["digits", "--seed", "-1"], "seed -1 is out of range"),
         (["digits", "--device", "tpu"], "unknown device 'tpu'; devices are auto, cpu, cuda"),
         (["digits", "--nonsense"], "--nonsense"),

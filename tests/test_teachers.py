@@ -372,6 +372,6 @@ def test_a_worker_makes_what_a_cohort_lacks_of_its_teachers(full_cache: Path, tm
     specs = [student(teacher="online", teacher_width=4, seed=11), student(teacher_width=3, seed=11)]
     trial = ledger.TrialSpec("study", 0, "search", {}, tuple(specs), "c0ffee", 1)
     folder = ledger.write_spec(tmp_path, trial)
-    worker.work("cohort", {"folders": [str(folder)]}, full_cache, "cpu", lambda *_: None)
+    worker.work("cohort", {"folders": [str(folder)], "how": {}}, full_cache, "cpu", lambda *_: None)
     records = ledger.read_result(folder, trial)
     assert records is not None and [record.status for record in records] == ["ok", "ok"]

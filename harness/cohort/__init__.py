@@ -6,18 +6,20 @@ knows of that axis: families, losses and optimisers are written for one student 
 summed over students, never averaged, so no student's gradient depends on its neighbours, and a record is the same
 whoever shared the cohort.
 
-    data.py        what the students see and are taught, on the device
-    stack.py       students side by side: parameters, knobs, learned parts of losses
-    forward.py     the networks on what they see
-    objective.py   losses, and how they pull
-    training.py    the loop
-    patience.py    early stopping
-    checkpoint.py  a student between two parts of its training
-    evaluate.py    what a record measures
+    data.py         what the students see and are taught, on the device
+    stack.py        students side by side: parameters, knobs, learned parts of losses
+    forward.py      the networks on what they see
+    objective.py    losses, and how they pull
+    training.py     the loop
+    patience.py     early stopping
+    checkpoint.py   a student between two parts of its training
+    evaluate.py     what a record measures
+    calibration.py  what a step costs here: measured, so that the driver can plan
 """
 
+from harness.cohort.calibration import calibrate
 from harness.cohort.check import check
 from harness.cohort.checkpoint import State
 from harness.cohort.run import train, train_part
 
-__all__ = ["State", "check", "train", "train_part"]
+__all__ = ["State", "calibrate", "check", "train", "train_part"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,15 +32,23 @@ class Data:
 
 def load_data(lead: StudentSpec, cache: Path, device: str) -> Data:
     """The data of a cohort led by this student."""
+    data = load_inputs(lead, device)
+    return replace(data, val_logits=_val_logits(data.task, cache, device, data.val_logits.dtype))
+
+
+def load_inputs(lead: StudentSpec, device: str) -> Data:
+    """The same without a teacher: it is taken to say nothing, zero everywhere."""
     task = tasks.load(lead.task)
-    dtype = getattr(torch, lead.dtype)
-    return _data(task, task.families[lead.family], lead.transform, lead.views, cache, device, dtype)
+    return _inputs(task, task.families[lead.family], lead.transform, lead.views, device, getattr(torch, lead.dtype))
 
 
 @lru_cache(maxsize=4)
-def _data(
-    task: Task, family: Family, transform: str, num_views: int, cache: Path, device: str, dtype: torch.dtype
-) -> Data:
+def _val_logits(task: Task, cache: Path, device: str, dtype: torch.dtype) -> Tensor:
+    return teacher.load_logits(task, cache).val.to(device, dtype)
+
+
+@lru_cache(maxsize=4)
+def _inputs(task: Task, family: Family, transform: str, num_views: int, device: str, dtype: torch.dtype) -> Data:
     """Kept from cohort to cohort: a worker prepares a task's data once."""
 
     def place(inputs: Tensor) -> Tensor:
@@ -48,13 +56,14 @@ def _data(
         return prepared.to(device, dtype) if prepared.is_floating_point() else prepared.to(device)
 
     inputs = {"train": place(task.train.inputs), "val": place(task.val.inputs)}
+    labels = {"train": task.train.labels.to(device), "val": task.val.labels.to(device)}
     return Data(
         task,
         family,
         inputs,
         views=inputs["train"] if num_views == 1 else place(view_inputs(task, transform, num_views)),
-        labels={"train": task.train.labels.to(device), "val": task.val.labels.to(device)},
-        val_logits=teacher.load_logits(task, cache).val.to(device, dtype),
+        labels=labels,
+        val_logits=torch.zeros(*labels["val"].shape, task.num_classes, dtype=dtype, device=device),
     )
 
 

@@ -1,10 +1,11 @@
-"""A cohort's forward pass: by a family that takes many networks at once, or mapped over the students."""
+"""A cohort's forward pass: by a family that takes many networks at once, mapped over the students, or one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.func import vmap
 
@@ -38,6 +39,18 @@ def _of_groups(
     params, students = cohort.network.views, len(cohort.specs)
     if data.family.stacks:
         return function(params, inputs)
+    each = students // len(inputs)
+    if cohort.looped:
+        apart = {name: view.unbind() for name, view in params.items()}
+        own = [{name: views[student] for name, views in apart.items()} for student in range(students)]
+        return _stacked([function(own[student], inputs[student // each]) for student in range(students)])
     if len(inputs) == 1:
         return vmap(function, in_dims=(0, None))(params, inputs[0])
-    return vmap(function)(params, inputs.repeat_interleave(students // len(inputs), 0))
+    return vmap(function)(params, inputs.repeat_interleave(each, 0))
+
+
+def _stacked(found: Sequence[Any]) -> Any:
+    """Tensors, or mappings of tensors, with a leading axis of students."""
+    if isinstance(found[0], Tensor):
+        return torch.stack(list(found))
+    return {name: torch.stack([one[name] for one in found]) for name in found[0]}

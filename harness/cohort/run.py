@@ -20,6 +20,7 @@ from harness.cohort.data import Data, load_data
 from harness.cohort.evaluate import answers, final_metrics
 from harness.cohort.stack import Cohort, stack
 from harness.cohort.training import Trained, fit
+from harness.costs import TOGETHER, How
 from harness.models import num_params
 from harness.seeds import derive
 from harness.spec import NONE, PLAIN, Balance, Cost, Curve, Record, StudentSpec
@@ -28,19 +29,25 @@ from harness.targets import FROM_COHORT, Targets, target_key
 log = logging.getLogger(__name__)
 
 
-def train(specs: Sequence[StudentSpec], *, cache: Path, device: str = "cpu") -> list[Record]:
+def train(specs: Sequence[StudentSpec], *, cache: Path, device: str = "cpu", how: How = TOGETHER) -> list[Record]:
     """Train every student and return their records in the order of `specs`.
 
     Students that cannot share a cohort (see `StudentSpec.cohort_key`) are trained one cohort after the other. `cache`
     holds what teachers say; all that the students need must be there (`harness.targets.prepare`). Raises `ValueError`
     for a student that cannot be trained. Divergence is a status of the record, not an error; a cohort that is too large
-    for the device's memory is halved until it fits.
+    for the device's memory is halved until it fits. `how` says what is fastest, and changes no record but by rounding.
     """
-    return train_part(specs, cache=cache, device=device, until=None, states={})[0]
+    return train_part(specs, cache=cache, device=device, until=None, states={}, how=how)[0]
 
 
 def train_part(
-    specs: Sequence[StudentSpec], *, cache: Path, device: str, until: int | None, states: Mapping[StudentSpec, State]
+    specs: Sequence[StudentSpec],
+    *,
+    cache: Path,
+    device: str,
+    until: int | None,
+    states: Mapping[StudentSpec, State],
+    how: How = TOGETHER,
 ) -> tuple[list[Record], list[State]]:
     """As `train`, from where `states` left some of the students up to the end of epoch `until`, their own where None.
 
@@ -55,10 +62,11 @@ def train_part(
     left: dict[StudentSpec, State] = {}
     begun = {spec: states[spec].epoch if spec in states else 0 for spec in specs}
     starts = sorted(set(begun.values()))
-    waiting = [c for at in starts for c in cohorts([spec for spec in specs if begun[spec] == at])][::-1]
+    whole = [members for at in starts for members in cohorts([spec for spec in specs if begun[spec] == at])]
+    waiting = [members for one in whole for members in split(one, how.students)][::-1]
     while waiting:
         members = waiting.pop()
-        part = Part(until, [states[spec] for spec in members] if begun[members[0]] else None)
+        part = Part(until, [states[spec] for spec in members] if begun[members[0]] else None, how.looped)
         records = _records(members, cache, device, part, left)
         if records is None:  # too large for the memory; the students are the same in two halves
             half = len(members) // 2
@@ -85,12 +93,32 @@ def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
     return [list(found) for _, found in groupby(sorted(set(specs), key=order), key=key)]
 
 
+def split(members: Sequence[StudentSpec], most: int) -> list[list[StudentSpec]]:
+    """A cohort's students in cohorts of `most` at most, 0 for any number: as even as may be, and those that differ in
+    nothing but their seed together where that is possible."""
+    if not 0 < most < len(members):
+        return [list(members)]
+    twins: dict[StudentSpec, list[StudentSpec]] = {}
+    for spec in members:
+        twins.setdefault(replace(spec, seed=0), []).append(spec)
+    if most < max(map(len, twins.values())):
+        units = [[spec] for own in twins.values() for spec in own]
+    else:
+        units = list(twins.values())
+    room = max(1, most // max(map(len, units)))
+    count = -(-len(units) // room)
+    even = [units[len(units) * part // count : len(units) * (part + 1) // count] for part in range(count)]
+    return [own for part in even for own in cohorts([spec for unit in part for spec in unit])]
+
+
 @dataclass(frozen=True)
 class Part:
-    """Which part of their training a cohort's students are trained: from `states`, None for the start, to `until`."""
+    """Which part of their training a cohort's students are trained: from `states`, None for the start, to `until`;
+    and whether they are `looped` over (see `Cohort`)."""
 
     until: int | None = None
     states: Sequence[State] | None = None
+    looped: bool = False
 
 
 def _records(
@@ -137,9 +165,9 @@ def _train_cohort(
     specs: Sequence[StudentSpec], cache: Path, device: str, *, may_pad: bool = True, part: Part = Part()
 ) -> _Result:
     data = load_data(specs[0], cache, device)
-    teachers, spent = _teachers(specs, data, cache, device)
+    teachers, spent = _teachers(specs, data, cache, device, looped=part.looped)
     padded = may_pad and data.family.pads and specs[0].may_be_padded
-    cohort = stack(specs, data, teachers, device, padded=padded)
+    cohort = stack(specs, data, teachers, device, padded=padded, looped=part.looped)
     trained = fit(cohort, data, device, part.until, part.states)
     if part.states is not None:
         spent = [now + state.teacher_flops for now, state in zip(spent, part.states, strict=True)]
@@ -151,14 +179,14 @@ def _train_cohort(
 
 
 def _teachers(
-    specs: Sequence[StudentSpec], data: Data, cache: Path, device: str
+    specs: Sequence[StudentSpec], data: Data, cache: Path, device: str, *, looped: bool
 ) -> tuple[list[Targets | None], list[float]]:
     """What each student is taught, None for plain training, and what its own teacher cost in FLOPs."""
     found: dict[int, tuple[Targets, float]] = {}
     own = {place: _teacher_of(spec) for place, spec in enumerate(specs) if spec.teacher in FROM_COHORT}
     points = any(specs[place].feature != NONE for place in own)
     for members in _by_width(cohorts(list(own.values()))) if points else cohorts(list(own.values())):
-        result = _train_cohort(members, cache, device, may_pad=not points)
+        result = _train_cohort(members, cache, device, may_pad=not points, part=Part(looped=looped))
         said = answers(result.cohort, result.data, points=points)
         taught = {spec: (said[i], result.flops[i]) for i, spec in enumerate(members)}
         found |= {place: taught[spec] for place, spec in own.items() if spec in taught}

@@ -60,6 +60,7 @@ class Cohort:
 
     specs: Sequence[StudentSpec]
     width: int  # of the networks that the students stand in
+    looped: bool  # a family that takes one network at a time is called for one student after the other
     grid: tuple[int, int]  # seeds, students of a seed; 1, students where they do not stand seed by seed
     group_seeds: tuple[int, ...]  # the seed of each group of students who see the same
     network: Flat
@@ -80,7 +81,13 @@ class Cohort:
 
 
 def stack(
-    specs: Sequence[StudentSpec], data: Data, teachers: Sequence[Targets | None], device: str, *, padded: bool
+    specs: Sequence[StudentSpec],
+    data: Data,
+    teachers: Sequence[Targets | None],
+    device: str,
+    *,
+    padded: bool,
+    looped: bool = False,
 ) -> Cohort:
     """Every student initialised from its own seed, side by side; `teachers` has None for plain training.
 
@@ -135,6 +142,7 @@ def stack(
     return Cohort(
         specs,
         width,
+        looped,
         grid,
         group_seeds,
         network,

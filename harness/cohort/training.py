@@ -56,14 +56,14 @@ def fit(
     if cohort.dropout is not None:
         _skip_noise(sources.values(), shape, step)
     todo = 0 if patience.all_stopped else end - begin
-    for epoch, order in islice(enumerate(_orders(cohort, count, device)), begin, begin + todo):
+    for epoch, order in islice(enumerate(orders(cohort, count, device)), begin, begin + todo):
         sums = torch.zeros(3, len(cohort.specs), dtype=cohort.network.values.dtype, device=device)
         for rows in torch.split(order, lead.batch_size, dim=1):
             batch = Batch(rows, epoch, step / num_steps)
             noise = draw_noise(cohort, sources, shape)
             if step in looked_at:
                 pulls[step] = pull(cohort, data, batch, noise)
-            sums += _step(cohort, data, batch, noise, (live.optimiser, live.learned), scales[step])
+            sums += take_step(cohort, data, batch, noise, (live.optimiser, live.learned), scales[step])
             step += 1
         val_loss, val_accuracy = evaluate(cohort, data, "val")[:2]
         curves.append(torch.cat([sums / per_epoch, val_loss[None], val_accuracy[None]]))
@@ -86,18 +86,18 @@ def _skip_noise(sources: Iterable[torch.Generator], shape: Sequence[int], num_st
             torch.rand(tuple(shape), generator=source)
 
 
-def _orders(cohort: Cohort, num_examples: int, device: str) -> Iterator[Tensor]:
+def orders(cohort: Cohort, num_examples: int, device: str) -> Iterator[Tensor]:
     """For each epoch, the order of rows that each group sees: `[groups, rows]`."""
     lead = cohort.specs[0]
     sources = {
         seed: epochs(seed, num_examples, lead.views, lead.batch_size, lead.epochs) for seed in cohort.group_seeds
     }
     for _ in range(lead.epochs):
-        orders = {seed: next(source) for seed, source in sources.items()}
-        yield torch.stack([orders[seed] for seed in cohort.group_seeds]).to(device)
+        by_seed = {seed: next(source) for seed, source in sources.items()}
+        yield torch.stack([by_seed[seed] for seed in cohort.group_seeds]).to(device)
 
 
-def _step(
+def take_step(
     cohort: Cohort,
     data: Data,
     batch: Batch,

@@ -4,9 +4,13 @@
 
     describe  {"specs": [...]}      check the students, tell about their task
     teacher   {"specs": [...]}      train the teachers that these students need, unless they are cached
-    cohort    {"folders": [...]}    train the trials of these directories together and publish their results
-              {"folders": [...], "until": epoch or null}
-                                        the same in a study that prunes: up to a rung, or on to the end
+    calibrate {"specs": [...], "folder": ..., "workers": n}
+                                    measure what a step of such students costs, or read it where it was measured
+    cohort    {"folders": [...], "how": {...}}
+                                    train the trials of these directories together and publish their results;
+                                    `how` is a `harness.costs.How`
+              {"folders": [...], "how": {...}, "until": epoch or null}
+                                    the same in a study that prunes: up to a rung, or on to the end
 """
 
 from __future__ import annotations

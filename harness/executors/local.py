@@ -18,6 +18,13 @@ from typing import Any
 from harness.executors import Event, Job
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": "2000000000",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",  # the greatest that is taken
+    "MALLOC_TOP_PAD_": "50000000",
+}
+"""In bytes: glibc gives freed memory back to the system and asks for it again at the next step; not with these. Another
+C library does not read them."""
 
 
 class Local:
@@ -73,7 +80,7 @@ class Local:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **THREADS},
+            env={**KEEP_MEMORY, **os.environ, **THREADS},
             start_new_session=True,  # a Ctrl-C in the terminal is the driver's to handle
         )
         worker = _Worker(process)

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from harness import cohort, targets, tasks, teacher
-from harness.cohort import State, checkpoint
+from harness.cohort import State, calibrate, checkpoint
+from harness.costs import How
 from harness.executors.parts import Parts, run_part
 from harness.executors.trials import run_cohort
 from harness.models import num_params
@@ -63,6 +64,9 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
     device = pick_device(wanted_device)
     if kind == "describe":
         return describe(body["specs"], device)
+    if kind == "calibrate":
+        specs = [spec_from_json(spec) for spec in body["specs"]]
+        return calibrate(specs, Path(body["folder"]), device, body["workers"]).to_json()
     if kind == "teacher":
 
         def progress(epoch: int, epochs: int, val_accuracy: float) -> None:
@@ -70,29 +74,30 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
 
         return targets.prepare([spec_from_json(spec) for spec in body["specs"]], cache, device, progress)
     assert kind == "cohort"
-    folders = [Path(folder) for folder in body["folders"]]
+    folders, how = [Path(folder) for folder in body["folders"]], How(**body["how"])
+    torch.set_num_threads(how.threads)
     if "until" in body:
-        run_part(folders, body["until"], _parts(cache, device))
+        run_part(folders, body["until"], _parts(cache, device, how))
     else:
-        run_cohort(folders, lambda specs: _train(specs, cache, device))
+        run_cohort(folders, lambda specs: _train(specs, cache, device, how))
     return {}
 
 
-def _train(specs: Sequence[StudentSpec], cache: Path, device: str) -> list[Record]:
+def _train(specs: Sequence[StudentSpec], cache: Path, device: str, how: How) -> list[Record]:
     """Train students, and first whatever of their teachers is not in the cache: the probes of a study with very many
     combinations of choices do not meet them all."""
     targets.prepare(specs, cache, device, lambda *_: None)
-    return cohort.train(specs, cache=cache, device=device)
+    return cohort.train(specs, cache=cache, device=device, how=how)
 
 
-def _parts(cache: Path, device: str) -> Parts[State]:
+def _parts(cache: Path, device: str, how: How) -> Parts[State]:
     """Training from checkpoint to checkpoint."""
 
     def train(
         specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, State]
     ) -> tuple[list[Record], list[State]]:
         targets.prepare(specs, cache, device, lambda *_: None)
-        return cohort.train_part(specs, cache=cache, device=device, until=until, states=states)
+        return cohort.train_part(specs, cache=cache, device=device, until=until, states=states, how=how)
 
     return Parts(train, checkpoint.save, checkpoint.load)
 

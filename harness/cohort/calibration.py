@@ -1,0 +1,187 @@
+"""What a training step costs here: a short measurement, a few steps of cohorts of several sizes at every width.
+
+No teacher is needed: a step on made-up teacher logits costs the same. What was measured is kept on disk under a key of
+everything it depends on that is known here; another machine, library or batch size is measured anew.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from harness import __version__, optimisers, tasks
+from harness.cohort.data import Data, load_inputs
+from harness.cohort.objective import Batch
+from harness.cohort.stack import GRAIN, Cohort, stack
+from harness.cohort.training import orders, take_step
+from harness.costs import Costs, Timing, costs_from_json
+from harness.ledger import read_json, write_json
+from harness.models import Family
+from harness.spec import NONE, StudentSpec, digest
+from harness.targets import Targets
+
+SIZES = (1, 8, 64)
+"""Cohorts that are timed; on an accelerator also `MANY`."""
+MANY = 256
+STEPS, LONGEST = 5, 1.0
+"""Steps that are timed of each, and the seconds of one step beyond which no larger cohort is tried."""
+SHARE = 0.5
+"""Of the memory that is free, what all workers together may fill."""
+COPIES = 6
+"""Of a student's numbers: themselves, their gradient, two moments, and what the optimiser makes of them."""
+
+Progress = Callable[[int, int], None]
+
+
+def calibrate(
+    specs: Sequence[StudentSpec], folder: Path, device: str, workers: int, progress: Progress = lambda *_: None
+) -> Costs:
+    """The costs of students such as these, from `folder` or measured now, by one of so many `workers` of a machine.
+
+    `specs` are of one task and family, any widths; measured is the batch size, dtype and optimiser of the first.
+    """
+    task = tasks.load(specs[0].task)
+    family = task.families[specs[0].family]
+    widths = sorted({_stands_at(spec.width, family) for spec in specs})
+    probes = _probes(specs)
+    threads = _threads(device, workers)
+    machine, software = [where(device), workers, threads], [__version__, torch.__version__]
+    shape = [task.name, task.input_shape, task.num_classes, len(task.train)]
+    key = digest([machine, software, shape, widths, SIZES, [_kind(probe) for probe in probes]])
+    path = folder / f"{task.name}-{family.name}-{key}.json"
+    room = _room(device, workers)
+    try:
+        return replace(costs_from_json(read_json(path) or {}), memory=room)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # not measured yet, or damaged
+    data = load_inputs(probes[0], device)
+    timings: list[Timing] = []
+    bytes_each: dict[int, int] = {}
+    for done, width in enumerate(widths):
+        own = [replace(probe, width=width) for probe in probes]
+        timings += _timings(own, data, device, threads)
+        bytes_each[width] = _bytes_each(own, data, device)
+        progress(done + 1, len(widths))
+    costs = Costs(tuple(timings), bytes_each, family.pads, room, where(device))
+    write_json(path, costs.to_json())
+    return costs
+
+
+def where(device: str) -> str:
+    """The processor in words, as far as it is known."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _stands_at(width: int, family: Family) -> int:
+    return -(-width // GRAIN) * GRAIN if family.pads else width
+
+
+def _probes(specs: Sequence[StudentSpec]) -> list[StudentSpec]:
+    """Students that stand for the study's: one of each form, taught offline, that may share a cohort."""
+    lead = specs[0]
+    plain = {"teacher": "offline", "teacher_width": 0, "teacher_epochs": 0, "assistants": NONE, "dropout": 0.0}
+    alike = {name: getattr(lead, name) for name in ("optimiser", "epochs", "batch_size", "dtype")}
+    one_view = {"transform": NONE, "views": 1, "feature": NONE, "feature_weight": 0.0}
+    by_form: dict[str, StudentSpec] = {}
+    for spec in specs:
+        knobs = tuple(knob for knob in spec.knobs if knob[0].startswith(f"{spec.form}."))
+        by_form.setdefault(spec.form, replace(spec, knobs=knobs, **plain, **alike, **one_view))  # type: ignore[arg-type]
+    return list(by_form.values())
+
+
+def _kind(probe: StudentSpec) -> list[object]:
+    """What of a student a step's cost depends on, but its width."""
+    used = [probe.label_smoothing > 0, probe.clip_norm > 0, *(name for name, _ in probe.knobs)]
+    return [probe.form, probe.form_file, probe.optimiser, probe.batch_size, probe.dtype, probe.mixing, *used]
+
+
+def _threads(device: str, workers: int) -> tuple[int, ...]:
+    """How many threads a worker may try: one, or its share of the cores."""
+    share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (1,) if device.startswith("cuda") or share // workers < 2 else (1, share // workers)
+
+
+def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Sequence[int]) -> Iterator[Timing]:
+    """A timing of every size and way; the sizes of a way grow, until a step is long."""
+    before = torch.get_num_threads()
+    ways = [(looped, count) for looped in ((False,) if data.family.stacks else (False, True)) for count in threads]
+    try:
+        for looped, count in ways:
+            torch.set_num_threads(count)
+            for size in (*SIZES, MANY) if device.startswith("cuda") else SIZES:
+                cohort = _cohort(probes, size, data, device, looped=looped)
+                seconds = median(_take_steps(cohort, data, device, 1 + STEPS)[1:])  # the first one warms up
+                yield Timing(probes[0].width, size, seconds, looped, count)
+                if seconds > LONGEST:
+                    break
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cohort(probes: Sequence[StudentSpec], size: int, data: Data, device: str, *, looped: bool) -> Cohort:
+    """So many students, the forms in turn, under two seeds where they can stand in pairs."""
+    seeds = 2 if size % 2 == 0 else 1
+    own = sorted(islice(cycle(probes), size // seeds), key=lambda spec: spec.form)
+    members = [replace(spec, seed=seed) for seed in range(seeds) for spec in own]
+    said = torch.zeros(len(data.views), *data.labels["train"].shape[1:], data.task.num_classes)
+    taught = [Targets(said, {})] * len(members)
+    return stack(members, data, taught, device, padded=data.family.pads, looped=looped)
+
+
+def _take_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[float]:
+    """So many steps, and the seconds of each."""
+    order = next(orders(cohort, len(data.task.train), device))
+    rows = torch.split(order, cohort.specs[0].batch_size, dim=1)
+    state = optimisers.start(cohort.network.values)
+    learned = [optimisers.start(run.learned.values) for run in cohort.learned if run.learned is not None]
+    scale = torch.ones_like(cohort.network.values[:, :1])
+    found = []
+    for index in range(count):
+        started = time.perf_counter()
+        take_step(cohort, data, Batch(rows[index % len(rows)], 0, 0.0), None, (state, learned), scale)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - started)
+    return found
+
+
+def _bytes_each(probes: Sequence[StudentSpec], data: Data, device: str) -> int:
+    """Bytes that a student needs in a step: its numbers and what its backward pass keeps, of a cohort of two."""
+    cohort = _cohort(probes, 2, data, device, looped=False)
+    seen: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        _take_steps(cohort, data, device, 1)
+    return max(1, (sum(seen.values()) + COPIES * cohort.network.values.nbytes) // 2)
+
+
+def _room(device: str, workers: int) -> int:
+    """Bytes that a worker may fill, 0 where that is not known."""
+    if device.startswith("cuda"):
+        return int(SHARE * torch.cuda.mem_get_info(device)[0] / workers)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0
+    return int(SHARE * free / workers)

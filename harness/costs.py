@@ -1,0 +1,116 @@
+"""What a training step costs on this machine, as `harness.cohort.calibrate` measured it: read by the driver.
+
+A cost is the seconds that one step of a cohort takes, by the width that its networks stand at and by the number of its
+students. Between the sizes that were measured it is a straight line, beyond the largest it goes on as the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class How:
+    """How a worker is to train a job: `students` of a cohort at most (0: any number), networks that do not stack
+    mapped over the students or `looped` one after the other, and `threads` of the worker."""
+
+    students: int = 0
+    looped: bool = False
+    threads: int = 1
+
+
+TOGETHER = How()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that one step of so many students took, their networks at one width."""
+
+    width: int
+    students: int
+    seconds: float
+    looped: bool = False
+    threads: int = 1
+
+    @property
+    def each(self) -> float:
+        """Seconds a student."""
+        return self.seconds / self.students
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The timings of one task, family, batch size, dtype and device.
+
+    Only where the family `pads` may a network stand inside a wider one. `bytes_each` is the memory that a student
+    needs while it is trained, by width, and `memory` what a worker may fill: 0 where that is not known.
+    """
+
+    timings: tuple[Timing, ...]
+    bytes_each: Mapping[int, int]
+    pads: bool
+    memory: int = 0
+    where: str = ""
+
+    def stands_at(self, width: int) -> int:
+        """The width at which a student of this width stands: the least that was measured, if one is wide enough."""
+        wide_enough = [known for known in self.bytes_each if known >= width]
+        return min(wide_enough, default=max(self.bytes_each))
+
+    def most(self, width: int) -> int:
+        """How many students fit into the memory, or so many that they bound nothing."""
+        return max(1, self.memory // self.bytes_each[self.stands_at(width)]) if self.memory else 10**9
+
+    @cached_property
+    def curves(self) -> dict[int, list[Timing]]:
+        """The timings at every width, by number of students, of the way that is fastest for many."""
+        found = {}
+        for width in self.bytes_each:
+            own = [timing for timing in self.timings if timing.width == width]
+            largest = max(timing.students for timing in own)
+            best = min((t for t in own if t.students == largest), key=lambda t: t.seconds)
+            alike = [t for t in own if (t.looped, t.threads) == (best.looped, best.threads)]
+            found[width] = sorted(alike, key=lambda t: t.students)
+        return found
+
+    def seconds(self, width: int, students: int) -> float:
+        """What a step of one cohort of so many students costs."""
+        curve = self.curves[self.stands_at(width)]
+        if len(curve) == 1:
+            return curve[0].each * students
+        below = [timing for timing in curve[:-1] if timing.students <= students]
+        first = below[-1] if below else curve[0]
+        second = curve[curve.index(first) + 1]
+        slope = (second.seconds - first.seconds) / (second.students - first.students)
+        return max(first.seconds + slope * (students - first.students), 1e-9)
+
+    def plan(self, width: int, students: int) -> tuple[float, int]:
+        """The least seconds a step of so many students in any number of cohorts, and the size of these cohorts.
+
+        Training them one at a time is one of the ways that are compared.
+        """
+        fewest = -(-students // self.most(width))
+        sizes = sorted({-(-students // count) for count in range(fewest, students + 1)}, reverse=True)
+        whole = [(students // size * self.seconds(width, size), students % size, size) for size in sizes]
+        return min((cost + (self.seconds(width, rest) if rest else 0.0), size) for cost, rest, size in whole)
+
+    def how(self, width: int, students: int) -> How:
+        """How to train so many students of a job."""
+        fastest = self.curves[self.stands_at(width)][-1]
+        return How(self.plan(width, students)[1], fastest.looped, fastest.threads)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {**asdict(self), "bytes_each": {str(width): count for width, count in self.bytes_each.items()}}
+
+
+def costs_from_json(data: Mapping[str, Any]) -> Costs:
+    """The costs that `Costs.to_json` gave. Raises `KeyError`, `TypeError` or `ValueError` for other data."""
+    timings = tuple(Timing(**timing) for timing in data["timings"])
+    bytes_each = {int(width): int(count) for width, count in data["bytes_each"].items()}
+    if not timings or set(bytes_each) != {timing.width for timing in timings} or min(bytes_each.values()) < 1:
+        raise ValueError("timings and widths do not fit together")
+    return Costs(timings, bytes_each, bool(data["pads"]), int(data["memory"]), str(data["where"]))

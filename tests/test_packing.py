@@ -1,0 +1,140 @@
+"""Which trials are trained together: every trial once, never dearer than one student at a time, within the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.costs import Costs, How, Timing, costs_from_json
+from harness.packing import COHORT_STUDENTS, Job, Work, pack
+
+WIDTHS = (4, 8, 16)
+
+
+@st.composite
+def any_costs(draw: st.DrawFn) -> Costs:
+    """Timings of any shape, such as a busy machine may give; every size, or only the first of a long step."""
+    timings = []
+    for width in WIDTHS:
+        for looped in (False, True):
+            sizes = (1, 8, 64)[: draw(st.integers(1, 3))]
+            timings += [Timing(width, size, draw(st.floats(1e-6, 10)), looped) for size in sizes]
+    bytes_each = {width: 100 * width for width in WIDTHS}
+    return Costs(tuple(timings), bytes_each, draw(st.booleans()), draw(st.sampled_from([0, 1, 5_000, 10**6])))
+
+
+any_trials = st.lists(
+    st.tuples(st.integers(1, 16), st.integers(1, 5), st.sampled_from("ab"), st.floats(1, 50)), max_size=40
+).map(lambda rows: [Work(number, *row) for number, row in enumerate(rows)])
+
+
+def seconds(trials: Sequence[Work], job: Job, costs: Costs) -> float:
+    """What a step of the whole job costs, trained as it says."""
+    members = [trials[number] for number in job.numbers]
+    widest, students = max(trial.width for trial in members), sum(trial.students for trial in members)
+    whole, rest = divmod(students, job.how.students)
+    return whole * costs.seconds(widest, job.how.students) + (costs.seconds(widest, rest) if rest else 0.0)
+
+
+@given(any_trials, any_costs(), st.integers(1, 5))
+def test_every_trial_is_in_one_job_beside_its_own_kind(trials: list[Work], costs: Costs, workers: int) -> None:
+    jobs = pack(trials, costs, workers)
+    assert sorted(number for job in jobs for number in job.numbers) == [trial.number for trial in trials]
+    for job in jobs:
+        assert len({trials[number].kind for number in job.numbers}) == 1
+        widths = {trials[number].width for number in job.numbers}
+        assert costs.pads or len(widths) == 1
+
+
+@given(any_trials, any_costs(), st.integers(1, 5))
+def test_no_job_is_dearer_than_its_students_one_at_a_time(trials: list[Work], costs: Costs, workers: int) -> None:
+    for job in pack(trials, costs, workers):
+        members = [trials[number] for number in job.numbers]
+        widest = max(member.width for member in members)
+        alone = sum(member.students for member in members) * costs.seconds(widest, 1)
+        assert seconds(trials, job, costs) <= alone * (1 + 1e-9)
+
+
+@given(any_trials, any_costs())
+def test_widths_go_together_only_where_the_whole_is_no_dearer(trials: list[Work], costs: Costs) -> None:
+    alike = [Work(trial.number, trial.width, trial.students, "a") for trial in trials]
+    planned = {w: [t for t in alike if t.width == w] for w in {t.width for t in alike}}
+    apart = sum(costs.plan(width, sum(t.students for t in own))[0] for width, own in planned.items())
+    jobs = pack(alike, costs, 1)
+    # Whole trials stand in a job, so its last cohort may be smaller than the plan's; that costs no more than this:
+    slack = sum(costs.seconds(width, size) for width in planned for size in (1, 5))
+    together = sum(costs.plan(max(alike[n].width for n in job.numbers), 1)[0] for job in jobs)
+    assert together <= apart + slack + sum(costs.seconds(t.width, 1) * t.students for t in alike)
+
+
+@given(any_trials, any_costs())
+def test_cohorts_fit_into_the_memory(trials: list[Work], costs: Costs) -> None:
+    for job in pack(trials, costs, 2):
+        widest = max(trials[number].width for number in job.numbers)
+        assert 1 <= job.how.students <= costs.most(widest)
+
+
+def linear(fixed: float, each: float, *, pads: bool = True, memory: int = 0) -> Costs:
+    """A step costs `fixed`, and `each` for every unit of width of a student."""
+    timings = tuple(Timing(w, size, fixed + each * w * size) for w in WIDTHS for size in (1, 8, 64))
+    return Costs(timings, dict.fromkeys(WIDTHS, 100), pads, memory)
+
+
+def test_where_a_step_is_all_overhead_one_cohort_takes_all_widths() -> None:
+    trials = [Work(number, width, 3, "") for number, width in enumerate((2, 4, 6, 8, 12, 16))]
+    (job,) = pack(trials, linear(fixed=1.0, each=1e-9), workers=1)
+    assert job == Job((5, 4, 3, 2, 1, 0), How(18))
+
+
+def test_where_a_step_is_all_products_widths_stand_apart() -> None:
+    trials = [Work(number, width, 3, "") for number, width in enumerate((2, 4, 6, 8, 12, 16))]
+    jobs = pack(trials, linear(fixed=1e-9, each=1.0), workers=1)
+    assert [set(job.numbers) for job in jobs] == [{4, 5}, {2, 3}, {0, 1}]
+
+
+def test_workers_are_given_even_jobs() -> None:
+    trials = [Work(number, 16, 1, "") for number in range(64)]
+    jobs = pack(trials, linear(fixed=0.01, each=0.1), workers=4)
+    assert [len(job.numbers) for job in jobs] == [16] * 4
+    assert len(pack(trials, linear(fixed=1e6, each=0.1), workers=4)) == 1  # not where it would cost more
+
+
+def test_what_takes_longest_comes_first() -> None:
+    trials = [Work(0, 4, 2, "short", steps=1), Work(1, 4, 2, "long", steps=9)]
+    assert [job.numbers for job in pack(trials, linear(fixed=1.0, each=0.1), workers=2)] == [(1,), (0,)]
+
+
+def test_a_family_that_is_slower_together_is_trained_one_at_a_time() -> None:
+    timings = tuple(Timing(4, size, 1.0 * size**1.5) for size in (1, 8, 64))
+    jobs = pack([Work(n, 4, 3, "") for n in range(4)], Costs(timings, {4: 100}, pads=False), workers=2)
+    assert all(job.how.students == 1 for job in jobs)
+
+
+def test_the_way_that_is_fastest_for_many_is_taken() -> None:
+    timings = [Timing(4, size, 1.0 * size) for size in (1, 8, 64)]
+    timings += [Timing(4, size, 0.5 * size + 1, looped=True, threads=2) for size in (1, 8, 64)]
+    (job,) = pack([Work(n, 4, 3, "") for n in range(9)], Costs(tuple(timings), {4: 100}, pads=False), workers=1)
+    assert job.how == How(27, looped=True, threads=2)
+
+
+def test_without_costs_widths_of_a_power_of_two_stand_together_in_cohorts_of_a_fixed_size() -> None:
+    trials = [Work(number, width, 3, "") for number, width in enumerate([2, 4, 5, 8, 9] * 10)]
+    jobs = pack(trials, None, workers=2)
+    widths = [[trials[number].width for number in job.numbers] for job in jobs]
+    assert [set(own) for own in widths] == [{9}, {8, 5}, {5}, {4, 2}, {2}]
+    assert all(3 * len(own) <= COHORT_STUDENTS for own in widths)
+    assert all(job.how == How() for job in jobs)
+
+
+@given(any_costs())
+def test_costs_survive_json(costs: Costs) -> None:
+    assert costs_from_json(costs.to_json()) == costs
+
+
+@pytest.mark.parametrize("change", [{"timings": []}, {"bytes_each": {"4": 1}}, {"bytes_each": {}}])
+def test_costs_that_do_not_fit_together_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="do not fit together"):
+        costs_from_json({**linear(1, 1).to_json(), **change})
