@@ -32,7 +32,7 @@ def test_a_study_that_cannot_be_driven_is_an_error(tmp_path: Path) -> None:
 
 
 def test_counts_that_are_no_whole_rounds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="7 is no multiple of 10"):
+    with pytest.raises(ValueError, match="7 trials is no multiple of 10"):
         driving.measure("mnist5k", tmp_path, [7], lambda _: None)
 
 

@@ -32,6 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few steps as show what is tested."""
     monkeypatch.setattr(calibration, "SIZES", (1, 4))
     monkeypatch.setattr(calibration, "STEPS", 1)
+    monkeypatch.setattr(calibration, "SECONDS", 0.0)
 
 
 def ways(costs: Costs) -> set[tuple[int, int, bool]]:

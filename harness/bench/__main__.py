@@ -1,53 +1,80 @@
-"""`python -m harness.bench`: trials an hour of the harness and of a plain hand-written loop, in one run."""
+"""`python -m harness.bench`: how fast the harness is, beside a plain hand-written loop, in one run."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from harness import cli, ledger, tasks
-from harness.bench.measure import AT_LEAST, Question, as_json, compare, cores
+from harness.bench import driving, figure, front, measure, shares, steps, tables
+from harness.bench.measure import AT_LEAST, Question, cores
+from harness.bench.plain import check
 from harness.space import load_study
 
+PARTS = tuple(tables.TABLES)
+FIGURES = (".png", ".pdf", ".svg")
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
 def main(
+    parts: Annotated[
+        list[str] | None, typer.Argument(help=f"What to measure: {', '.join(PARTS)}, or all.", show_default="sweep")
+    ] = None,
     study: Annotated[
-        str, typer.Argument(help="A study's name in [b]studies/[/], or a path to a .py file that defines STUDY.")
+        str, typer.Option(help="A study's name in [b]studies/[/], or a path to a .py file that defines STUDY.")
     ] = cli.DEFAULT_STUDY,
     trials: Annotated[
         int | None, typer.Option(help="Search trials of the harness; its controls come on top. Default: the study's.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help=f"How long the plain loop may run in a repeat; it trains at least {AT_LEAST} trials.")
+        float,
+        typer.Option(help=f"sweep: how long the loop may run in a repeat; it trains at least {AT_LEAST} trials."),
     ] = 30.0,
-    repeats: Annotated[int, typer.Option(help="How often both sides are measured, in alternation.")] = 3,
+    minutes: Annotated[float, typer.Option(help="front: how long the loop runs.")] = 10.0,
+    counts: Annotated[str, typer.Option(help="driver: trials at which it is measured, parted by commas.")] = ",".join(
+        map(str, driving.COUNTS)
+    ),
+    repeats: Annotated[int, typer.Option(help="sweep, steps: how often both sides are measured, in turns.")] = 3,
     jobs: Annotated[int | None, typer.Option(help="Worker processes of the harness. Default: one a core.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all that was measured to this file.")] = None,
+    figure_file: Annotated[
+        Path | None, typer.Option("--figure", help="Draw what was measured to this file: .png, .pdf or .svg.")
+    ] = None,
 ) -> None:
-    """Compare trials an hour: the harness, and the loop that a careful user would write by hand for the same study.
+    """Measure the harness beside the loop that a careful user would write by hand for the same study.
 
-    Both sides search the same space, train the same networks for as many epochs, seeds and controls, and log to Optuna
-    and MLflow on SQLite. The loop ([b]harness/bench/plain.py[/]) trains one student at a time in one process, with a
-    DataLoader, and runs the teacher on every batch. Start-up, imports and the teacher's training count on neither
-    side. Everything happens in a temporary folder. Timings are worth only as much as the machine is idle.
+    [b]sweep[/]   trials an hour of both, the same study, networks, epochs, seeds, controls and stores
+
+    [b]steps[/]   what a training step costs a student: three tasks, widths and sizes of cohorts, and its products alone
+
+    [b]shares[/]  where the time of a sweep goes
+
+    [b]driver[/]  what a trial costs besides its training, up to 5,000 trials
+
+    [b]front[/]   how soon the harness has a front as good as the loop's after ten minutes
+
+    The loop ([b]harness/bench/plain.py[/]) trains one student at a time in one process, with a DataLoader, and runs the
+    teacher on every batch. Start-up, imports and the teacher's training count on neither side. Everything happens in a
+    temporary folder. Timings are worth only as much as the machine is idle.
 
     [b]Examples[/]
 
       python -m harness.bench                              the default study, about five minutes
 
-      python -m harness.bench digits --json bench.json     the smoke test's, with every figure in a file
+      python -m harness.bench --study digits --json b.json the smoke test's, with every figure in a file
+
+      python -m harness.bench steps driver --figure b.png  two other parts, and a figure of them
 
       python -m harness.bench --jobs 1                     one process against one process
     """
+    wanted = _parts(parts or ["sweep"])
     name, file, found = load_study(study, cli.STUDIES)
     numbers = {
         "--trials": found.trials if trials is None else trials,
@@ -57,58 +84,84 @@ def main(
     for option, number in numbers.items():
         if number < 1:
             raise ValueError(f"{option} {number} is out of range; it must be at least 1")
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds {seconds:g} is out of range; it must be above 0 seconds")
-    if json is not None and (json.is_dir() or not json.absolute().parent.is_dir()):
-        raise ValueError(f"--json {str(json)!r} is no place for a file; its folder must exist")
+    for option, length, unit in (("--seconds", seconds, "seconds"), ("--minutes", minutes, "minutes")):
+        if not 0 < length < float("inf"):
+            raise ValueError(f"{option} {length:g} is out of range; it must be above 0 {unit}")
+    sizes = _counts(counts)
+    for option, path in (("--json", json), ("--figure", figure_file)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise ValueError(f"{option} {str(path)!r} is no place for a file; its folder must exist")
+    if figure_file is not None and figure_file.suffix not in FIGURES:
+        raise ValueError(f"--figure {str(figure_file)!r} ends in none of {', '.join(FIGURES)}")
     task = tasks.load(found.task if isinstance(found.task, str) else str(file))
     question = Question(name, file, found, task, numbers["--trials"], numbers["--jobs"], seconds)
-    console = Console()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        with Console(stderr=True).status("") as status:
-            measured = compare(question, repeats, Path(folder), lambda what: status.update(f"measuring: {what}"))
-        data = as_json(question, measured)
+    if needs_teacher(wanted):
+        check(found, task)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Console(stderr=True).status("") as status:
+
+        def tell(what: str) -> None:
+            status.update(f"measuring: {what}")
+
+        data = run(question, wanted, repeats, minutes, sizes, Path(folder), tell)
     if json is not None:
         ledger.write_json(json, data)
-    show(console, data)
+    if figure_file is not None:
+        figure.save(data, figure_file)
+    tables.show(Console(), data)
 
 
-def show(console: Console, data: Mapping[str, Any]) -> None:
-    """Both sides as a table, and in words what the figures do and do not say."""
-    plain, harness = data["plain"], data["harness"]
-    table = Table(title=f"{data['study']}: median of {len(data['repeats'])} (least to greatest)", show_lines=True)
-    for heading in ("", "plain loop", "harness", "ratio"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    table.add_row("trials an hour", *(_figure(s["per_hour"]) for s in (plain, harness)), _figure(data["ratio"], 1))
-    table.add_row("  for each process", _figure(plain["per_hour"]), "", _figure(data["ratio_per_process"], 1))
-    cached = _figure(plain["per_hour_cached"])
-    table.add_row("  were the loop's teacher free", cached, "", _figure(data["ratio_teacher_cached"], 1))
-    table.add_row("µs a student-step, per process", *(_figure(s["us_step"]) for s in (plain, harness)), "")
-    table.add_row("µs a student-step, all counted", *(_figure(s["us_all"]) for s in (plain, harness)), "")
-    table.add_row("seconds, start-up and report too", *(_figure(s["wall"], 1) for s in (plain, harness)), "")
-    table.add_row("best val accuracy", *(_figure(s["best_val_accuracy"], 4) for s in (plain, harness)), "")
-    console.print(table)
-    last, parts = data["repeats"][-1], data["repeats"][-1]["plain"]["parts"]
-    spent = ", ".join(f"{name} {value / sum(parts.values()):.0%}" for name, value in parts.items())
-    console.print(f"the loop's time (last repeat): {spent}", highlight=False)
-    where = data["machine"]
-    console.print(
-        f"measured on {where['cores']} cores, torch {where['torch']}, one thread a process; the harness with "
-        f"{where['jobs']} worker processes, the loop with one, {data['seeds']} seeds a trial on both sides",
-        highlight=False,
-    )
-    console.print(
-        f"the harness ran {last['harness']['trials']} trials, controls counted; the loop {last['plain']['trials']}, "
-        "extrapolated to the same share of controls. A trial's time is from first ask to last tell. The accuracies are "
-        "a sanity check only: the side with more trials has the better chance of a good one.",
-        highlight=False,
-    )
+def run(
+    question: Question,
+    parts: Sequence[str],
+    repeats: int,
+    minutes: float,
+    counts: Sequence[int],
+    folder: Path,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """What each of the parts gives, by name, and what was measured on."""
+    data: dict[str, Any] = {"machine": measure.machine()}
+    if needs_teacher(parts):
+        tell("nothing yet; the teacher is trained")
+        cache = measure.make_teacher(question, folder)
+    for part in parts:
+        if part == "sweep":
+            data[part] = measure.as_json(question, measure.compare(question, repeats, folder, cache, tell))
+        elif part == "steps":
+            data[part] = [row.as_json() for row in steps.measure(repeats, folder / "steps", tell)]
+        elif part == "shares":
+            data[part] = shares.measure(question, folder, cache, tell)
+        elif part == "driver":
+            own = folder / "driver"
+            own.mkdir()
+            said = driving.measure(str(question.file), own, counts, lambda done: tell(f"driver, {done} trials"))
+            data[part] = [asdict(driven) for driven in said]
+        else:
+            data[part] = front.measure(question, minutes, 1, folder, cache, tell)
+    return data
 
 
-def _figure(values: Mapping[str, float], digits: int = 0) -> str:
-    """The median, and below it the least and the greatest."""
-    middle, low, high = (f"{values[name]:,.{digits}f}" for name in ("median", "min", "max"))
-    return f"{middle}\n[dim]{low} to {high}[/]"
+def needs_teacher(parts: Sequence[str]) -> bool:
+    """Whether one of them runs a sweep."""
+    return bool({"sweep", "shares", "front"} & set(parts))
+
+
+def _parts(said: Sequence[str]) -> list[str]:
+    """The parts in order."""
+    for part in said:
+        if part not in (*PARTS, "all"):
+            raise ValueError(f"unknown part {part!r}; parts are {', '.join(PARTS)}, all")
+    return [part for part in PARTS if part in said or "all" in said]
+
+
+def _counts(said: str) -> list[int]:
+    try:
+        found = [int(count) for count in said.split(",")]
+    except ValueError:
+        raise ValueError(f"--counts {said!r} must be whole numbers parted by commas, as 10,100") from None
+    for count in found:
+        driving.check(count)
+    return found
 
 
 if __name__ == "__main__":

@@ -65,8 +65,7 @@ def measure(study: str, folder: Path, counts: Sequence[int], tell: Callable[[int
     whole rounds, and where the process fails.
     """
     for count in counts:
-        if count < ROUND or count % ROUND:
-            raise ValueError(f"{count} is no multiple of {ROUND}, the trials of a round")
+        check(count)
     command = [sys.executable, "-m", "harness.bench.driving", study, str(folder), *map(str, sorted(set(counts)))]
     found = []
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -81,6 +80,12 @@ def measure(study: str, folder: Path, counts: Sequence[int], tell: Callable[[int
     if process.returncode:
         raise ValueError(f"the process that drives {study!r} left with code {process.returncode}")
     return found
+
+
+def check(count: int) -> None:
+    """Raise `ValueError` for a count that is not of whole rounds."""
+    if count < ROUND or count % ROUND:
+        raise ValueError(f"a count of {count} trials is no multiple of {ROUND}, the trials of a round")
 
 
 def measure_here(
@@ -99,7 +104,7 @@ def measure_here(
     dataset = {"name": name, "digest": config_hash, "source": "none"}
     tags = {f"version.{number}": "1.0" for number in range(8)}  # as many as a sweep's
     logged = tracker.begin(Sweep(name, sampler.study_id, dataset, tags, f"{name}.py"), {"family": study.family})
-    clock = _Clock()
+    clock = Clock()
     for part, owner, method in (("ask", sampler, "ask"), ("track", tracker, "log"), ("tell", sampler, "tell")):
         setattr(owner, method, clock.timed(part, getattr(owner, method)))
     marks = {0: clock.read()}
@@ -130,7 +135,7 @@ def _driving(count: int, window: int, before: Mapping[str, float], after: Mappin
     return Driving(count, window, spent["ask"], persist, spent["track"], spent["tell"], peak_mib())
 
 
-class _Clock:
+class Clock:
     """Seconds by part since it was made."""
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,10 +20,13 @@ from typing import Any
 import optuna
 import torch
 
-from harness import ledger, sweep, teacher
-from harness.bench.plain import Loop, PlainTrial, check, one_thread
+from harness import __version__, ledger, sweep, teacher
+from harness.bench.plain import Loop, PlainTrial, one_thread
+from harness.cohort.calibration import where
 from harness.driver import values_of
+from harness.ledger import TrialSpec
 from harness.space import Study
+from harness.spec import Record
 from harness.tasks import Task
 
 AT_LEAST = 3
@@ -72,16 +76,16 @@ class Repeat:
     harness: Side
 
 
-def compare(question: Question, repeats: int, folder: Path, tell: Callable[[str], None]) -> list[Repeat]:
-    """Measure both sides `repeats` times in alternation, in `folder`; `tell` hears what is under way.
-
-    Raises `ValueError` for a study that the loop cannot do.
-    """
-    check(question.study, question.task)
-    tell("the teacher")
+def make_teacher(question: Question, folder: Path) -> Path:
+    """Train the task's teacher, and give the folder that holds it."""
     cache = folder / "teachers"
     with one_thread():  # on shared cores more threads are slower by far
         teacher.ensure(question.task, cache)
+    return cache
+
+
+def compare(question: Question, repeats: int, folder: Path, cache: Path, tell: Callable[[str], None]) -> list[Repeat]:
+    """Measure both sides `repeats` times in alternation, in `folder`; `tell` hears what is under way."""
     found = []
     for number in range(1, repeats + 1):
         tell(f"harness, {number} of {repeats}")
@@ -91,8 +95,24 @@ def compare(question: Question, repeats: int, folder: Path, tell: Callable[[str]
     return found
 
 
-def run_harness(question: Question, out: Path, cache: Path) -> tuple[Side, float]:
-    """A whole sweep in `out`, and the controls' share of its trials."""
+@dataclass(frozen=True)
+class Ran:
+    """A sweep of the harness that is over: its trials with their records, when Optuna's were asked and told, when the
+    program was started, and its seconds."""
+
+    trials: Sequence[tuple[TrialSpec, Sequence[Record]]]
+    told: Sequence[optuna.trial.FrozenTrial]
+    started: datetime
+    wall: float
+
+    @property
+    def first_ask(self) -> datetime:
+        """When the first trial was asked for."""
+        return min(trial.datetime_start for trial in self.told if trial.datetime_start)
+
+
+def run_sweep(question: Question, out: Path, cache: Path) -> Ran:
+    """A whole sweep in `out`, which is made. Raises `ValueError` where it fails."""
     out.mkdir(parents=True)
     (out / "teachers").symlink_to(cache, target_is_directory=True)
     options = sweep.Options(
@@ -109,16 +129,22 @@ def run_harness(question: Question, out: Path, cache: Path) -> tuple[Side, float
         timeout=None,
         quiet=True,
     )
-    started = time.perf_counter()
+    began, started = datetime.now(), time.perf_counter()
     if sweep.sweep(options) != 0:
         raise ValueError("the harness's own sweep failed; run python -m harness.sweep to see why")
     wall = time.perf_counter() - started
     told = optuna.load_study(study_name=question.name, storage=options.storage_url).get_trials(deepcopy=False)
-    starts = [trial.datetime_start for trial in told if trial.datetime_start]
-    ends = [trial.datetime_complete for trial in told if trial.datetime_complete]
-    seconds = (max(ends) - min(starts)).total_seconds()
     folders = [ledger.trial_dir(options.study_dir, number) for number in ledger.numbers(options.study_dir)]
     pairs = [(spec, ledger.read_result(f, spec) or ()) for f in folders if (spec := ledger.read_spec(f)) is not None]
+    return Ran(pairs, told, began, wall)
+
+
+def run_harness(question: Question, out: Path, cache: Path) -> tuple[Side, float]:
+    """A whole sweep in `out`, and the controls' share of its trials."""
+    ran = run_sweep(question, out, cache)
+    pairs = ran.trials
+    last = max(trial.datetime_complete for trial in ran.told if trial.datetime_complete)
+    seconds = (last - ran.first_ask).total_seconds()
     records = [record for _, own in pairs for record in own]
     steps = sum(r.spec.epochs * (len(question.task.train) // r.spec.batch_size) for r in records)
     side = Side(
@@ -128,7 +154,7 @@ def run_harness(question: Question, out: Path, cache: Path) -> tuple[Side, float
         trials=len(pairs),
         student_steps=steps,
         seconds=seconds,
-        wall=wall,
+        wall=ran.wall,
         best_val_accuracy=max(values_of(own, "val_accuracy") for _, own in pairs if own),
     )
     return side, sum(trial.arm == "control" for trial, _ in pairs) / len(pairs)
@@ -186,20 +212,19 @@ def as_json(question: Question, repeats: Sequence[Repeat]) -> dict[str, Any]:
         "trials": question.trials,
         "seeds": question.study.seeds,
         "seconds": question.seconds,
-        "machine": {
-            "cores": cores(),
-            "jobs": question.jobs,
-            "threads_per_process": 1,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "system": platform.platform(),
-        },
+        "jobs": question.jobs,
         **medians,
         "ratio": spread([r.harness.per_hour / r.plain.per_hour for r in repeats]),
         "ratio_per_process": spread([r.harness.per_hour / r.plain.per_hour / question.jobs for r in repeats]),
         "ratio_teacher_cached": spread([r.harness.per_hour / r.plain.per_hour_cached for r in repeats]),
         "repeats": [{"plain": asdict(r.plain), "harness": asdict(r.harness)} for r in repeats],
     }
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on."""
+    versions = {"torch": torch.__version__, "python": platform.python_version(), "harness": __version__}
+    return {"processor": where("cpu"), "cores": cores(), "system": platform.platform(), **versions}
 
 
 def cores() -> int:

@@ -60,6 +60,7 @@ class PlainTrial:
     """One trial of the loop: `parts` splits its `seconds` into data, teacher, step, validate, track and search."""
 
     control: bool
+    num_params: float
     seconds: float
     student_steps: int
     val_accuracy: float
@@ -128,7 +129,7 @@ class Loop:
         clock.add("search", now)
         steps = sum(spec.epochs * (len(self.task.train) // spec.batch_size) for spec in specs)
         seconds = time.perf_counter() - started
-        return PlainTrial(width is not None, seconds, steps, means["val_accuracy"], clock.seconds)
+        return PlainTrial(width is not None, means["num_params"], seconds, steps, means["val_accuracy"], clock.seconds)
 
     def train(self, spec: StudentSpec, weights: Mapping[str, Tensor], clock: Clock, *, log: bool = True) -> Metrics:
         """Train one student, log its curves to the active MLflow run unless `log` is false, and give its values."""
@@ -143,7 +144,7 @@ class Loop:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, spec.epochs * len(batches))
         metrics: Metrics = {}
         for epoch in range(1, spec.epochs + 1):
-            losses = self._epoch(spec, net, weights, batches, optimiser, schedule, clock)
+            losses = self.epoch(spec, net, weights, batches, optimiser, schedule, clock)
             now = time.perf_counter()
             metrics = validate(net, self.task.val)
             now = clock.add("validate", now)
@@ -157,7 +158,7 @@ class Loop:
         macs = self.task.families[spec.family].macs(*shape)
         return metrics | {"num_params": sum(param.numel() for param in net.parameters()), "macs": macs}
 
-    def _epoch(
+    def epoch(
         self,
         spec: StudentSpec,
         net: nn.Module,

@@ -38,9 +38,17 @@ def network(family: str, width: int, input_shape: tuple[int, ...], num_classes: 
         conv = [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten()]
         features = 2 * width * ((rows + 1) // 2) * ((columns + 1) // 2)
         net = nn.Sequential(*stem, *conv, nn.Linear(features, num_classes))
+    elif family == "cnn1d":
+        channels, length = input_shape
+        stem = [nn.Conv1d(channels, width, 5, stride=2, padding=2), nn.ReLU()]
+        for inside in (width, 2 * width):
+            stem += [nn.Conv1d(inside, 2 * width, 3, stride=2, padding=1), nn.ReLU()]
+        for _ in range(3):
+            length = (length + 1) // 2
+        net = nn.Sequential(*stem, nn.Flatten(), nn.Linear(2 * width * length, num_classes))
     else:
-        raise ValueError(f"the plain loop has no network of family {family!r}; it has cnn, mlp")
-    layers = [layer for layer in net if isinstance(layer, nn.Linear | nn.Conv2d)]
+        raise ValueError(f"the plain loop has no network of family {family!r}; it has cnn, cnn1d, mlp")
+    layers = [layer for layer in net if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)]
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             layer.to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]

@@ -31,8 +31,9 @@ from harness.targets import Targets
 SIZES = (1, 8, 64)
 """Cohorts that are timed; on an accelerator also `MANY`."""
 MANY = 256
-STEPS, LONGEST = 5, 1.0
-"""Steps that are timed of each, and the seconds of one step beyond which no larger cohort is tried."""
+STEPS, SECONDS, LONGEST = 5, 0.15, 1.0
+"""Steps that are timed of each, at least, and for how long; and the seconds of one step beyond which no larger cohort
+is tried."""
 SHARE = 0.5
 """Of the memory that is free, what all workers together may fill."""
 COPIES = 6
@@ -125,8 +126,9 @@ def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Se
         for looped, count in ways:
             torch.set_num_threads(count)
             for size in (*SIZES, MANY) if device.startswith("cuda") else SIZES:
-                cohort = _cohort(probes, size, data, device, looped=looped)
-                seconds = median(_take_steps(cohort, data, device, 1 + STEPS)[1:])  # the first one warms up
+                cohort = cohort_of(probes, size, data, device, looped=looped)
+                _, once = timed_steps(cohort, data, device, 2)  # the first step warms up
+                seconds = median(timed_steps(cohort, data, device, max(STEPS, int(SECONDS / once))))
                 yield Timing(probes[0].width, size, seconds, looped, count)
                 if seconds > LONGEST:
                     break
@@ -134,7 +136,7 @@ def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Se
         torch.set_num_threads(before)
 
 
-def _cohort(probes: Sequence[StudentSpec], size: int, data: Data, device: str, *, looped: bool) -> Cohort:
+def cohort_of(probes: Sequence[StudentSpec], size: int, data: Data, device: str, *, looped: bool) -> Cohort:
     """So many students, the forms in turn, under two seeds where they can stand in pairs."""
     seeds = 2 if size % 2 == 0 else 1
     own = sorted(islice(cycle(probes), size // seeds), key=lambda spec: spec.form)
@@ -144,7 +146,7 @@ def _cohort(probes: Sequence[StudentSpec], size: int, data: Data, device: str, *
     return stack(members, data, taught, device, padded=data.family.pads, looped=looped)
 
 
-def _take_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[float]:
+def timed_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[float]:
     """So many steps, and the seconds of each."""
     order = next(orders(cohort, len(data.task.train), device))
     rows = torch.split(order, cohort.specs[0].batch_size, dim=1)
@@ -163,7 +165,7 @@ def _take_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[flo
 
 def _bytes_each(probes: Sequence[StudentSpec], data: Data, device: str) -> int:
     """Bytes that a student needs in a step: its numbers and what its backward pass keeps, of a cohort of two."""
-    cohort = _cohort(probes, 2, data, device, looped=False)
+    cohort = cohort_of(probes, 2, data, device, looped=False)
     seen: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -171,7 +173,7 @@ def _bytes_each(probes: Sequence[StudentSpec], data: Data, device: str) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        _take_steps(cohort, data, device, 1)
+        timed_steps(cohort, data, device, 1)
     return max(1, (sum(seen.values()) + COPIES * cohort.network.values.nbytes) // 2)
 
 
