@@ -38,12 +38,12 @@ def _sweep(console: Console, data: Data) -> None:
     last, parts = data["repeats"][-1], data["repeats"][-1]["plain"]["parts"]
     spent = ", ".join(f"{name} {value / sum(parts.values()):.0%}" for name, value in parts.items())
     console.print(f"the loop's time (last repeat): {spent}", highlight=False)
+    ours, theirs = last["harness"]["trials"], last["plain"]["trials"]
     console.print(
-        f"the harness has {data['jobs']} worker processes, the loop is one process of one thread; {data['seeds']} seeds "
-        "a trial on both sides. The harness ran "
-        f"{last['harness']['trials']} trials, controls counted, the loop {last['plain']['trials']}, extrapolated to the "
-        "same share of controls. A trial's time is from first ask to last tell. The accuracies are a sanity check only: "
-        "the side with more trials has the better chance of a good one.",
+        f"the harness has {data['jobs']} worker processes, the loop is one process of one thread; {data['seeds']} "
+        f"seeds a trial on both sides. The harness ran {ours} trials, controls counted, the loop {theirs}, "
+        "extrapolated to the same share of controls. A trial's time is from first ask to last tell. The accuracies are "
+        "a sanity check only: the side with more trials has the better chance of a good one.",
         highlight=False,
     )
 
