@@ -21,7 +21,8 @@ PLAIN = "ce"
 MIXINGS = ("convex", "additive")
 OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "constant")
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16")
+"""Of the networks; beside bfloat16 ones parameters, losses and the optimiser stand in float32."""
 NONE = "none"
 """No feature form, no assistants, no transform."""
 TEACHERS = ("offline", "online", "assistant", "self", "uniform", "shuffled", "shuffled_in_class")
@@ -49,8 +50,9 @@ class StudentSpec:
     Training. `warmup` is the share of all steps over which lr rises from 0. `clip_norm` bounds each student's gradient.
     `dropout` falls on what the last layer reads. `patience` stops a student whose val loss has not fallen for so many
     epochs, and gives it back its best epoch. `views` fixed views of every example, the first of them the example
-    itself, are made by the task's `transform`; teacher and student see the same. Raises `ValueError` for a value
-    outside its range, and for knobs that contradict each other.
+    itself, are made by the task's `transform`; teacher and student see the same. `dtype` `"bfloat16"` is mixed
+    precision: the networks in bfloat16, everything else in float32. Raises `ValueError` for a value outside its range,
+    and for knobs that contradict each other.
     """
 
     task: str

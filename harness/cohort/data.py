@@ -39,7 +39,14 @@ def load_data(lead: StudentSpec, cache: Path, device: str) -> Data:
 def load_inputs(lead: StudentSpec, device: str) -> Data:
     """The same without a teacher: it is taken to say nothing, zero everywhere."""
     task = tasks.load(lead.task)
-    return _inputs(task, task.families[lead.family], lead.transform, lead.views, device, getattr(torch, lead.dtype))
+    family, dtype = task.families[lead.family], getattr(torch, lead.dtype)
+    return _inputs(task, family, lead.transform, lead.views, device, dtype, exact(lead))
+
+
+def exact(spec: StudentSpec) -> torch.dtype:
+    """The numbers of parameters, losses and measurements: those of the network, but float32 for bfloat16."""
+    found: torch.dtype = torch.float32 if spec.dtype == "bfloat16" else getattr(torch, spec.dtype)
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -48,7 +55,15 @@ def _val_logits(task: Task, cache: Path, device: str, dtype: torch.dtype) -> Ten
 
 
 @lru_cache(maxsize=4)
-def _inputs(task: Task, family: Family, transform: str, num_views: int, device: str, dtype: torch.dtype) -> Data:
+def _inputs(
+    task: Task,
+    family: Family,
+    transform: str,
+    num_views: int,
+    device: str,
+    dtype: torch.dtype,
+    exact: torch.dtype,
+) -> Data:
     """Kept from cohort to cohort: a worker prepares a task's data once."""
 
     def place(inputs: Tensor) -> Tensor:
@@ -63,7 +78,7 @@ def _inputs(task: Task, family: Family, transform: str, num_views: int, device: 
         inputs,
         views=inputs["train"] if num_views == 1 else place(view_inputs(task, transform, num_views)),
         labels=labels,
-        val_logits=torch.zeros(*labels["val"].shape, task.num_classes, dtype=dtype, device=device),
+        val_logits=torch.zeros(*labels["val"].shape, task.num_classes, dtype=exact, device=device),
     )
 
 

@@ -29,24 +29,40 @@ def embed(cohort: Cohort, data: Data, inputs: Tensor) -> Mapping[str, Tensor]:
 def head(cohort: Cohort, data: Data, embedding: Tensor) -> Tensor:
     """Logits of each student's own embedding `[students, batch, ..., features]`."""
     assert data.family.parts is not None
-    function, params = data.family.parts.head, cohort.network.views
-    return function(params, embedding) if data.family.stacks else vmap(function)(params, embedding)
+    function, params = data.family.parts.head, _params(cohort)
+    own = embedding.to(next(iter(params.values())).dtype)
+    found: Tensor = _exact(function(params, own) if data.family.stacks else vmap(function)(params, own), cohort)
+    return found
 
 
 def _of_groups(
     function: Callable[[Mapping[str, Tensor], Tensor], Any], cohort: Cohort, data: Data, inputs: Tensor
 ) -> Any:
-    params, students = cohort.network.views, len(cohort.specs)
+    params, students = _params(cohort), len(cohort.specs)
     if data.family.stacks:
-        return function(params, inputs)
+        return _exact(function(params, inputs), cohort)
     each = students // len(inputs)
     if cohort.looped:
-        apart = {name: view.unbind() for name, view in params.items()}
-        own = [{name: views[student] for name, views in apart.items()} for student in range(students)]
-        return _stacked([function(own[student], inputs[student // each]) for student in range(students)])
+        apart = {name: values.unbind() for name, values in params.items()}
+        own = [{name: values[student] for name, values in apart.items()} for student in range(students)]
+        return _exact(
+            _stacked([function(own[student], inputs[student // each]) for student in range(students)]), cohort
+        )
     if len(inputs) == 1:
-        return vmap(function, in_dims=(0, None))(params, inputs[0])
-    return vmap(function)(params, inputs.repeat_interleave(each, 0))
+        return _exact(vmap(function, in_dims=(0, None))(params, inputs[0]), cohort)
+    return _exact(vmap(function)(params, inputs.repeat_interleave(each, 0)), cohort)
+
+
+def _params(cohort: Cohort) -> dict[str, Tensor]:
+    """The parameters in the networks' own numbers; gradients go to those of the optimiser."""
+    dtype = getattr(torch, cohort.specs[0].dtype)
+    return {name: view.to(dtype) for name, view in cohort.network.views.items()}
+
+
+def _exact(found: Any, cohort: Cohort) -> Any:
+    """A tensor, or a mapping of tensors, in the numbers of losses."""
+    dtype = cohort.network.values.dtype
+    return found.to(dtype) if isinstance(found, Tensor) else {name: value.to(dtype) for name, value in found.items()}
 
 
 def _stacked(found: Sequence[Any]) -> Any:

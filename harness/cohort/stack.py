@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness import losses, optimisers
-from harness.cohort.data import Data, Lessons, lessons
+from harness.cohort.data import Data, Lessons, exact, lessons
 from harness.forms import Form
 from harness.losses import FeatureForm
 from harness.models.family import Layer, init, pad, start
@@ -93,7 +93,7 @@ def stack(
 
     `padded` says that they may stand inside a wider network. They do even alone, at a multiple of `GRAIN` units.
     """
-    dtype = getattr(torch, specs[0].dtype)
+    dtype = exact(specs[0])
     grid, group_seeds = _grid(specs)
     of_a_seed = specs[: grid[1]]
 

@@ -65,7 +65,7 @@ def fit(
                 pulls[step] = pull(cohort, data, batch, noise)
             sums += take_step(cohort, data, batch, noise, (live.optimiser, live.learned), scales[step])
             step += 1
-        val_loss, val_accuracy = evaluate(cohort, data, "val")[:2]
+        val_loss, val_accuracy = evaluate(cohort, data, "val")
         curves.append(torch.cat([sums / per_epoch, val_loss[None], val_accuracy[None]]))
         if patience.over(epoch + 1, val_loss):
             break

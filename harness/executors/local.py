@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import queue
 import signal
 import subprocess
@@ -18,13 +19,25 @@ from typing import Any
 from harness.executors import Event, Job
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": "2000000000",
-    "MALLOC_MMAP_THRESHOLD_": "33554432",  # the greatest that is taken
-    "MALLOC_TOP_PAD_": "50000000",
-}
-"""In bytes: glibc gives freed memory back to the system and asks for it again at the next step; not with these. Another
-C library does not read them."""
+NEW_GLIBC = (2, 35)
+"""Older ones refuse a threshold for mapping above 32 MiB, and then fall back to 128 KiB."""
+
+
+def keep_memory() -> dict[str, str]:
+    """Variables, in bytes, that keep glibc from giving freed memory back to the system after every step.
+
+    Without them a step of many students spends up to a quarter of its time on getting the same pages again.
+    """
+    name, release = platform.libc_ver()
+    if name != "glibc":
+        return {}
+    known = tuple(int(part) for part in release.split(".")[:2])
+    most = 4 * 2**30 if known >= NEW_GLIBC else 32 * 2**20
+    return {
+        "MALLOC_MMAP_THRESHOLD_": str(most),
+        "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
+        "MALLOC_TOP_PAD_": str(64 * 2**20),
+    }
 
 
 class Local:
@@ -80,7 +93,7 @@ class Local:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**KEEP_MEMORY, **os.environ, **THREADS},
+            env={**keep_memory(), **os.environ, **THREADS},
             start_new_session=True,  # a Ctrl-C in the terminal is the driver's to handle
         )
         worker = _Worker(process)
