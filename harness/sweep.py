@@ -13,7 +13,7 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -188,9 +188,7 @@ def sweep(options: Options) -> int:
         probes = [to_json(spec) for spec in options.study.probes(options.task)]
         task = _result(executor, "describe", {"specs": probes})
         if options.plan:
-            costs = costs_from_json(_result(executor, "calibrate", _calibration(options)))
-            console.print(planning.page(options.name, options.study, options.trials, costs, options.jobs))
-            return 0
+            return _show_plan(options, executor, console)
         lock = ledger.lock(options.study_dir / "driver.lock")
         if lock is None:
             raise ValueError(
@@ -280,6 +278,19 @@ def _prepare(
     return teacher, costs
 
 
+def _show_plan(options: Options, executor: Executor, console: Console) -> int:
+    """Measure what a step costs, where it is not known, and print what follows from it."""
+    with _bar(console, "widths measured") as bar:
+        row = bar.add_task("", total=None, note="")
+
+        def watch(said: Mapping[str, Any]) -> None:
+            bar.update(row, completed=said["done"], total=said["total"])
+
+        costs = costs_from_json(_result(executor, "calibrate", _calibration(options), watch))
+    console.print(planning.page(options.name, options.study, options.trials, costs, options.jobs))
+    return 0
+
+
 def _calibration(options: Options) -> dict[str, Any]:
     """The body of a `calibrate` job."""
     specs = [to_json(spec) for spec in options.study.probes(options.task)]
@@ -292,8 +303,16 @@ def _students(options: Options) -> list[StudentSpec]:
     return [replace(probe, seed=seed) for probe in study.probes(options.task) for seed in study.student_seeds()]
 
 
-def _result(executor: Executor, kind: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The result of a job that runs before anything is written. Raises `ValueError` when it has none."""
+def _result(
+    executor: Executor,
+    kind: str,
+    body: Mapping[str, Any],
+    watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> Mapping[str, Any]:
+    """The result of a job that runs before anything of the study is written; `watch` hears of its progress.
+
+    Raises `ValueError` when it has none.
+    """
     executor.submit(kind, body)
     while True:
         for event in executor.poll(1.0):
@@ -301,6 +320,7 @@ def _result(executor: Executor, kind: str, body: Mapping[str, Any]) -> Mapping[s
                 return event.data
             if event.kind != "progress":
                 raise ValueError(str(event.data["reason"]))
+            watch(event.data)
 
 
 def _manifest(options: Options, task: Mapping[str, Any], config_hash: str) -> dict[str, Any]:

@@ -33,31 +33,31 @@ def save(data: Mapping[str, Any], path: Path) -> None:
 
 def _sweep(axes: Axes, data: Mapping[str, Any]) -> None:
     for place, (name, colour) in enumerate((("plain", ORANGE), ("harness", BLUE))):
-        _bar(axes, place, data[name]["per_hour"], colour)
+        _point(axes, place, data[name]["per_hour"], colour)
     axes.set_yticks([0, 1], ["plain loop", "harness"])
+    axes.set_ylim(1.7, -0.7)
     ratio = data["ratio"]
     axes.set_title(
         f"{data['study']}: {ratio['median']:.1f} times the trials ({ratio['min']:.1f} to {ratio['max']:.1f})"
     )
     axes.set_xlabel("trials an hour (log)")
     axes.set_xscale("log")
-    axes.invert_yaxis()
 
 
 def _steps(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for place, row in enumerate(rows):
-        _bar(axes, place, row["harness"], BLUE, "harness" if place == 0 else None)
-        axes.plot(row["plain"]["median"], place, "o", color=ORANGE, ms=4, label="plain loop" if place == 0 else None)
+        _point(axes, place, row["plain"], ORANGE, None if place else "plain loop")
+        _point(axes, place, row["harness"], BLUE, None if place else "harness")
         if row["floor"]:
-            axes.plot(
-                row["floor"]["median"], place, "|", color="black", ms=9, label=None if place else "products alone"
-            )
+            label = None if place else "its products alone"
+            axes.plot(row["floor"]["median"], place, "|", color="black", ms=7, label=label)
     axes.set_yticks(range(len(rows)), [f"{r['task']}, {r['widths']}, {r['cohort']}" for r in rows], fontsize=6)
+    axes.set_ylim(len(rows), -2.5)
     axes.set_xscale("log")
     axes.set_xlabel("µs a student-step (log); rows: task, widths, students of a cohort")
     axes.set_title("A training step")
-    axes.legend(fontsize=7, frameon=False)
-    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center")
 
 
 def _shares(axes: Axes, data: Mapping[str, Mapping[str, float]]) -> None:
@@ -91,21 +91,22 @@ def _driver(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _front(axes: Axes, data: Mapping[str, Any]) -> None:
     for place, reached in enumerate(data["repeats"]):
-        axes.barh(place - 0.2, reached["loop_seconds"], 0.35, color=ORANGE, label=None if place else "plain loop")
+        axes.plot(reached["loop_seconds"], place, "o", color=ORANGE, label=None if place else "plain loop")
         if reached["seconds"] is not None:
-            axes.barh(place + 0.2, reached["seconds"], 0.35, color=BLUE, label=None if place else "harness")
-    axes.set_yticks(range(len(data["repeats"])), [f"repeat {n + 1}" for n in range(len(data["repeats"]))])
-    axes.set_xlabel("seconds to the plain loop's hypervolume (log)")
+            axes.plot(reached["seconds"], place, "o", color=BLUE, label=None if place else "harness")
+    count = len(data["repeats"])
+    axes.set_yticks(range(count), [f"repeat {number + 1}" for number in range(count)])
+    axes.set_ylim(count - 0.3, -0.7)
+    axes.set_xlabel("seconds to the hypervolume of the plain loop (log)")
     axes.set_xscale("log")
     axes.set_title("A front as good")
     axes.legend(fontsize=7, frameon=False)
-    axes.invert_yaxis()
 
 
-def _bar(axes: Axes, place: int, values: Mapping[str, float], colour: str, label: str | None = None) -> None:
-    """The median as a bar, from the least to the greatest as a line."""
-    axes.barh(place, values["median"], color=colour, height=0.7, label=label)
-    axes.plot([values["min"], values["max"]], [place, place], color="black", lw=1)
+def _point(axes: Axes, place: int, values: Mapping[str, float], colour: str, label: str | None = None) -> None:
+    """The median, and a line from the least to the greatest."""
+    axes.plot([values["min"], values["max"]], [place, place], color=colour, lw=1)
+    axes.plot(values["median"], place, "o", color=colour, ms=4, label=label)
 
 
 PANELS: Mapping[str, Callable[[Axes, Any], None]] = {

@@ -113,10 +113,15 @@ def _rows(task: str, family: str, name: str, widths: tuple[int, ...], repeats: i
 
 
 def students(task: str, family: str, widths: Sequence[int]) -> list[StudentSpec]:
-    """One student of each form at each width."""
+    """One student of each form at each width; the first few have all widths, and forms in turn."""
     common: dict[str, Any] = {"task": task, "family": family, "seed": 0, "alpha": 0.3, "epochs": 12, "batch_size": 64}
     heat = {"kl": 4.0, "soft_ce": 4.0}
-    return [StudentSpec(form=f, width=width, temperature=heat.get(f), **common) for width in widths for f in FORMS]
+    found = []
+    for turn in range(len(FORMS)):
+        for place, width in enumerate(widths):
+            form = FORMS[(turn + place) % len(FORMS)]
+            found.append(StudentSpec(form=form, width=width, temperature=heat.get(form), **common))
+    return found
 
 
 def auto(specs: Sequence[StudentSpec], data: Data, folder: Path) -> list[Cohort]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -49,31 +50,20 @@ def _sweep(console: Console, data: Data) -> None:
 
 
 def _steps(console: Console, rows: Sequence[Data]) -> None:
-    table = Table(title="µs that a training step takes a student, one process, one thread")
-    headings = (
-        "task",
-        "family",
-        "widths",
-        "cohort",
-        "plain loop",
-        "harness",
-        "ratio",
-        "products alone",
-        "harness over them",
-    )
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place < 3 else "right")
+    table = Table(title="µs that a training step takes a student: medians", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for place, heading in enumerate(("task", "widths", "cohort", "loop", "harness", "ratio", "floor", "over it")):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
     for place, row in enumerate(rows):
-        figures = [_figure(row["plain"]), _figure(row["harness"]), _figure(row["ratio"], 1)]
-        least = [_figure(row["floor"]), _figure(row["times_floor"], 1)] if row["floor"] else ["", ""]
+        figures = [f"{row[name]['median']:,.0f}" for name in ("plain", "harness")]
+        least = [f"{row['floor']['median']:,.0f}", _range(row["times_floor"])] if row["floor"] else ["", ""]
         ends = place + 1 == len(rows) or rows[place + 1]["widths"] != row["widths"]
-        table.add_row(
-            *(row[name] for name in ("task", "family", "widths", "cohort")), *figures, *least, end_section=ends
-        )
+        names = [row[name] for name in ("task", "widths", "cohort")]
+        table.add_row(*names, *figures, _range(row["ratio"]), *least, end_section=ends)
     console.print(table)
     console.print(
-        "products alone: the matrix products (and convolutions) of the same step, replayed without anything between "
-        "them; auto: as many cohorts as the calibration thinks best",
+        "one process, one thread; a ratio with its least and greatest. floor: the matrix products of the same step and "
+        "no more, replayed; over it: how many times as long the step takes. auto: as many cohorts as the calibration "
+        "thinks best",
         highlight=False,
     )
 
@@ -127,6 +117,14 @@ TABLES: Mapping[str, Callable[[Console, Any], None]] = {
     "front": _front,
 }
 """The parts of the benchmark, in order."""
+
+
+def _range(values: Mapping[str, float]) -> str:
+    """The median, and the least and the greatest behind it."""
+    low, middle, high = (
+        f"{values[name]:.0f}" if values[name] >= 10 else f"{values[name]:.1f}" for name in ("min", "median", "max")
+    )
+    return f"{middle} [dim]({low}-{high})[/]"
 
 
 def _figure(values: Mapping[str, float], digits: int = 0) -> str:

@@ -31,9 +31,8 @@ from harness.targets import Targets
 SIZES = (1, 8, 64)
 """Cohorts that are timed; on an accelerator also `MANY`."""
 MANY = 256
-STEPS, SECONDS, LONGEST = 5, 0.15, 1.0
-"""Steps that are timed of each, at least, and for how long; and the seconds of one step beyond which no larger cohort
-is tried."""
+STEPS, SECONDS, LONGEST = 5, 0.15, 0.5
+"""Steps that are timed of each, at least, and for how long; and how long one step may be expected to take."""
 SHARE = 0.5
 """Of the memory that is free, what all workers together may fill."""
 COPIES = 6
@@ -119,19 +118,21 @@ def _threads(device: str, workers: int) -> tuple[int, ...]:
 
 
 def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Sequence[int]) -> Iterator[Timing]:
-    """A timing of every size and way; the sizes of a way grow, until a step is long."""
+    """A timing of every size and way; the sizes of a way grow until a step would be long."""
     before = torch.get_num_threads()
     ways = [(looped, count) for looped in ((False,) if data.family.stacks else (False, True)) for count in threads]
     try:
         for looped, count in ways:
             torch.set_num_threads(count)
+            each = 0.0
             for size in (*SIZES, MANY) if device.startswith("cuda") else SIZES:
+                if each * size > LONGEST:
+                    break
                 cohort = cohort_of(probes, size, data, device, looped=looped)
                 _, once = timed_steps(cohort, data, device, 2)  # the first step warms up
                 seconds = median(timed_steps(cohort, data, device, max(STEPS, int(SECONDS / once))))
                 yield Timing(probes[0].width, size, seconds, looped, count)
-                if seconds > LONGEST:
-                    break
+                each = seconds / size
     finally:
         torch.set_num_threads(before)
 

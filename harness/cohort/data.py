@@ -95,13 +95,18 @@ class Lessons:
     which: Tensor
     online: bool
 
+    @property
+    def shared(self) -> bool:
+        """Whether one table answers all students of the run, in every epoch."""
+        return len(self.tables) == 1 and not self.online
+
     def of(self, epoch: int, rows: Tensor, spread: Callable[[Tensor], Tensor]) -> Tensor:
         """The answers to `rows` `[groups, batch]` in an epoch, `[students, batch, ...]`.
 
         `spread` gives each of the run's students what its group has; where all have one teacher it is looked up once a
         group.
         """
-        if len(self.tables) == 1 and not self.online:
+        if self.shared:
             return spread(take(self.tables[0], rows))
         if self.online:
             return self.tables[self.which[:, None], epoch, spread(rows) % self.tables.shape[2]]
@@ -112,9 +117,10 @@ def lessons(teachers: Sequence[Targets], point: str | None, device: str, dtype: 
     """The logits, or the feature point `point`, of a run of students' teachers; of equal teachers one is kept."""
     distinct = list({id(targets): targets for targets in teachers}.values())
     place = {id(targets): index for index, targets in enumerate(distinct)}
-    tables = [targets.logits if point is None else targets.points[point] for targets in distinct]
+    found = [targets.logits if point is None else targets.points[point] for targets in distinct]
+    tables = [table.to(device, dtype) for table in found]
     return Lessons(
-        torch.stack([table.to(device, dtype) for table in tables]),
+        tables[0][None] if len(tables) == 1 else torch.stack(tables),  # one is read where its file is mapped
         torch.tensor([place[id(targets)] for targets in teachers], device=device),
         distinct[0].online,
     )

@@ -106,16 +106,19 @@ def _kd(cohort: Cohort, logits: Tensor, truth: Tensor, batch: Batch) -> Tensor:
     seeds, size = cohort.grid
     by_seed = logits.mT.view(*cohort.grid, *logits.mT.shape[1:])
     found: list[Tensor] = []  # by run, [seeds, students of a seed]
+    looked_up: dict[int, Tensor] = {}  # what a teacher of several runs says to each group
     lengths = [members.stop - members.start for members, _ in cohort.forms]
     for (members, run), own in zip(cohort.forms, torch.split(by_seed, lengths, dim=1), strict=True):
         if run is None:
             found.append(logits.new_zeros(seeds, members.stop - members.start))
         else:
-            found.append(_of_run(cohort, run, own.flatten(0, 1).mT, truth, batch).view(seeds, -1))
+            found.append(_of_run(cohort, run, own.flatten(0, 1).mT, truth, batch, looked_up).view(seeds, -1))
     return torch.cat(found, dim=1).view(seeds * size)
 
 
-def _of_run(cohort: Cohort, run: Run, logits: Tensor, truth: Tensor, batch: Batch) -> Tensor:
+def _of_run(
+    cohort: Cohort, run: Run, logits: Tensor, truth: Tensor, batch: Batch, looked_up: dict[int, Tensor]
+) -> Tensor:
     """The distillation loss of a run, `[students of the run]`, of its logits."""
     assert not isinstance(run.form, FeatureForm)
     given: dict[str, Tensor | float] = dict(run.knobs)
@@ -125,8 +128,15 @@ def _of_run(cohort: Cohort, run: Run, logits: Tensor, truth: Tensor, batch: Batc
         given["progress"] = batch.progress
     if run.learned is not None:
         given |= run.learned.views
-    answers = run.lessons.of(batch.epoch, batch.rows, partial(_spread, cohort, run.members)).flatten(1, -2)
-    found: Tensor = run.form.function(logits, _classes_first(answers), **given)
+    spread = partial(_spread, cohort, run.members)
+    if run.lessons.shared:
+        place = run.lessons.tables.data_ptr()
+        if place not in looked_up:
+            looked_up[place] = take(run.lessons.tables[0], batch.rows).flatten(1, -2).mT.contiguous()
+        answers = spread(looked_up[place]).mT
+    else:
+        answers = _classes_first(run.lessons.of(batch.epoch, batch.rows, spread).flatten(1, -2))
+    found: Tensor = run.form.function(logits, answers, **given)
     return found
 
 

@@ -66,7 +66,11 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
         return describe(body["specs"], device)
     if kind == "calibrate":
         specs = [spec_from_json(spec) for spec in body["specs"]]
-        return calibrate(specs, Path(body["folder"]), device, body["workers"]).to_json()
+
+        def measured(done: int, total: int) -> None:
+            report("progress", {"done": done, "total": total})
+
+        return calibrate(specs, Path(body["folder"]), device, body["workers"], measured).to_json()
     if kind == "teacher":
 
         def progress(epoch: int, epochs: int, val_accuracy: float) -> None:
