@@ -194,7 +194,7 @@ class Loop:
 
 LOOP_KNOBS = (
     "width", "form", "alpha", "temperature", "mixing", "optimiser", "lr", "weight_decay", "momentum", "schedule",
-    "epochs", "batch_size", "dtype",
+    "epochs", "batch_size",
 )  # fmt: skip
 """What the loop does as the harness does; of the rest a study may only have the defaults."""
 

@@ -50,12 +50,19 @@ def measure(question: Question, folder: Path, cache: Path, tell: Callable[[str],
     `workers` counts process-seconds: `training` is what the records say, the rest is waiting, reading and writing.
     """
     tell("shares of a sweep")
-    driver, phases = Clock(), Clock()
-    with timed(driver, DRIVER), timed(phases, {"trials": (Driver, "run")}):
+    clock, marks, drive = Clock(), list[Mapping[str, float]](), Driver.run
+
+    def marked(driver: Driver, logged: set[str]) -> str:
+        marks.append(clock.read())
+        why = drive(driver, logged)
+        marks.append(clock.read())
+        return why
+
+    with timed(clock, DRIVER), mock.patch.object(Driver, "run", marked):
         ran = run_sweep(question, folder / "shares", cache)
-    seconds = phases.read()
-    trials = seconds["trials"]
-    spent = {part: driver.read()[part] for part in DRIVER}
+    before, after = marks
+    spent = {part: after[part] - before[part] for part in (*DRIVER, "all")}
+    trials = spent.pop("all")
     busy = sum(record.cost.seconds for _, records in ran.trials for record in records)
     tell("shares of a job")
     return {
