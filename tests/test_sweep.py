@@ -11,15 +11,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import optuna
 import pytest
+from rich.console import Console
 
 from harness import cli, ledger, sweep
+from harness.executors.inline import Inline
+from harness.space import load_study
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -137,6 +143,29 @@ def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(home: Path, tmp_pa
     assert file.read_bytes() == measured
     said = [json.loads((out / "mine" / "study.json").read_text())["cohorts"] for out in (tmp_path, home / "results")]
     assert said == [f"as measured on {json.loads(measured)['where']}", "by a fixed rule"]
+
+
+def test_a_sweep_goes_on_where_steps_cannot_be_measured(caplog: pytest.LogCaptureFixture) -> None:
+    name, file, study = load_study("digits", cli.STUDIES)
+    options = sweep.Options(
+        name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
+        deterministic=False, device="cpu", timeout=None, quiet=True,
+    )  # fmt: skip
+    asked = []
+
+    def work(kind: str, _: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append(kind)
+        if kind == "calibrate":
+            raise RuntimeError("out of memory")
+        return {"val_accuracy": 0.9, "num_params": 5}
+
+    console = Console(quiet=True)
+    teacher, costs = sweep._prepare(options, Inline(work), console, Future())
+    assert (teacher["num_params"], costs) == (5, None)
+    assert "steps could not be measured (out of memory); cohorts have a fixed size" in caplog.text
+    fixed = replace(options, deterministic=True)
+    assert sweep._prepare(fixed, Inline(work), console, Future())[1] is None
+    assert asked == ["teacher", "calibrate", "teacher"]
 
 
 def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(home: Path, tmp_path: Path) -> None:
