@@ -8,6 +8,7 @@ author would. What it trains is in `students.py`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import time
@@ -85,6 +86,7 @@ class Loop:
         import mlflow  # here, not above: it reads its environment and takes seconds
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
         storage = f"sqlite:///{self.folder / 'optuna.db'}"
         directions = [direction(objective) for objective in self.study.objectives]
         sampler = make_sampler(self.study)
