@@ -37,7 +37,7 @@ class Brackets:
         self._open[asked.number] = key, trial
         self._members.setdefault(key, {})[asked.number] = self._read(trial)
 
-    def restore(self, told: Iterable[Asked], *, failed: bool) -> None:
+    def restore(self, told: Iterable[Asked]) -> None:
         """Take in what open trials are compared with: those of their brackets that were told before a restart."""
         rounds = {key[:2] for key in self._members}
         for asked in told:
@@ -45,7 +45,7 @@ class Brackets:
                 continue
             trial = ledger.read_spec(ledger.trial_dir(self._study_dir, asked.number))
             if trial is not None and (key := (asked.round, asked.arm, trial.specs[0].width)) in self._members:
-                self._members[key][asked.number] = replace(self._read(trial), failed=failed)
+                self._members[key][asked.number] = replace(self._read(trial), over=True)
 
     def arrive(self, number: int, epoch: int) -> bool:
         """Note that a trial was trained up to a rung; whether it truly has published it."""
@@ -53,10 +53,15 @@ class Brackets:
         self._members[key][number] = member = self._read(trial)
         return len(member.scores) > self._halving.rungs.index(epoch)
 
+    def has_begun(self, number: int) -> bool:
+        """Whether an open trial has reached a rung."""
+        key, _ = self._open[number]
+        return bool(self._members[key][number].scores)
+
     def fail(self, number: int) -> None:
         """Note that a trial was given up: nobody waits for it any more."""
         key, _ = self._open[number]
-        self._members[key][number] = replace(self._members[key][number], failed=True)
+        self._members[key][number] = replace(self._members[key][number], over=True)
 
     def leave(self, number: int) -> None:
         """Note that a trial was told. Its bracket is kept while others of it are open."""

@@ -94,6 +94,7 @@ class Driver:
     _best: float = 0.0
     _num_failed: int = 0  # in this session
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
+    _last_round: int = 0  # kept with a trial
     _busy: set[int] = field(default_factory=set)  # of the brackets' trials, those handed out or ready
 
     def __post_init__(self) -> None:
@@ -104,8 +105,9 @@ class Driver:
         """Reach the plan's targets; `logged` are the keys of trials that tracking has. Gives why it stopped:
         `"complete"`, `"timeout"` or `"failures"`."""
         self._restore_runs(logged)
-        self._hand_out([self._reopen(asked) for asked in self.sampler.trials("running")])
-        self._ask_rounds(self._round())  # a round that a kill cut short is asked to its end
+        running = self.sampler.trials("running")
+        self._hand_out([self._reopen(asked) for asked in running])
+        self._ask_rounds(self._round(), self._round_cut_short(running))
         self._restore_brackets()
         while True:
             self._go_on()
@@ -118,6 +120,7 @@ class Driver:
                 break
             for event in self.executor.poll(0.0 if self._ready else 0.5):
                 self._handle(event)
+        assert not self._open, f"trials {sorted(self._open)} were asked for and not told"
         if self._missing() == 0:
             return "complete"
         return "failures" if self._too_many_failures() else "timeout"
@@ -154,19 +157,36 @@ class Driver:
         """Whether this sweep gave up so many trials that something else must be wrong; earlier sweeps' do not count."""
         return self._num_failed >= max(8, sum(self.plan.targets.values()) // 4)
 
-    def _ask_rounds(self, number: int) -> None:
-        """Ask for what round `number` is short of."""
-        asked = []
+    def _ask_rounds(self, number: int, cut_short: int | None = None) -> None:
+        """Ask for what round `number` is short of, as trials of a round of their own or of one that was `cut_short`."""
+        asked, own = [], cut_short or self._last_round + 1
         for arm in self.plan.targets:
             for _ in range(min(self._needed(arm), number * self._quota(arm)) - self._asked(arm)):
-                asked.append(self._reopen(self.sampler.ask(arm, self._bracket_round(arm, number)), new=True))
+                asked.append(self._reopen(self.sampler.ask(arm, self._bracket_round(arm, own)), new=True))
         self._hand_out(asked)
 
-    def _bracket_round(self, arm: str, number: int) -> int:
+    def _bracket_round(self, arm: str, own: int) -> int:
         """The round that is kept with a trial: 0 without pruning. One that is asked for a failed one stands alone."""
         if self._brackets is None:
             return 0
-        return number if self._asked(arm) < self.plan.targets[arm] else -self._asked(arm)
+        if self._asked(arm) >= self.plan.targets[arm]:
+            return -self._asked(arm)
+        self._last_round = own
+        return own
+
+    def _round_cut_short(self, running: Sequence[Asked]) -> int | None:
+        """The last round, where a kill cut its asking short: then nothing of it was told or has reached a rung.
+
+        To any other round nobody may be added, for example by a greater budget: who is pruned in it was decided among
+        those that it had.
+        """
+        if self._brackets is None:
+            return None
+        told = [asked.round for state in ("complete", "pruned", "failed") for asked in self.sampler.trials(state)]
+        self._last_round = max([0, *told, *(asked.round for asked in running)])
+        latest = [asked.number for asked in running if asked.round == self._last_round]
+        begun = self._last_round in told or any(self._brackets.has_begun(number) for number in latest)
+        return None if begun or not latest else self._last_round
 
     def _reopen(self, asked: Asked, *, new: bool = False) -> TrialSpec:
         """The trial that was asked for, with its directory on disk."""
@@ -198,7 +218,7 @@ class Driver:
     def _restore_brackets(self) -> None:
         if self._brackets is not None:
             for state in ("complete", "pruned", "failed"):
-                self._brackets.restore(self.sampler.trials(state), failed=state == "failed")
+                self._brackets.restore(self.sampler.trials(state))
 
     def _go_on(self) -> None:
         """Hand out what is due of the trials at their rungs, all widths and rounds together, and prune the others.

@@ -35,11 +35,11 @@ class Halving:
 class Member:
     """A trial of a bracket: its `scores` at the rungs that it has reached, higher is better, -inf where it diverged.
 
-    `failed` says that it was given up; what it had reached before still counts.
+    `over` says that it was told or given up: nobody waits for it, and what it had reached before still counts.
     """
 
     scores: tuple[float, ...] = ()
-    failed: bool = False
+    over: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ Verdict = Train | Wait | Prune
 
 
 def verdicts(members: Mapping[int, Member], halving: Halving) -> dict[int, Verdict]:
-    """What is to become of each trial of a bracket that has not failed, by number.
+    """What is to become of each trial of a bracket that is not over, by number.
 
-    A trial that failed before a rung is left out of the ranking there. One that failed later keeps its place in it:
-    a decision once taken stays what it was.
+    A trial that was over before a rung is left out of the ranking there. One that was later keeps its place in it: a
+    decision once taken stays what it was, as long as nobody joins the bracket after it.
     """
     found: dict[int, Verdict] = {}
     alive = dict(members)
     for place, epoch in enumerate(halving.rungs):
         reached = {number: member.scores[place] for number, member in alive.items() if len(member.scores) > place}
-        missing = [number for number, member in alive.items() if number not in reached and not member.failed]
+        missing = [number for number, member in alive.items() if number not in reached and not member.over]
         if missing:
             found |= dict.fromkeys(missing, Train(epoch)) | dict.fromkeys(reached, Wait())
             break
@@ -83,7 +83,7 @@ def verdicts(members: Mapping[int, Member], halving: Halving) -> dict[int, Verdi
         alive = {number: alive[number] for number in reached if number in kept}
     else:
         found |= dict.fromkeys(alive, Train(None))
-    return {number: verdict for number, verdict in found.items() if not members[number].failed}
+    return {number: verdict for number, verdict in found.items() if not members[number].over}
 
 
 def best(scores: Mapping[int, float], reduction_factor: float) -> frozenset[int]:

@@ -15,6 +15,7 @@ from harness import brackets, ledger
 from harness.driver import Progress
 from harness.executors.parts import Parts, run_part
 from harness.rungs import Halving, best
+from harness.space import Choice
 from harness.spec import Record, StudentSpec, digest, to_json
 from tests.fakes import STUDY, FakeRuns, FakeTraining, fake_record, make_driver
 from tests.test_driver import Killed, die_at
@@ -136,6 +137,21 @@ def test_the_asynchronous_order_reaches_the_same_budget(tmp_path: Path) -> None:
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert (seen[-1].done, seen[-1].total, seen[-1].failed) == (TOTAL, TOTAL, 0)
     assert seen[-1].pruned == len(driver.sampler.trials("pruned")) > 0
+
+
+@pytest.mark.parametrize(("first", "then"), [(4, 8), (6, 12), (18, 36)])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_greater_budget_joins_no_bracket_that_was_decided(first: int, then: int, seed: int, tmp_path: Path) -> None:
+    study = replace(PRUNED, space={**STUDY.space, "width": Choice(4)}, seed=seed)
+    runs = FakeRuns()
+    assert make_driver(tmp_path, runs, study=study, trials=first).run(set()) == "complete"
+    before = len(runs.runs)
+    driver = make_driver(tmp_path, runs, study=study, trials=then)
+    assert driver.run(set(runs.runs)) == "complete"
+    assert driver.sampler.trials("running") == [] and before < len(runs.runs) == len(set(runs.runs))
+    trials = [asked for state in ("complete", "pruned") for asked in driver.sampler.trials(state)]
+    rounds = [{asked.round for asked in trials if (asked.number < before) == early} for early in (True, False)]
+    assert not rounds[0] & rounds[1]
 
 
 def test_the_same_command_again_does_nothing(tmp_path: Path) -> None:

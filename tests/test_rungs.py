@@ -29,9 +29,9 @@ def test_nothing_is_decided_before_all_have_arrived() -> None:
 
 
 def test_a_failed_trial_is_not_waited_for_and_what_it_reached_counts() -> None:
-    early = {1: Member((0.1,)), 2: Member(failed=True), 3: Member((0.9,))}
+    early = {1: Member((0.1,)), 2: Member(over=True), 3: Member((0.9,))}
     assert verdicts(early, HALVING) == {1: Prune(2), 3: Train(6)}
-    late = {1: Member((0.1,)), 2: Member((0.5,)), 3: Member((0.7,)), 4: Member((0.9,), failed=True)}
+    late = {1: Member((0.1,)), 2: Member((0.5,)), 3: Member((0.7,)), 4: Member((0.9,), over=True)}
     assert verdicts(late, HALVING) == {1: Prune(2), 2: Prune(2), 3: Train(6)}
 
 
