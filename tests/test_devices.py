@@ -31,10 +31,11 @@ def mixed(**changed: Any) -> list[StudentSpec]:
     ]
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_networks_of_mixed_precision_learn_as_well(family: str, digits_cache: Path) -> None:
-    low = train(mixed(family=family), digits_cache)
-    high = train(mixed(family=family, dtype="float32"), digits_cache)
+def test_networks_of_mixed_precision_learn_as_well(family: str, dropout: float, digits_cache: Path) -> None:
+    low = train(mixed(family=family, dropout=dropout), digits_cache)
+    high = train(mixed(family=family, dropout=dropout, dtype="float32"), digits_cache)
     for one, other in zip(low, high, strict=True):
         assert one.status == "ok"
         assert abs(one.metrics["val_accuracy"] - other.metrics["val_accuracy"]) < 0.04

@@ -83,7 +83,7 @@ def noise_shape(cohort: Cohort, data: Data, batch_size: int) -> tuple[int, ...]:
     if cohort.dropout is None:
         return ()
     assert data.family.parts is not None
-    one = {name: view[0].detach() for name, view in cohort.network.views.items()}
+    one = {name: view[0].detach().to(data.views) for name, view in cohort.network.views.items()}
     return batch_size, *data.family.parts.embed(one, data.views[:1])["embedding"].shape[1:]
 
 
