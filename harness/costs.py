@@ -1,14 +1,17 @@
 """What a training step costs on this machine, as `harness.cohort.calibrate` measured it: read by the driver.
 
 A cost is the seconds that one step of a cohort takes, by the width that its networks stand at and by the number of its
-students. Between the sizes that were measured it is a straight line, beyond the largest it goes on as the last one.
+students. Between the sizes that were measured it is a straight line; beyond the largest a student costs what it costs
+there. More students never cost less: where a moment's disturbance measured that, the dearer size is believed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 
@@ -73,7 +76,9 @@ class Costs:
             largest = max(timing.students for timing in own)
             best = min((t for t in own if t.students == largest), key=lambda t: t.seconds)
             alike = [t for t in own if (t.looped, t.threads) == (best.looped, best.threads)]
-            found[width] = sorted(alike, key=lambda t: t.students)
+            ordered = sorted(alike, key=lambda t: t.students)
+            highest = accumulate((timing.seconds for timing in ordered), max)
+            found[width] = [replace(timing, seconds=most) for timing, most in zip(ordered, highest, strict=True)]
         return found
 
     def seconds(self, width: int, students: int) -> float:
@@ -81,11 +86,13 @@ class Costs:
         curve = self.curves[self.stands_at(width)]
         if len(curve) == 1:
             return curve[0].each * students
+        if students > curve[-1].students:
+            return curve[-1].each * students
         below = [timing for timing in curve[:-1] if timing.students <= students]
         first = below[-1] if below else curve[0]
         second = curve[curve.index(first) + 1]
         slope = (second.seconds - first.seconds) / (second.students - first.students)
-        return max(first.seconds + slope * (students - first.students), 1e-9)
+        return first.seconds + slope * (students - first.students)
 
     def plan(self, width: int, students: int) -> tuple[float, int]:
         """The least seconds a step of so many students in any number of cohorts, and the size of these cohorts.
@@ -110,6 +117,8 @@ class Costs:
 def costs_from_json(data: Mapping[str, Any]) -> Costs:
     """The costs that `Costs.to_json` gave. Raises `KeyError`, `TypeError` or `ValueError` for other data."""
     timings = tuple(Timing(**timing) for timing in data["timings"])
+    if not all(timing.students >= 1 and 0 < timing.seconds < math.inf for timing in timings):
+        raise ValueError("timings must be of one student and more, in seconds above 0")
     bytes_each = {int(width): int(count) for width, count in data["bytes_each"].items()}
     if not timings or set(bytes_each) != {timing.width for timing in timings} or min(bytes_each.values()) < 1:
         raise ValueError("timings and widths do not fit together")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import packing
 from harness.costs import Costs, How, Timing, costs_from_json
 from harness.packing import COHORT_STUDENTS, Job, Work, pack
 
@@ -60,14 +62,17 @@ def test_no_job_is_dearer_than_its_students_one_at_a_time(trials: list[Work], co
 
 @given(any_trials, any_costs())
 def test_widths_go_together_only_where_the_whole_is_no_dearer(trials: list[Work], costs: Costs) -> None:
+    """As planned; whole trials stand in a job, so the last cohorts of what is cut from a bucket may be others."""
     alike = [Work(trial.number, trial.width, trial.students, "a") for trial in trials]
-    planned = {w: [t for t in alike if t.width == w] for w in {t.width for t in alike}}
-    apart = sum(costs.plan(width, sum(t.students for t in own))[0] for width, own in planned.items())
-    jobs = pack(alike, costs, 1)
-    # Whole trials stand in a job, so its last cohort may be smaller than the plan's; that costs no more than this:
-    slack = sum(costs.seconds(width, size) for width in planned for size in (1, 5))
-    together = sum(costs.plan(max(alike[n].width for n in job.numbers), 1)[0] for job in jobs)
-    assert together <= apart + slack + sum(costs.seconds(t.width, 1) * t.students for t in alike)
+
+    def price(bucket: list[Work]) -> float:
+        return costs.plan(max(trial.width for trial in bucket), sum(trial.students for trial in bucket))[0]
+
+    buckets = packing._buckets(alike, costs)
+    assert sorted(trial.number for bucket in buckets for trial in bucket) == [trial.number for trial in alike]
+    apart = [[trial for trial in alike if trial.width == width] for width in {trial.width for trial in alike}]
+    for other in (apart, [alike]) if alike and costs.pads else (apart,):
+        assert sum(map(price, buckets)) <= sum(map(price, other)) * (1 + 1e-9)
 
 
 @given(any_trials, any_costs())
@@ -127,6 +132,21 @@ def test_without_costs_widths_of_a_power_of_two_stand_together_in_cohorts_of_a_f
     assert [set(own) for own in widths] == [{9}, {8, 5}, {5}, {4, 2}, {2}]
     assert all(3 * len(own) <= COHORT_STUDENTS for own in widths)
     assert all(job.how == How() for job in jobs)
+
+
+@given(any_costs(), st.integers(1, 400), st.integers(1, 400))
+def test_more_students_never_cost_less_whatever_was_measured(costs: Costs, one: int, other: int) -> None:
+    for width in costs.bytes_each:
+        few, many = sorted((one, other))
+        assert 0 < costs.seconds(width, few) <= costs.seconds(width, many)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0, -1.0, math.inf])
+def test_timings_that_cannot_be_are_refused(seconds: float | None) -> None:
+    data = linear(1, 1).to_json()
+    data["timings"][0]["seconds"] = seconds
+    with pytest.raises((ValueError, TypeError)):
+        costs_from_json(data)
 
 
 @given(any_costs())

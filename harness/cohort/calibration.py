@@ -24,7 +24,7 @@ from harness.cohort.stack import GRAIN, Cohort, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import Costs, Timing, costs_from_json
 from harness.ledger import read_json, write_json
-from harness.models import Family
+from harness.models import Family, num_params
 from harness.spec import NONE, StudentSpec, digest
 from harness.targets import Targets
 
@@ -55,7 +55,9 @@ def calibrate(
     threads = _threads(device, workers)
     machine, software = [where(device), workers, threads], [__version__, torch.__version__]
     shape = [task.name, task.input_shape, task.num_classes, len(task.train)]
-    key = digest([machine, software, shape, widths, SIZES, [_kind(probe) for probe in probes]])
+    sizes = [num_params(family, width, task.input_shape, task.num_classes) for width in widths]  # its code may change
+    built = [family.name, family.stacks, family.pads, sizes]
+    key = digest([machine, software, shape, widths, SIZES, built, [_kind(probe) for probe in probes]])
     path = folder / f"{task.name}-{family.name}-{key}.json"
     room = _room(device, workers)
     try:
