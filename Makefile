@@ -4,7 +4,7 @@ PORT ?= 5000
 STUDY ?= mnist5k
 BIN := .venv/bin
 
-.PHONY: sweep report ui test bench clean
+.PHONY: sweep report ui test torture bench clean
 
 sweep: .venv/installed  ## run the default study, or on from where it was, and write its report
 	$(BIN)/python -m harness.sweep $(STUDY)
@@ -23,6 +23,9 @@ test: .venv/tested  ## lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+torture: .venv/tested  ## 50 drivers and 200 workers killed with -9, the end compared with an undisturbed run
+	$(BIN)/python -m tests.torture
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed; try make PYTHON=python3.12') if sys.version_info < (3, 11) else None"

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Plan:
     """What a sweep is to reach, and with what. `targets` counts the trials of each arm; `deadline` is a
-    `time.monotonic`; without `costs` cohorts are formed by a fixed rule (see `harness.packing`)."""
+    `time.monotonic`; without `costs` cohorts are formed by a fixed rule (see `harness.packing`); a cohort that trains
+    for more than `limit` seconds counts as hung."""
 
     name: str
     study: Study
@@ -47,6 +48,7 @@ class Plan:
     deadline: float = math.inf
     costs: Costs | None = None
     workers: int = 1
+    limit: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Driver:
     tracker: Runs
     executor: Executor
     watch: Callable[[Progress], None] = lambda _: None
+    asked_to_stop: Callable[[], bool] = lambda: False
     _open: dict[int, tuple[Asked, TrialSpec]] = field(default_factory=dict)  # asked, not yet told
     _recovered: set[int] = field(default_factory=set)
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
@@ -103,7 +106,8 @@ class Driver:
 
     def run(self, logged: set[str]) -> str:
         """Reach the plan's targets; `logged` are the keys of trials that tracking has. Gives why it stopped:
-        `"complete"`, `"timeout"` or `"failures"`."""
+        `"complete"`, `"timeout"`, `"stopped"` or `"failures"`. For a timeout or a wish to stop nothing is waited for:
+        what is published is committed, and what is being trained is the next sweep's."""
         self._restore_runs(logged)
         running = self.sampler.trials("running")
         self._hand_out([self._reopen(asked) for asked in running])
@@ -118,12 +122,19 @@ class Driver:
             self._tell_progress()
             if self.executor.num_pending == 0 and not self._ready and not self._wants_more():
                 break
+            if self._must_stop() and (self.plan.deterministic or not self._ready):
+                return "stopped" if self.asked_to_stop() else "timeout"
             for event in self.executor.poll(0.0 if self._ready else 0.5):
                 self._handle(event)
         assert not self._open, f"trials {sorted(self._open)} were asked for and not told"
         if self._missing() == 0:
             return "complete"
-        return "failures" if self._too_many_failures() else "timeout"
+        if self._too_many_failures():
+            return "failures"
+        return "stopped" if self.asked_to_stop() else "timeout"
+
+    def _must_stop(self) -> bool:
+        return self.asked_to_stop() or time.monotonic() > self.plan.deadline
 
     def _missing(self) -> int:
         """Trials still to be asked for."""
@@ -147,7 +158,7 @@ class Driver:
 
     def _wants_more(self) -> bool:
         """Whether it is time to ask: trials are missing, time is left, and a worker would soon be idle."""
-        if not self._missing() or time.monotonic() > self.plan.deadline or self._too_many_failures():
+        if not self._missing() or self._must_stop() or self._too_many_failures():
             return False
         if self.plan.deterministic:
             return self.executor.num_pending == 0 and not self._ready
@@ -263,13 +274,13 @@ class Driver:
     def _submit_cohort(self, numbers: Sequence[int], how: Mapping[str, Any], until: int | None = None) -> None:
         part = {} if self._brackets is None else {"until": until}
         folders = [str(self._folder(number)) for number in numbers]
-        self.executor.submit("cohort", {"folders": folders, "how": how, **part})
+        self.executor.submit("cohort", {"folders": folders, "how": how, "limit": self.plan.limit, **part})
 
     def _folder(self, number: int) -> Path:
         return ledger.trial_dir(self.plan.study_dir, number).absolute()
 
     def _handle(self, event: Event) -> None:
-        """Take news of a cohort: its published trials are ready; the rest is tried again, alone, a few times."""
+        """Take news of a cohort: its published trials are ready; the rest is tried again."""
         if event.job.kind != "cohort" or event.kind == "progress":
             return
         waiting, until = [], event.job.body.get("until")
@@ -283,21 +294,30 @@ class Driver:
                 self._ready.append(number)
             else:
                 waiting.append(number)
-        if not waiting:
-            return
+        if waiting:
+            self._try_again(event, waiting)
+
+    def _try_again(self, event: Event, waiting: Sequence[int]) -> None:
+        """Hand out what a failed cohort left, in halves until the guilty trial is alone; that one is given up when it
+        has failed a few times."""
         reason = str(event.data.get("reason", "no result was published"))
+        how, until = event.job.body["how"], event.job.body.get("until")
         if len(event.job.body["folders"]) > 1:
-            log.warning("a cohort of %d trials failed (%s); each is tried alone", len(waiting), reason)
-        for number in waiting:
-            alone = len(event.job.body["folders"]) == 1
-            if alone and (event.kind == "refused" or ledger.count_attempt(self._folder(number)) >= ATTEMPTS):
-                log.warning("trial %d is given up: %s", number, reason)
-                ledger.publish_failure(self._folder(number), self._open[number][1], reason)
-                self._ready.append(number)
-                if self._brackets is not None:
-                    self._brackets.fail(number)
-            else:
-                self._submit_cohort([number], event.job.body["how"], until)
+            log.warning("a cohort of %d trials failed (%s); what it left is tried in halves", len(waiting), reason)
+            half = (len(waiting) + 1) // 2
+            for part in (waiting[:half], waiting[half:]):
+                if part:
+                    self._submit_cohort(part, how, until)
+            return
+        [number] = waiting
+        if event.kind != "refused" and ledger.count_attempt(self._folder(number)) < ATTEMPTS:
+            self._submit_cohort([number], how, until)
+            return
+        log.warning("trial %d is given up: %s", number, reason)
+        ledger.publish_failure(self._folder(number), self._open[number][1], reason)
+        self._ready.append(number)
+        if self._brackets is not None:
+            self._brackets.fail(number)
 
     def _commit_ready(self) -> None:
         """Log and tell the first trial that is ready, or a whole round in order of number when deterministic.
@@ -308,6 +328,8 @@ class Driver:
             return
         self._ready.sort()
         for _ in range(len(self._ready) if self.plan.deterministic else min(1, len(self._ready))):
+            if self.plan.deterministic and self.asked_to_stop():
+                return
             self._commit(*self._open.pop(self._ready.pop(0)))
 
     def _commit(self, asked: Asked, trial: TrialSpec) -> None:

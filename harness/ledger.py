@@ -2,7 +2,8 @@
 
     <out>/<study>/study.json            what the study is, its task, its teacher
     <out>/<study>/trials/<number>/      spec.json, lock, attempts, result.json or failed.json; with pruning also
-                                        rung-<epoch>.safetensors (until told), rung-<epoch>.json
+                                        rung-<epoch>.safetensors (until told), rung-<epoch>.json; until published
+                                        also student-<place>.safetensors, student-<place>.json
 
 A file is written whole or not at all. `result.json` is the worker's last word on a trial; the driver's own last word is
 Optuna's `tell`. A new fact about a trial is a new key of one of these files.
@@ -155,12 +156,12 @@ def publish_rung(folder: Path, trial: TrialSpec, epoch: int, records: Sequence[R
 
 def read_result(folder: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
     """The records of a trial, or None where there are none. A file that is not whole, or not its own, is put aside."""
-    return _read_records(folder / "result.json", trial)
+    return _read_records(folder / "result.json", trial, trial.specs)
 
 
 def read_rung(folder: Path, trial: TrialSpec, epoch: int) -> tuple[Record, ...] | None:
     """The records of a trial at a rung, as `read_result`."""
-    return _read_records(folder / f"rung-{epoch}.json", trial)
+    return _read_records(folder / f"rung-{epoch}.json", trial, trial.specs)
 
 
 def checkpoint(folder: Path, epoch: int) -> Path:
@@ -181,13 +182,35 @@ def drop_checkpoints(folder: Path, before: float = math.inf) -> None:
             path.unlink(missing_ok=True)
 
 
-def _read_records(path: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
+def student_checkpoint(folder: Path, place: int) -> Path:
+    """Where is kept how far a student is, the one at `place` among the trial's."""
+    return folder / f"student-{place}.safetensors"
+
+
+def publish_student(folder: Path, trial: TrialSpec, place: int, record: Record) -> None:
+    """Write `student-<place>.json`: a student that is done, while others of its trial are not."""
+    write_json(folder / f"student-{place}.json", {"hash": trial.hash, "records": [to_json(record)]})
+
+
+def read_student(folder: Path, trial: TrialSpec, place: int) -> Record | None:
+    """The record of a trial's student, or None, as `read_result`."""
+    records = _read_records(folder / f"student-{place}.json", trial, [trial.specs[place]])
+    return records[0] if records else None
+
+
+def drop_students(folder: Path) -> None:
+    """Delete what is kept of single students: their trial has published more."""
+    for path in folder.glob("student-*"):
+        path.unlink(missing_ok=True)
+
+
+def _read_records(path: Path, trial: TrialSpec, specs: Sequence[StudentSpec]) -> tuple[Record, ...] | None:
     try:
         data = read_json(path)
         if data is None:
             return None
         records = tuple(record_from_json(record) for record in data["records"])
-        if data["hash"] == trial.hash and [r.spec for r in records] == list(trial.specs):
+        if data["hash"] == trial.hash and [r.spec for r in records] == list(specs):
             return records
     except (ValueError, KeyError, TypeError):
         pass

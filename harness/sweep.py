@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import platform
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +35,7 @@ from harness.executors.local import Local
 from harness.sampler import Sampler
 from harness.space import Study, load_study
 from harness.spec import StudentSpec, digest, to_json
+from harness.stopping import Stop
 from harness.tracking import Sweep, Tracker, reachable
 from harness.urls import redact, sqlite_file
 
@@ -68,6 +68,7 @@ class Options:
     timeout: float | None
     quiet: bool
     plan: bool = False
+    limit: float = 60.0
 
     @property
     def study_dir(self) -> Path:
@@ -104,8 +105,11 @@ def main(
     jobs: Annotated[int | None, typer.Option(help="Worker processes. Default: one a core.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the study: of its sampler and of its students.")] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Ask for no more trials after this many seconds; what runs is finished.")
+        float | None, typer.Option(help="Stop after this many seconds; the same command goes on.")
     ] = None,
+    limit: Annotated[
+        float, typer.Option(help="Minutes after which a cohort counts as hung: it is stopped, and tried in halves.")
+    ] = 60.0,
     out: Annotated[Path, typer.Option(help="Folder of results; a study has a folder of its own in it.")] = cli.OUT,
     storage: Annotated[
         str | None,
@@ -157,10 +161,10 @@ def main(
         timeout,
         quiet,
         plan,
+        limit,
     )
     check(options)
-    with _terminated_as_interrupt():
-        return sweep(options)
+    return sweep(options)
 
 
 def check(options: Options) -> None:
@@ -170,6 +174,8 @@ def check(options: Options) -> None:
             raise ValueError(f"{name} {value} is out of range; it must be at least 1")
     if options.timeout is not None and not options.timeout > 0:
         raise ValueError(f"--timeout {options.timeout:g} is out of range; it must be above 0 seconds")
+    if not 0 < options.limit < math.inf:
+        raise ValueError(f"--limit {options.limit:g} is out of range; it must be above 0 minutes")
     if options.device not in DEVICES:
         raise ValueError(f"unknown device {options.device!r}; devices are {', '.join(DEVICES)}")
     if options.plan and options.deterministic:
@@ -180,32 +186,42 @@ def check(options: Options) -> None:
 
 def sweep(options: Options) -> int:
     """Run a study and give the exit code. Raises `ValueError`, with everything as it was, for what cannot be run."""
-    started = time.monotonic()
     console = Console(quiet=options.quiet)
     said = (options.plans_dir if options.plan else options.study_dir) / "worker.log"
     executor = Local(options.jobs, options.out / "teachers", options.device, said)
-    try:
-        probes = [to_json(spec) for spec in options.study.probes(options.task)]
-        task = _result(executor, "describe", {"specs": probes})
-        if options.plan:
-            return _show_plan(options, executor, console)
-        lock = ledger.lock(options.study_dir / "driver.lock")
-        if lock is None:
-            raise ValueError(
-                f"another sweep is running study {options.name!r} in {options.out}; wait for it or stop it"
-            )
-        with lock, _only_driver_of(options.storage):
-            return _run(options, executor, task, console, started)
-    except KeyboardInterrupt:
-        console.print(
-            f"\nstopped; nothing is lost. It goes on from here with\n[b]{_command(options)}[/]", soft_wrap=True
-        )
-        raise
-    finally:
+
+    def order() -> None:
+        console.show_cursor()
         executor.close()
 
+    stop = Stop(order)
+    with stop.listening():
+        try:
+            return _hold(options, executor, console, stop)
+        except KeyboardInterrupt:
+            _say_how_to_go_on(options, console)
+            return stop.code
+        finally:
+            executor.close()
 
-def _run(options: Options, executor: Executor, task: Mapping[str, Any], console: Console, started: float) -> int:
+
+def _hold(options: Options, executor: Executor, console: Console, stop: Stop) -> int:
+    """Check the study by a worker, and run it as its only driver."""
+    started = time.monotonic()
+    probes = [to_json(spec) for spec in options.study.probes(options.task)]
+    task = _result(executor, "describe", {"specs": probes})
+    if options.plan:
+        return _show_plan(options, executor, console)
+    lock = ledger.lock(options.study_dir / "driver.lock")
+    if lock is None:
+        raise ValueError(f"another sweep is running study {options.name!r} in {options.out}; wait for it or stop it")
+    with lock, _only_driver_of(options.storage):
+        return _run(options, executor, task, console, started, stop)
+
+
+def _run(
+    options: Options, executor: Executor, task: Mapping[str, Any], console: Console, started: float, stop: Stop
+) -> int:
     config_hash = digest([options.study.identity(), task["hashes"], task["teacher_key"]])
     manifest = _manifest(options, task, config_hash)
     shared = options.storage is not None
@@ -233,11 +249,15 @@ def _run(options: Options, executor: Executor, task: Mapping[str, Any], console:
         started + options.timeout if options.timeout else math.inf,
         costs,
         options.jobs,
+        60 * options.limit,
     )
-    with _bar(console, "students of every trial") as bar:
-        driver = Driver(plan, sampler, tracker, executor, lambda done: _show(bar, done))
+    with _bar(console, "students of every trial") as bar, stop.waits():
+        driver = Driver(plan, sampler, tracker, executor, lambda done: _show(bar, done), lambda: bool(stop))
         why = driver.run(logged)
-    _write_manifest(options, manifest, time.monotonic() - started)
+        _write_manifest(options, manifest, time.monotonic() - started)
+        if why == "stopped":
+            tracker.leave()
+            raise KeyboardInterrupt
     report = reporting.result()
     written: Report = report.write(options.study_dir)
     tracker.end(options.study_dir, written.files, _note(options), _sweep_metrics(written, manifest, started), ENDS[why])
@@ -448,7 +468,16 @@ def _command(options: Options) -> str:
     said += [] if options.out == cli.OUT else [f"--out {options.out}"]
     said += [f"--storage {redact(options.storage)}"] if options.storage else []
     said += [f"--tracking-uri {redact(options.tracking_uri)}"] if options.tracking_uri else []
-    return " ".join([*said, "--deterministic"] if options.deterministic else said)
+    said += ["--deterministic"] if options.deterministic else []
+    return " ".join([*said, "--plan"] if options.plan else said)
+
+
+def _say_how_to_go_on(options: Options, console: Console) -> None:
+    if not options.plan:
+        console.print("\nstopped; nothing is lost. It goes on from here with")
+    else:
+        console.print("\nstopped; what was not yet measured is measured by the same command")
+    console.print(f"[b]{_command(options)}[/]", soft_wrap=True)
 
 
 def _say_goodbye(options: Options, console: Console, front: Table, why: str, page: str) -> None:
@@ -481,20 +510,6 @@ def _only_driver_of(storage: str | None) -> Iterator[None]:
         raise ValueError(f"another sweep is using the storage {storage}; wait for it or stop it")
     with lock:
         yield
-
-
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,10 @@ class Tracker:
         self._log(run, {}, trial_params(trial), trial.started_ms)
         self._finish(run, "FAILED", now_ms())
 
+    def leave(self) -> None:
+        """The sweep was asked to stop: its parent run does not go on until it does."""
+        self._client.set_terminated(self._parent, "KILLED")
+
     def end(self, folder: Path, files: Sequence[Path], note: str, metrics: Mapping[str, float], status: str) -> None:
         """The parent's last word: the report's files as artifacts, a Markdown note, and the sweep's figures."""
         for file in files:

@@ -11,8 +11,7 @@ from typing import Any
 from harness import ledger
 from harness.driver import Driver, Plan, targets
 from harness.executors.inline import Inline
-from harness.executors.parts import Parts, run_part
-from harness.executors.trials import run_cohort
+from harness.executors.trials import Keep, Training, run_cohort
 from harness.ledger import TrialSpec
 from harness.sampler import Sampler
 from harness.space import TEMPERATURE_FORMS, Choice, Float, Study
@@ -55,22 +54,22 @@ class FakeTraining:
     epochs: Counter[str] = field(default_factory=Counter)
 
     @property
-    def parts(self) -> Parts[int]:
-        return Parts(self.train, self.save, self.load)
+    def parts(self) -> Training[int]:
+        return Training(self.train, self.save, self.load)
 
     def train(
-        self, specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, int]
-    ) -> tuple[list[Record], list[int]]:
+        self, specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, int], _: Keep[int]
+    ) -> list[tuple[list[Record], list[int]]]:
         for spec in specs:
             self.epochs[digest(to_json(spec))] += (until or spec.epochs) - states.get(spec, 0)
         records = [fake_record(spec) if until is None else fake_record_at(spec, until) for spec in specs]
-        return records, [until for _ in specs if until is not None]
+        return [(records, [until for _ in specs if until is not None])]
 
     def save(self, path: Path, key: str, states: Sequence[int]) -> None:
         ledger.write_json(path, [key, *states])
 
     def load(self, path: Path, key: str) -> list[int] | None:
-        known, *states = ledger.read_json(path)
+        known, *states = ledger.read_json(path) or [None]
         return states if known == key else None
 
 
@@ -106,6 +105,11 @@ class FakeRuns:
 Train = Callable[[Sequence[StudentSpec]], list[Record]]
 
 
+def at_once(train: Train) -> Training[int]:
+    """Training of all students in one call, which keeps nothing."""
+    return Training(lambda specs, *_: [(train(specs), [])], lambda *_: None, lambda *_: None)
+
+
 def make_driver(
     folder: Path,
     runs: FakeRuns,
@@ -114,16 +118,14 @@ def make_driver(
     trials: int | None = None,
     train: Train = fake_train,
     deterministic: bool = True,
-    parts: Parts[int] | None = None,
+    parts: Training[int] | None = None,
 ) -> Driver:
     """A driver on what is in `folder`, as a new process would open it."""
 
     def work(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
         assert kind == "cohort"
-        if "until" in body:
-            run_part([Path(folder) for folder in body["folders"]], body["until"], parts or FakeTraining().parts)
-            return {}
-        run_cohort([Path(folder) for folder in body["folders"]], train)
+        own = parts or FakeTraining().parts if "until" in body else at_once(train)
+        run_cohort([Path(folder) for folder in body["folders"]], body.get("until"), own)
         return {}
 
     folder.mkdir(parents=True, exist_ok=True)

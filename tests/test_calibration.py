@@ -135,12 +135,12 @@ def test_seeds_of_a_trial_stay_together_where_they_fit() -> None:
 def test_a_worker_trains_as_it_is_told(digits_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[How, int]] = []
 
-    def train(specs: list[StudentSpec], *, cache: Path, device: str, how: How) -> list[object]:  # noqa: ARG001
+    def train_each(specs: list[StudentSpec], *, how: How, **_: object) -> list[object]:  # noqa: ARG001
         seen.append((how, torch.get_num_threads()))
         return []
 
-    monkeypatch.setattr(cohort, "train", train)
-    monkeypatch.setattr(worker, "run_cohort", lambda _, train: train([student()]))
+    monkeypatch.setattr(cohort, "train_each", train_each)
+    monkeypatch.setattr(worker, "run_cohort", lambda _, __, told: list(told.train([student()], None, {}, print)))
     threads = torch.get_num_threads()
     try:
         how = {"students": 4, "looped": True, "threads": 2}

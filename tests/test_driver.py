@@ -16,6 +16,7 @@ from harness import driver as driver_module
 from harness import ledger
 from harness.driver import Progress
 from harness.sampler import Sampler
+from harness.space import Choice
 from harness.spec import Record, StudentSpec
 from tests.fakes import STUDY, FakeRuns, fake_train, make_driver
 
@@ -166,6 +167,25 @@ def test_only_the_guilty_trial_of_a_failing_cohort_is_given_up(tmp_path: Path) -
     assert [asked.params["alpha"] for asked in driver.sampler.trials("failed")] == [guilty["alpha"]]
     assert list(runs.failures.values()) == ["out of memory"]
     assert len(driver.sampler.trials("complete")) == TOTAL  # the failed one was replaced
+
+
+def test_a_failing_cohort_is_halved_until_the_guilty_trial_is_alone(tmp_path: Path) -> None:
+    cohorts: list[int] = []
+    guilty: dict[str, float] = {}
+    study = replace(STUDY, trials=32, batch=32, controls=0, seeds=1, space={**STUDY.space, "width": Choice(4)})
+
+    def fail_with_one(specs: Sequence[StudentSpec]) -> list[Record]:
+        cohorts.append(len(specs))
+        guilty.setdefault("lr", specs[0].lr)
+        if any(spec.lr == guilty["lr"] for spec in specs):
+            raise RuntimeError("out of memory")
+        return fake_train(specs)
+
+    driver = make_driver(tmp_path, FakeRuns(), study=study, train=fail_with_one)
+    assert driver.run(set()) == "complete"
+    assert [asked.params["lr"] for asked in driver.sampler.trials("failed")] == [guilty["lr"]]
+    with_it, alone, replacement = [32, 16, 8, 4, 2], [1] * driver_module.ATTEMPTS, [1]
+    assert sorted(cohorts, reverse=True) == sorted([*with_it, 16, 8, 4, 2, 1, *alone, *replacement], reverse=True)
 
 
 def test_a_failing_trial_is_tried_three_times_alone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from harness import brackets, ledger
 from harness.driver import Progress
-from harness.executors.parts import Parts, run_part
+from harness.executors.trials import Keep, Training, run_cohort
 from harness.rungs import Halving, best
 from harness.space import Choice
 from harness.spec import Record, StudentSpec, digest, to_json
@@ -173,15 +173,15 @@ def test_a_trial_that_fails_at_a_rung_is_not_waited_for(at: int | None, tmp_path
     training, guilty = FakeTraining(), dict[str, float]()
 
     def train(
-        specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, int]
-    ) -> tuple[list[Record], list[int]]:
+        specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, int], keep: Keep[int]
+    ) -> list[tuple[list[Record], list[int]]]:
         for spec in specs:
             if until == at and spec.form == "kl" and guilty.setdefault("alpha", spec.alpha) == spec.alpha:
                 raise RuntimeError("out of memory")
-        return training.train(specs, until, states)
+        return training.train(specs, until, states, keep)
 
     runs = FakeRuns()
-    driver = make_driver(tmp_path, runs, study=PRUNED, parts=Parts(train, training.save, training.load))
+    driver = make_driver(tmp_path, runs, study=PRUNED, parts=Training(train, training.save, training.load))
     assert driver.run(set()) == "complete"
     [failed] = driver.sampler.trials("failed")
     assert failed.params["alpha"] == guilty["alpha"] and len(runs.failures) == 1
@@ -193,7 +193,7 @@ def test_a_trial_that_fails_at_a_rung_is_not_waited_for(at: int | None, tmp_path
 
 def test_a_lost_checkpoint_costs_time_and_no_more(tmp_path: Path, undisturbed: Undisturbed) -> None:
     training = FakeTraining()
-    parts = Parts(training.train, training.save, lambda _path, _key: None)
+    parts = Training(training.train, training.save, lambda _path, _key: None)
     make_driver(tmp_path, FakeRuns(), study=PRUNED, parts=parts).run(set())
     assert told(tmp_path) == told(undisturbed[0])
 
@@ -203,9 +203,9 @@ def test_a_rung_that_is_published_is_not_trained_again(tmp_path: Path) -> None:
     driver = make_driver(tmp_path, FakeRuns(), study=PRUNED)
     driver._ask_rounds(1)
     folders = [ledger.trial_dir(tmp_path, number) for number in ledger.numbers(tmp_path)]
-    run_part(folders[:3], 2, training.parts)
-    run_part(folders, 2, training.parts)
-    run_part(folders[:1], 5, training.parts)
+    run_cohort(folders[:3], 2, training.parts)
+    run_cohort(folders, 2, training.parts)
+    run_cohort(folders[:1], 5, training.parts)
     assert sorted(ledger.checkpoints(folders[0])) == [5] and sorted(ledger.checkpoints(folders[1])) == [2]
     assert sum(training.epochs.values()) == 2 * (2 * len(folders) + 3)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import pytest
 from rich.console import Console
 
 from harness import cli, ledger, sweep
+from harness.costs import costs_from_json
 from harness.executors.inline import Inline
 from harness.space import load_study
 
@@ -135,8 +134,8 @@ def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(home: Path, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["plans"]
     [file] = (tmp_path / "plans").glob("digits-mlp-*.json")
     measured = file.read_bytes()
-    for timing in json.loads(measured)["timings"]:
-        assert f"{1e6 * timing['seconds'] / timing['students']:,.0f}" in done.stdout
+    for curve in costs_from_json(json.loads(measured)).curves.values():  # a greater cohort never costs less
+        assert all(f"{1e6 * timing.each:,.0f}" in done.stdout for timing in curve)
     assert "times faster than one student at a time" in done.stdout
     swept = run(home / "mine.py", "--trials", 4, "--out", tmp_path, "--jobs", 2)
     assert swept.returncode == 0, swept.stderr
@@ -168,33 +167,6 @@ def test_a_sweep_goes_on_where_steps_cannot_be_measured(caplog: pytest.LogCaptur
     assert asked == ["teacher", "calibrate", "teacher"]
 
 
-def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(home: Path, tmp_path: Path) -> None:
-    """kill -9 of driver and workers at random moments, on real processes and real stores."""
-    moments = random.Random(int.from_bytes(os.urandom(4), "big"))
-    out = tmp_path / "results"
-    kills = 0
-    for _ in range(4):
-        process = subprocess.Popen(command(home / "mine.py", "--out", out, "--deterministic", "--quiet"), cwd=ROOT)
-        deadline = time.monotonic() + moments.uniform(4, 9)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if process.poll() is None:
-            kills += 1
-            for child in _children(process.pid) if moments.random() < 0.5 else []:
-                os.kill(child, signal.SIGKILL)
-            process.kill()
-        process.wait()
-    assert kills >= 1
-    done = run(home / "mine.py", "--out", out, "--deterministic")
-    assert done.returncode == 0, done.stderr
-    assert check_one_to_one(out) == check_one_to_one(home / "results")
-
-
-def _children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in listed.stdout.split()]
-
-
 def test_a_second_sweep_of_a_running_study_is_refused(home: Path) -> None:
     held = ledger.lock(home / "results" / "mine" / "driver.lock")
     assert held is not None
@@ -223,25 +195,58 @@ def test_trials_of_a_storage_that_is_gone_are_kept_aside_and_not_reported(home: 
     assert len(ledger.numbers(out / "mine")) == 1 + 2
 
 
-def test_ctrl_c_stops_a_sweep_and_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
+def begin(study: Path, out: Path, *arguments: object) -> subprocess.Popen[str]:
+    """A sweep that was begun and has told some trials."""
     process = subprocess.Popen(
-        command(home / "mine.py", "--trials", "400", "--out", tmp_path),  # too many to be done before a second Ctrl-C
+        command(study, "--out", out, *arguments),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (tmp_path / "mine" / "driver.lock").exists():
+    while process.poll() is None and not any((out / "mine" / "trials").glob("*/result.json")):
         time.sleep(0.05)
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        process.send_signal(signal.SIGINT)  # again, as one would: Python drops one that lands in a finaliser
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-    printed, errors = process.communicate()
-    assert process.returncode == 130
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_sweep_which_says_how_to_go_on(number: signal.Signals, home: Path, tmp_path: Path) -> None:
+    process = begin(home / "mine.py", tmp_path, "--trials", 400)
+    process.send_signal(number)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "stopped; nothing is lost" in printed
     assert f"python -m harness.sweep {home / 'mine.py'} --trials 400 --seed 0 --out {tmp_path}" in printed
     assert "Traceback" not in errors
+    told = optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path / 'mine' / 'study.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    [experiment] = [found for found in client.search_experiments() if found.name == "mine"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    statuses = {run.data.tags["harness.key"]: run.info.status for run in runs}
+    complete = [trial.number for trial in told.trials if trial.state.name == "COMPLETE"]
+    assert statuses == {"mine/sweep": "KILLED"} | {f"mine/{number}": "FINISHED" for number in complete}
+
+
+def test_a_second_signal_is_immediate_and_loses_nothing(home: Path, tmp_path: Path) -> None:
+    process = begin(home / "mine.py", tmp_path, "--deterministic")
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    again = run(home / "mine.py", "--out", tmp_path, "--deterministic")
+    assert again.returncode == 0, again.stderr
+    assert check_one_to_one(tmp_path) == check_one_to_one(home / "results")
+
+
+def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(home: Path, tmp_path: Path) -> None:
+    stopped = run(home / "mine.py", "--trials", 400, "--out", tmp_path, "--timeout", 8)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "the time was up before the budget. It goes on with" in stopped.stdout
+    again = run(home / "mine.py", "--out", tmp_path)
+    assert again.returncode == 0, again.stderr
+    told = optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path / 'mine' / 'study.db'}")
+    assert {trial.state.name for trial in told.trials} == {"COMPLETE"}
 
 
 @pytest.mark.parametrize(

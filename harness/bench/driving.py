@@ -23,7 +23,7 @@ from typing import Any
 from harness import cli
 from harness.driver import Driver, Plan, Progress, targets
 from harness.executors.inline import Inline
-from harness.executors.trials import run_cohort
+from harness.executors.trials import Training, run_cohort
 from harness.sampler import Sampler
 from harness.space import Study, load_study
 from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec, digest, to_json
@@ -118,9 +118,13 @@ def measure_here(
             window = min(WINDOW, progress.done)
             found(_driving(progress.done, window, marks[progress.done - window], marks[progress.done]))
 
+    training = Training[None](
+        lambda specs, *_: [([fake_record(spec) for spec in specs], [])], lambda *_: None, lambda *_: None
+    )
+
     def work(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
         assert kind == "cohort"
-        run_cohort([Path(folder) for folder in body["folders"]], lambda specs: [fake_record(spec) for spec in specs])
+        run_cohort([Path(folder) for folder in body["folders"]], None, training)
         return {}
 
     task = study.task if isinstance(study.task, str) else name

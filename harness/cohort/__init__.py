@@ -20,6 +20,6 @@ whoever shared the cohort.
 from harness.cohort.calibration import calibrate
 from harness.cohort.check import check
 from harness.cohort.checkpoint import State
-from harness.cohort.run import train, train_part
+from harness.cohort.run import Keep, train, train_each, train_part
 
-__all__ = ["State", "calibrate", "check", "train", "train_part"]
+__all__ = ["Keep", "State", "calibrate", "check", "train", "train_each", "train_part"]

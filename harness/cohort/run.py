@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -29,6 +29,10 @@ from harness.targets import FROM_COHORT, Targets, target_key
 log = logging.getLogger(__name__)
 
 
+Keep = Callable[[Sequence[StudentSpec], Sequence[State]], None]
+"""Takes students of a cohort that trains on, and the states that they could go on from."""
+
+
 def train(specs: Sequence[StudentSpec], *, cache: Path, device: str = "cpu", how: How = TOGETHER) -> list[Record]:
     """Train every student and return their records in the order of `specs`.
 
@@ -49,32 +53,50 @@ def train_part(
     states: Mapping[StudentSpec, State],
     how: How = TOGETHER,
 ) -> tuple[list[Record], list[State]]:
-    """As `train`, from where `states` left some of the students up to the end of epoch `until`, their own where None.
+    """What `train_each` gives of all students: their records, and their states where they are not done."""
+    found: dict[StudentSpec, Record] = {}
+    left: dict[StudentSpec, State] = {}
+    for records, after in train_each(specs, cache=cache, device=device, until=until, states=states, how=how):
+        found |= {record.spec: record for record in records}
+        left |= {record.spec: state for record, state in zip(records, after, strict=False)}
+    return [found[spec] for spec in specs], [left[spec] for spec in specs if spec in left]
 
-    Gives their records as they stand there, and the states to go on from; these are empty where the students are done.
+
+def train_each(
+    specs: Sequence[StudentSpec],
+    *,
+    cache: Path,
+    device: str,
+    until: int | None,
+    states: Mapping[StudentSpec, State],
+    how: How = TOGETHER,
+    keep: Keep | None = None,
+) -> Iterator[tuple[list[Record], list[State]]]:
+    """Train as `train` does, from where `states` left some of the students up to the end of epoch `until`, their own
+    where None; gives the students of each cohort as soon as they are trained.
+
+    They are given by their records as they stand there, and the states to go on from; no states where they are done.
     Trained in parts, a student is to the bit what it is at once in the same company, and in other company as near as
     sharing a cohort leaves it. A teacher that is trained with it is made again for every part, and counted in its cost.
-    Students of several epochs are trained one cohort after the other. `until` is later than any state's epoch.
+    Students of several epochs are trained one cohort after the other. `until` is later than any state's epoch. A cohort
+    that takes long gives its states to `keep` now and then.
     """
     for spec in specs:
         check(spec)
-    found: dict[StudentSpec, Record] = {}
-    left: dict[StudentSpec, State] = {}
     begun = {spec: states[spec].epoch if spec in states else 0 for spec in specs}
     starts = sorted(set(begun.values()))
     whole = [members for at in starts for members in cohorts([spec for spec in specs if begun[spec] == at])]
     waiting = [members for one in whole for members in split(one, how.students)][::-1]
     while waiting:
         members = waiting.pop()
-        part = Part(until, [states[spec] for spec in members] if begun[members[0]] else None, how.looped)
-        records = _records(members, cache, device, part, left)
-        if records is None:  # too large for the memory; the students are the same in two halves
+        part = Part(until, [states[spec] for spec in members] if begun[members[0]] else None, how.looped, keep)
+        reached = _reach(members, cache, device, part)
+        if reached is None:  # too large for the memory; the students are the same in two halves
             half = len(members) // 2
             log.warning("%d students do not fit into memory together; they are trained as two cohorts", len(members))
             waiting += [members[half:], members[:half]]
         else:
-            found |= {record.spec: record for record in records}
-    return [found[spec] for spec in specs], [left[spec] for spec in specs if spec in left]
+            yield reached
 
 
 def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
@@ -114,20 +136,19 @@ def split(members: Sequence[StudentSpec], most: int) -> list[list[StudentSpec]]:
 @dataclass(frozen=True)
 class Part:
     """Which part of their training a cohort's students are trained: from `states`, None for the start, to `until`;
-    and whether they are `looped` over (see `Cohort`)."""
+    whether they are `looped` over (see `Cohort`), and who keeps them meanwhile."""
 
     until: int | None = None
     states: Sequence[State] | None = None
     looped: bool = False
+    keep: Keep | None = None
 
 
-def _records(
-    specs: Sequence[StudentSpec], cache: Path, device: str, part: Part, left: dict[StudentSpec, State]
-) -> list[Record] | None:
-    """The records of a cohort's students, or None where there are several and the memory does not suffice.
-
-    `left` takes the states that they go on from.
-    """
+def _reach(
+    specs: Sequence[StudentSpec], cache: Path, device: str, part: Part
+) -> tuple[list[Record], list[State]] | None:
+    """The records of a cohort's students and the states that they go on from, or None where there are several students
+    and the memory does not suffice."""
     started = time.perf_counter()
     try:
         result = _train_cohort(specs, cache, device, part=part)
@@ -136,12 +157,22 @@ def _records(
         if len(specs) == 1 or not _is_out_of_memory(error):
             raise
         return None
-    seconds = [(time.perf_counter() - started) / len(specs)] * len(specs)
-    if part.states is not None:
-        seconds = [own + state.seconds for own, state in zip(seconds, part.states, strict=True)]
-    for spec, state, own, spent in zip(specs, result.trained.states, seconds, result.teacher_flops, strict=False):
-        left[spec] = replace(state, seconds=own, teacher_flops=spent)
-    return [_record(result, student, own, seconds[student], device) for student, own in enumerate(metrics)]
+    seconds = _seconds_each(started, len(specs), part)
+    records = [_record(result, student, own, seconds[student], device) for student, own in enumerate(metrics)]
+    return records, _with_costs(result.trained.states, seconds, result.teacher_flops)
+
+
+def _seconds_each(started: float, count: int, part: Part) -> list[float]:
+    """What each of `count` students has cost so far, this part and those before."""
+    own = (time.perf_counter() - started) / count
+    return [own + state.seconds for state in part.states] if part.states is not None else [own] * count
+
+
+def _with_costs(states: Sequence[State], seconds: Sequence[float], teacher_flops: Sequence[float]) -> list[State]:
+    return [
+        replace(state, seconds=own, teacher_flops=spent)
+        for state, own, spent in zip(states, seconds, teacher_flops, strict=False)
+    ]
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -164,13 +195,18 @@ class _Result:
 def _train_cohort(
     specs: Sequence[StudentSpec], cache: Path, device: str, *, may_pad: bool = True, part: Part = Part()
 ) -> _Result:
-    data = load_data(specs[0], cache, device)
+    started, data = time.perf_counter(), load_data(specs[0], cache, device)
     teachers, spent = _teachers(specs, data, cache, device, looped=part.looped)
-    padded = may_pad and data.family.pads and specs[0].may_be_padded
-    cohort = stack(specs, data, teachers, device, padded=padded, looped=part.looped)
-    trained = fit(cohort, data, device, part.until, part.states)
     if part.states is not None:
         spent = [now + state.teacher_flops for now, state in zip(spent, part.states, strict=True)]
+    padded = may_pad and data.family.pads and specs[0].may_be_padded
+    cohort = stack(specs, data, teachers, device, padded=padded, looped=part.looped)
+
+    def keep(states: Sequence[State]) -> None:
+        assert part.keep is not None
+        part.keep(cohort.specs, _with_costs(states, _seconds_each(started, len(specs), part), spent))
+
+    trained = fit(cohort, data, device, part.until, part.states, keep if part.keep else None)
     task, batch_size = data.task, specs[0].batch_size
     macs = [data.family.macs(spec.width, task.input_shape, task.num_classes) for spec in specs]
     seen = len(task.train) // batch_size * batch_size

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,6 +22,9 @@ from harness.cohort.stack import Cohort
 from harness.seeds import generator
 from harness.spec import PLAIN
 
+KEEP_EVERY = 30.0
+"""Seconds of training after which students are kept: what a kill costs at most, to an epoch."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -35,11 +39,17 @@ class Trained:
 
 
 def fit(
-    cohort: Cohort, data: Data, device: str, until: int | None = None, states: Sequence[State] | None = None
+    cohort: Cohort,
+    data: Data,
+    device: str,
+    until: int | None = None,
+    states: Sequence[State] | None = None,
+    keep: Callable[[list[State]], None] | None = None,
 ) -> Trained:
     """Train the cohort in place: when it returns, its networks hold what each student is measured with.
 
-    It starts where `states`, all of one epoch, left the students, and stops after epoch `until`, which is later.
+    It starts where `states`, all of one epoch, left the students, and stops after epoch `until`, which is later. Where
+    it takes long, `keep` is given the students' states now and then.
     """
     lead, count = cohort.specs[0], len(data.task.train)
     per_epoch = count // lead.batch_size
@@ -55,7 +65,7 @@ def fit(
     step = begin * per_epoch
     if cohort.dropout is not None:
         _skip_noise(sources.values(), shape, step)
-    todo = 0 if patience.all_stopped else end - begin
+    todo, kept = 0 if patience.all_stopped else end - begin, time.monotonic()
     for epoch, order in islice(enumerate(orders(cohort, count, device)), begin, begin + todo):
         sums = torch.zeros(3, len(cohort.specs), dtype=cohort.network.values.dtype, device=device)
         for rows in torch.split(order, lead.batch_size, dim=1):
@@ -69,6 +79,9 @@ def fit(
         curves.append(torch.cat([sums / per_epoch, val_loss[None], val_accuracy[None]]))
         if patience.over(epoch + 1, val_loss):
             break
+        if keep is not None and epoch + 1 < end and time.monotonic() - kept >= KEEP_EVERY:
+            keep(checkpoint.keep(cohort, data, live, epoch + 1))
+            kept = time.monotonic()
     left = checkpoint.keep(cohort, data, live, end) if end < lead.epochs else ()
     patience.restore()
     num_epochs = patience.num_epochs(len(curves))

@@ -6,10 +6,10 @@
     teacher   {"specs": [...]}      train the teachers that these students need, unless they are cached
     calibrate {"specs": [...], "folder": ..., "workers": n}
                                     measure what a step of such students costs, or read it where it was measured
-    cohort    {"folders": [...], "how": {...}}
+    cohort    {"folders": [...], "how": {...}, "limit": seconds}
                                     train the trials of these directories together and publish their results;
-                                    `how` is a `harness.costs.How`
-              {"folders": [...], "how": {...}, "until": epoch or null}
+                                    `how` is a `harness.costs.How`; past its limit it counts as hung, and fails
+              {"folders": [...], "how": {...}, "limit": seconds, "until": epoch or null}
                                     the same in a study that prunes: up to a rung, or on to the end
 """
 

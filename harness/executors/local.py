@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import queue
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +21,8 @@ from typing import Any
 from harness.executors import Event, Job
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+PATIENCE = 30.0
+"""Seconds beyond its limit that a worker has to leave by itself; it may have waited as long for an orphan's locks."""
 NEW_GLIBC = (2, 35)
 """Older ones refuse a threshold for mapping above 32 MiB, and then fall back to 128 KiB."""
 
@@ -70,6 +74,9 @@ class Local:
                 events += self._read(*self._news.get_nowait())
         except queue.Empty:
             pass
+        for worker in self._workers:
+            if worker.seconds > 2 * worker.limit + PATIENCE:
+                worker.process.kill()  # its listener says so
         self._dispatch()
         return events
 
@@ -122,9 +129,14 @@ class Local:
             worker.stop()
             self._workers[self._workers.index(worker)] = self._start()
             reason = f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker left with code {code}"
+            if worker.seconds > worker.limit:
+                reason = f"hung: not done after {worker.limit:g} seconds; worker.log has where it was"
             return [Event(job, "failed", {"reason": reason})] if job is not None else []
         news = json.loads(line)
         if job is None or news["id"] != job.id:
+            return []
+        if news["event"] == "begun":
+            worker.begin()
             return []
         if news["event"] != "progress":
             worker.job = None
@@ -137,10 +149,25 @@ class _Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.job: Job | None = None
+        self._since = math.inf
+
+    def begin(self) -> None:
+        """It has read its job."""
+        self._since = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at its job; none before it has begun."""
+        return time.monotonic() - self._since if self.job is not None else -math.inf
+
+    @property
+    def limit(self) -> float:
+        """How long its job may train."""
+        return float(self.job.body.get("limit", math.inf)) if self.job is not None else math.inf
 
     def take(self, job: Job) -> None:
         assert self.process.stdin is not None
-        self.job = job
+        self.job, self._since = job, math.inf
         with suppress(BrokenPipeError):  # if it has died its listener says so, and the job fails then
             self.process.stdin.write(json.dumps({"id": job.id, "kind": job.kind, "body": dict(job.body)}) + "\n")
             self.process.stdin.flush()

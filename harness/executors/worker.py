@@ -6,12 +6,14 @@ touches neither Optuna nor MLflow.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,7 @@ import torch
 from harness import cohort, targets, tasks, teacher
 from harness.cohort import State, calibrate, checkpoint
 from harness.costs import How
-from harness.executors.parts import Parts, run_part
-from harness.executors.trials import run_cohort
+from harness.executors.trials import Keep, Training, run_cohort
 from harness.models import num_params
 from harness.spec import Record, StudentSpec, spec_from_json
 from harness.tasks import LockedSplit, Split
@@ -80,30 +81,37 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
     assert kind == "cohort"
     folders, how = [Path(folder) for folder in body["folders"]], How(**body["how"])
     torch.set_num_threads(how.threads)
-    if "until" in body:
-        run_part(folders, body["until"], _parts(cache, device, how))
-    else:
-        run_cohort(folders, lambda specs: _train(specs, cache, device, how))
+    run_cohort(folders, body.get("until"), _training(cache, device, how, body.get("limit")))
     return {}
 
 
-def _train(specs: Sequence[StudentSpec], cache: Path, device: str, how: How) -> list[Record]:
-    """Train students, and first whatever of their teachers is not in the cache: the probes of a study with very many
-    combinations of choices do not meet them all."""
-    targets.prepare(specs, cache, device, lambda *_: None)
-    return cohort.train(specs, cache=cache, device=device, how=how)
+@contextmanager
+def _limited(seconds: float | None) -> Iterator[None]:
+    """Leave the process, its stack in the log, when this takes longer: whatever hangs, and whether or not there is
+    still a driver that could end it."""
+    if seconds is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
-def _parts(cache: Path, device: str, how: How) -> Parts[State]:
-    """Training from checkpoint to checkpoint."""
-
+def _training(cache: Path, device: str, how: How, limit: float | None) -> Training[State]:
     def train(
-        specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, State]
-    ) -> tuple[list[Record], list[State]]:
-        targets.prepare(specs, cache, device, lambda *_: None)
-        return cohort.train_part(specs, cache=cache, device=device, until=until, states=states, how=how)
+        specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, State], keep: Keep[State]
+    ) -> Iterator[tuple[list[Record], list[State]]]:
+        """Train students, and first whatever of their teachers is not in the cache: the probes of a study with very
+        many combinations of choices do not meet them all."""
+        with _limited(limit):  # from here on: what came before was waiting for an orphan's locks
+            targets.prepare(specs, cache, device, lambda *_: None)
+            yield from cohort.train_each(
+                specs, cache=cache, device=device, until=until, states=states, how=how, keep=keep
+            )
 
-    return Parts(train, checkpoint.save, checkpoint.load)
+    return Training(train, checkpoint.save, checkpoint.load)
 
 
 def _write_to(log: Path) -> None:
@@ -114,9 +122,16 @@ def _write_to(log: Path) -> None:
         os.dup2(file.fileno(), 2)
 
 
+def _die_first() -> None:
+    """Where memory runs out, let the system kill a worker, which costs a cohort, and not the driver."""
+    with suppress(OSError):  # only Linux has it
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
 def main() -> None:
     """Serve jobs until the input ends. Arguments: the teachers' folder, the log file, the device."""
     cache, log, device = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    _die_first()
     torch.set_num_threads(1)  # small operations are slower with more, and far slower when cores are shared
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)  # whatever a study's own code prints goes to the log
@@ -130,6 +145,7 @@ def main() -> None:
                 channel.flush()
 
             try:
+                report("begun", {})
                 try:
                     report("done", work(job["kind"], job["body"], cache, device, report))
                 except ValueError as error:

@@ -1,0 +1,189 @@
+"""kill -9 of drivers and workers at random moments, on real processes and real stores, until the study is done.
+
+`python -m tests.torture --driver-kills 50 --worker-kills 200` is the long run (`make torture`); the suite has a short
+one. The end is compared with an undisturbed `--deterministic` run of the same study: every trial COMPLETE once, one
+MLflow run each, curves and values equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+from rich.console import Console
+
+from harness import ledger
+
+ROOT = Path(__file__).parents[1]
+TIMES = ("started", "finished")
+STUDY = """
+from harness.space import Choice, Float, Study
+STUDY = Study(
+    task="digits",
+    family="mlp",
+    space={{
+        "width": Choice(4, 8),
+        "form": Choice("kl", "mse"),
+        "alpha": Float(0.0, 1.0),
+        "temperature": Float(1.0, 10.0, when={{"form": ("kl",)}}),
+        "lr": Float(1e-3, 1e-1, log=True),
+    }},
+    fixed={{"epochs": {epochs}, "dtype": "float64"}},  # of which rounding changes no prediction
+    trials={trials},
+    seeds=2,
+    batch={batch},
+)
+"""
+
+
+@dataclass
+class Kills:
+    """How many of each are still to come, and how many there were."""
+
+    drivers: int
+    workers: int
+    moments: random.Random
+    done: Counter[str] = field(default_factory=Counter)
+
+    def left(self) -> bool:
+        return self.done["drivers"] < self.drivers or self.done["workers"] < self.workers
+
+    def kill(self, kind: str, pid: int) -> None:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.done[kind] += 1
+
+
+def write_study(folder: Path, trials: int, *, epochs: int = 20, batch: int = 8) -> Path:
+    """A study of its own file, `torn`."""
+    file = folder / "torn.py"
+    file.write_text(STUDY.format(trials=trials, epochs=epochs, batch=batch))
+    return file
+
+
+def command(file: Path, out: Path, *stores: str) -> list[str]:
+    options = ["--out", str(out), "--deterministic", "--quiet", "--jobs", "2", *stores]
+    return [sys.executable, "-m", "harness.sweep", str(file), *options]
+
+
+def undisturbed(file: Path, out: Path, *stores: str) -> None:
+    subprocess.run(command(file, out, *stores), cwd=ROOT, check=True)
+
+
+def torture(file: Path, out: Path, kills: Kills, *stores: str, longest: float = 12.0) -> None:
+    """Run the study, killing as long as kills are left, and then to its end."""
+    while kills.left():
+        process = subprocess.Popen(command(file, out, *stores), cwd=ROOT, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + kills.moments.uniform(1.0, longest)
+        share = (kills.workers - kills.done["workers"]) / max(1, kills.drivers - kills.done["drivers"])
+        for _ in range(max(0, round(share) - 2)):
+            _wait(process, time.monotonic() + kills.moments.uniform(0.0, longest / 2))
+            if workers := children(process.pid):
+                kills.kill("workers", kills.moments.choice(workers))
+        _wait(process, end)
+        workers = children(process.pid)
+        if process.poll() is None:
+            kills.kill("drivers", process.pid)
+        ended = process.wait() == 0
+        for orphan in workers:
+            if kills.moments.random() < 0.5:  # the others finish their cohort, and publish
+                time.sleep(kills.moments.uniform(0.0, 0.5))
+                kills.kill("workers", orphan)
+        if ended:
+            break
+    undisturbed(file, out, *stores)
+
+
+def _wait(process: subprocess.Popen[bytes], until: float) -> None:
+    while process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
+    pairs = [line.split() for line in listed.splitlines()]
+    return [int(own) for parent, own in pairs if int(parent) == pid]
+
+
+def outcome(out: Path, storage: str | None = None, tracking: str | None = None) -> Mapping[int, Any]:
+    """Every trial's parameters, values and records, after checking it against its MLflow run and its states."""
+    study = optuna.load_study(study_name="torn", storage=storage or f"sqlite:///{out / 'torn' / 'study.db'}")
+    states = Counter(trial.state.name for trial in study.trials)
+    assert set(states) == {"COMPLETE"}, states
+    assert [trial.number for trial in study.trials] == list(range(len(study.trials)))
+    client = mlflow.MlflowClient(tracking or f"sqlite:///{out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("torn")
+    assert experiment is not None
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=token)
+        runs += list(page)
+        token = page.token
+        if not token:
+            break
+    by_key = {run.data.tags["harness.key"]: run for run in runs}
+    assert len(by_key) == len(runs) == len(study.trials) + 1, (len(by_key), len(runs), len(study.trials))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    found = {}
+    for trial in study.trials:
+        run = by_key[f"torn/{trial.number}"]
+        assert abs(run.data.metrics["val_accuracy"] - trial.values[0]) < 1e-12
+        folder = ledger.trial_dir(out / "torn", trial.number)
+        spec = ledger.read_spec(folder)
+        assert spec is not None
+        records = ledger.read_result(folder, spec)
+        assert records is not None
+        points = client.get_metric_history(run.info.run_id, "val_loss")
+        assert [point.step for point in points] == list(range(1, len(records[0].curve.val_loss) + 1))
+        assert not list(folder.glob("student-*")), folder
+        found[trial.number] = (dict(trial.params), trial.values, [(record.curve, record.metrics) for record in records])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--driver-kills", type=int, default=50)
+    parser.add_argument("--worker-kills", type=int, default=200)
+    parser.add_argument("--trials", type=int, default=240, help="search trials; enough not to be done before the kills")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"), help="of the moments")
+    parser.add_argument("--storage", default=None, help="Optuna storage URL; a fresh SQLite file by default")
+    parser.add_argument("--tracking-uri", default=None, help="MLflow store; a fresh SQLite file by default")
+    asked = parser.parse_args()
+    stores = [*(["--storage", asked.storage] if asked.storage else [])]
+    stores += ["--tracking-uri", asked.tracking_uri] if asked.tracking_uri else []
+    kills = Kills(asked.driver_kills, asked.worker_kills, random.Random(asked.seed))
+    say = Console(soft_wrap=True).print
+    say(f"moments from seed {asked.seed}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_study(Path(folder), asked.trials)
+        started = time.monotonic()
+        undisturbed(file, Path(folder) / "calm")
+        say(f"undisturbed: {time.monotonic() - started:.0f} s")
+        started = time.monotonic()
+        torture(file, Path(folder) / "torn", kills, *stores)
+        say(f"tortured: {time.monotonic() - started:.0f} s, kills {json.dumps(kills.done)}")
+        calm, torn = outcome(Path(folder) / "calm"), outcome(Path(folder) / "torn", asked.storage, asked.tracking_uri)
+    assert not kills.left(), "the study was done before the kills were; give it more --trials"
+    assert torn == calm, [number for number in calm if torn.get(number) != calm[number]]
+    say(f"{len(torn)} trials, each COMPLETE once, with one run; curves and values equal those of the undisturbed run")
+
+
+if __name__ == "__main__":
+    main()
