@@ -36,9 +36,14 @@ def run(app: typer.Typer) -> NoReturn:
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line and leave."""
+    say_error(message)
+    sys.exit(code)
+
+
+def say_error(message: str) -> None:
+    """Print one line to standard error."""
     line = " ".join(message.split())
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escaped(line)}")
-    sys.exit(code)
 
 
 def check_writable(out: Path) -> None:

@@ -3,7 +3,8 @@
 A trial is committed in a fixed order: its result on disk (by a worker), its MLflow run, and Optuna's `tell` last.
 A kill anywhere leaves it asked but not told; the next sweep finds its result or trains it again under the same number.
 In a study that prunes, trials are trained from rung to rung, and those that are not among the best of their bracket are
-told as pruned (see `harness.brackets`).
+told as pruned (see `harness.brackets`). A trial that was told and has lost its result is trained again: its record
+depends on its spec alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 from harness import ledger
 from harness.brackets import Brackets
-from harness.costs import Costs
+from harness.costs import TOGETHER, Costs
 from harness.executors import Event, Executor
 from harness.ledger import TrialSpec
 from harness.packing import Work, pack
@@ -27,8 +28,13 @@ from harness.rungs import Prune, Train
 from harness.sampler import SEARCH, Asked, Sampler, control, search_arms
 from harness.space import Study
 from harness.spec import Record
+from harness.stopping import Halt
 
 ATTEMPTS = 3
+"""How often a trial may fail alone."""
+SUSPECT, GUILTY = 5, 12
+"""How often a trial's training may begin and get nowhere, each time ended by the death of its driver too, until it is
+trained alone, and until it is given up."""
 log = logging.getLogger(__name__)
 
 
@@ -99,6 +105,7 @@ class Driver:
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
     _last_round: int = 0  # kept with a trial
     _busy: set[int] = field(default_factory=set)  # of the brackets' trials, those handed out or ready
+    _lost: set[int] = field(default_factory=set)  # told, but their results are gone: trained again, not told again
 
     def __post_init__(self) -> None:
         if self.plan.study.pruning is not None:
@@ -108,8 +115,8 @@ class Driver:
         """Reach the plan's targets; `logged` are the keys of trials that tracking has. Gives why it stopped:
         `"complete"`, `"timeout"`, `"stopped"` or `"failures"`. For a timeout or a wish to stop nothing is waited for:
         what is published is committed, and what is being trained is the next sweep's."""
-        self._restore_runs(logged)
         running = self.sampler.trials("running")
+        self._restore(logged)
         self._hand_out([self._reopen(asked) for asked in running])
         self._ask_rounds(self._round(), self._round_cut_short(running))
         self._restore_brackets()
@@ -174,6 +181,8 @@ class Driver:
         for arm in self.plan.targets:
             for _ in range(min(self._needed(arm), number * self._quota(arm)) - self._asked(arm)):
                 asked.append(self._reopen(self.sampler.ask(arm, self._bracket_round(arm, own)), new=True))
+                for twin in self.sampler.take_twins():
+                    self._give_up(self._reopen(twin, new=True), f"asked for twice, and trained as {asked[-1].number}")
         self._hand_out(asked)
 
     def _bracket_round(self, arm: str, own: int) -> int:
@@ -222,9 +231,9 @@ class Driver:
             return
         for trial in trials:
             self._brackets.enter(self._open[trial.number][0], trial)
-            if ledger.read_failure(self._folder(trial.number), trial) is not None:  # given up, then the driver died
-                self._brackets.fail(trial.number)
-                self._ready.append(trial.number)
+            reason = ledger.read_failure(self._folder(trial.number), trial)
+            if reason is not None:  # given up, then the driver died
+                self._give_up(trial, reason)
 
     def _restore_brackets(self) -> None:
         if self._brackets is not None:
@@ -266,6 +275,16 @@ class Driver:
         """Hand out trials as cohorts, those that take longest first."""
         work = []
         for trial in trials:
+            begun = ledger.begun(self._folder(trial.number)) if trial.number in self._recovered else 0
+            if begun >= GUILTY:
+                self._give_up(trial, f"its training was begun {begun} times, and every time the sweep died with it")
+                continue
+            if begun >= SUSPECT:
+                log.warning(
+                    "trial %d was being trained at the death of %d sweeps; it is tried alone", trial.number, begun
+                )
+                self._submit_cohort([trial.number], asdict(TOGETHER), until)
+                continue
             lead = trial.specs[0]
             work.append(Work(trial.number, lead.width, len(trial.specs), repr(lead.cohort_key), until or lead.epochs))
         for job in pack(work, self.plan.costs, self.plan.workers):
@@ -283,9 +302,11 @@ class Driver:
         """Take news of a cohort: its published trials are ready; the rest is tried again."""
         if event.job.kind != "cohort" or event.kind == "progress":
             return
+        if event.data.get("disk"):
+            raise Halt(f"a worker cannot write: {event.data['reason']}; make room and give the same command")
         waiting, until = [], event.job.body.get("until")
         for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
-            if self._brackets is not None and until is not None:
+            if self._brackets is not None and until is not None and number not in self._lost:
                 if self._brackets.arrive(number, until):
                     self._busy.discard(number)
                 else:
@@ -313,11 +334,15 @@ class Driver:
         if event.kind != "refused" and ledger.count_attempt(self._folder(number)) < ATTEMPTS:
             self._submit_cohort([number], how, until)
             return
-        log.warning("trial %d is given up: %s", number, reason)
-        ledger.publish_failure(self._folder(number), self._open[number][1], reason)
-        self._ready.append(number)
-        if self._brackets is not None:
-            self._brackets.fail(number)
+        self._give_up(self._open[number][1], reason)
+
+    def _give_up(self, trial: TrialSpec, reason: str) -> None:
+        """A trial will have no result: it is to be told as failed, for a reason."""
+        log.warning("trial %d is given up: %s", trial.number, reason)
+        ledger.publish_failure(self._folder(trial.number), trial, reason)
+        self._ready.append(trial.number)
+        if self._brackets is not None and trial.number not in self._lost:
+            self._brackets.fail(trial.number)
 
     def _commit_ready(self) -> None:
         """Log and tell the first trial that is ready, or a whole round in order of number when deterministic.
@@ -333,6 +358,9 @@ class Driver:
             self._commit(*self._open.pop(self._ready.pop(0)))
 
     def _commit(self, asked: Asked, trial: TrialSpec) -> None:
+        if asked.number in self._lost:
+            self._commit_lost(trial)
+            return
         if self._brackets is not None:
             self._brackets.leave(asked.number)
             self._busy.discard(asked.number)
@@ -354,23 +382,57 @@ class Driver:
         if self._brackets is not None:
             ledger.drop_checkpoints(folder)
 
-    def _restore_runs(self, logged: set[str]) -> None:
-        """Log the trials that Optuna has told but tracking does not know, where its store was lost or changed."""
+    def _commit_lost(self, trial: TrialSpec) -> None:
+        """A trial that was told long ago has its result again, or cannot have it."""
+        self._lost.discard(trial.number)
+        records = ledger.read_result(self._folder(trial.number), trial)
+        if records is None:
+            log.warning("trial %d was told, but its result is lost and could not be had again", trial.number)
+            return
+        self._best = max(self._best, values_of(records, "val_accuracy"))
+        self.tracker.log(trial, records, maybe_there=True)
+
+    def _restore(self, logged: set[str]) -> None:
+        """Have of every told trial its result, which is trained again where it was lost, and its run, which is logged
+        again where tracking does not know it: its store was lost, or changed."""
+        lost = []
         for asked in (*self.sampler.trials("complete"), *self.sampler.trials("pruned")):
-            trial = ledger.read_spec(self._folder(asked.number))
-            records = ledger.read_result(self._folder(asked.number), trial) if trial is not None else None
+            folder = self._folder(asked.number)
+            trial, records = self._read(folder)
             if self._brackets is not None:
-                ledger.drop_checkpoints(self._folder(asked.number))
-            if trial is not None and records is not None:
-                if records[0].status != "pruned":
-                    self._best = max(self._best, values_of(records, "val_accuracy"))
-                if trial.key not in logged:
-                    self.tracker.log(trial, records, maybe_there=True)
+                ledger.drop_checkpoints(folder)
+            if trial is None or records is None:
+                lost.append(asked)
+                continue
+            if records[0].status != "pruned":
+                self._best = max(self._best, values_of(records, "val_accuracy"))
+            if trial.key not in logged:
+                self.tracker.log(trial, records, maybe_there=True)
         for asked in self.sampler.trials("failed"):
-            trial = ledger.read_spec(self._folder(asked.number))
+            trial, _ = self._read(self._folder(asked.number))
             reason = ledger.read_failure(self._folder(asked.number), trial) if trial is not None else None
             if trial is not None and reason is not None and trial.key not in logged:
                 self.tracker.log_failure(trial, reason, maybe_there=True)
+        self._find_again(lost)
+
+    def _read(self, folder: Path) -> tuple[TrialSpec | None, tuple[Record, ...] | None]:
+        """A trial and its records; a directory that is damaged has neither."""
+        try:
+            trial = ledger.read_spec(folder)
+        except ValueError:
+            return None, None
+        return trial, ledger.read_result(folder, trial) if trial is not None else None
+
+    def _find_again(self, lost: Sequence[Asked]) -> None:
+        """Train trials again that were told, and of which the result is gone or damaged."""
+        pruned = {asked.number for asked in self.sampler.trials("pruned")}
+        for asked in lost:
+            if asked.number in pruned:  # nobody knows any more at which rung
+                log.warning("trial %d was pruned, and what it was then is lost; it stays pruned", asked.number)
+                continue
+            log.warning("trial %d was told, but its result is lost or damaged: it is trained again", asked.number)
+            self._lost.add(asked.number)
+        self._submit([self._reopen(asked) for asked in lost if asked.number in self._lost])
 
     def _tell_progress(self) -> None:
         arms = self.plan.targets

@@ -1,9 +1,9 @@
 """The trial directories: what survives a kill at any moment.
 
     <out>/<study>/study.json            what the study is, its task, its teacher
-    <out>/<study>/trials/<number>/      spec.json, lock, attempts, result.json or failed.json; with pruning also
+    <out>/<study>/trials/<number>/      spec.json, lock, attempts.json, result.json or failed.json; with pruning also
                                         rung-<epoch>.safetensors (until told), rung-<epoch>.json; until published
-                                        also student-<place>.safetensors, student-<place>.json
+                                        also begun.json, student-<place>.safetensors, student-<place>.json
 
 A file is written whole or not at all. `result.json` is the worker's last word on a trial; the driver's own last word is
 Optuna's `tell`. A new fact about a trial is a new key of one of these files.
@@ -240,6 +240,25 @@ def attempts(folder: Path) -> int:
         return int(read_json(folder / "attempts.json") or 0)
     except (ValueError, TypeError):
         return 0
+
+
+def begin(folder: Path) -> None:
+    """Note that a trial's training begins."""
+    count = begun(folder) + 1
+    (folder / "begun.json").write_text(str(count), encoding="utf-8")  # not worth waiting for the disk
+
+
+def begun(folder: Path) -> int:
+    """How often a trial's training was begun since it last got anywhere."""
+    try:
+        return int(read_json(folder / "begun.json") or 0)
+    except (ValueError, TypeError):
+        return 0
+
+
+def got_somewhere(folder: Path) -> None:
+    """Note that a trial's training has not been for nothing: what was begun counts no more."""
+    (folder / "begun.json").unlink(missing_ok=True)
 
 
 def lock(path: Path) -> FileLock | None:

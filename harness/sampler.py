@@ -9,34 +9,44 @@ with all its parameters, in one transaction.
 
 TPE's cost a proposal grows with the trials it is shown: 14 ms at 100, 410 ms at 5,000 of the default study. So it is
 shown some of them: `HISTORY` of those that were told up to the last full `STEP`, the best and the latest, and all told
-since. Which these are depends on nothing but what was told and in which order, so a restart proposes the same.
+since. Which these are depends on nothing but what was told and in which order, so a restart proposes the same. A new
+trial keeps what was told since the one before (`since`), so that the order is known whatever the clock says.
+
+A storage that does not answer is waited for; whatever is done anew then looks first whether it was done.
 """
 
 from __future__ import annotations
 
 import secrets
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from harness.locks import making_tables
+from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
+from harness.stopping import Halt
 from harness.urls import redact, sqlite_file
 
+T = TypeVar("T")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SEARCH, CONTROL = "search", "control-"
 MOST_COLUMNS = 8
+LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left", "malformed", "not a database")
+"""What a storage says when it is of no use to try again."""
 HISTORY, BEST, STEP = 240, 60, 60
 """How many finished trials of an arm TPE is shown, how many of these are the best, and after how many they are chosen
 anew."""
@@ -87,6 +97,7 @@ class _Arm:
     counts: Counter[TrialState] = field(default_factory=Counter)
     told: list[int] = field(default_factory=list)  # numbers of the complete and pruned ones, in the order of telling
     chosen: int = 0  # how many were told when `study` was last made anew
+    noted: int = 0  # how many of the told ones a later trial keeps in its `since`
 
     def put(self, number: int, trial: FrozenTrial) -> None:
         """Take in a trial, or what it has become."""
@@ -106,13 +117,25 @@ class _Arm:
 class Sampler:
     """A study's trials on disk and its arms in memory. Use from one process only, which the driver's lock ensures."""
 
-    def __init__(self, storage_url: str, name: str, study: Study, config_hash: str, *, shared: bool = True) -> None:
-        """Open or create the study. `shared` says that the storage may hold other studies too.
+    def __init__(
+        self,
+        storage_url: str,
+        name: str,
+        study: Study,
+        config_hash: str,
+        *,
+        shared: bool = True,
+        patience: Patience | None = None,
+    ) -> None:
+        """Open or create the study. `shared` says that the storage may hold other studies too; `patience` says how long
+        it is waited for later, when it was lost.
 
         Raises `ValueError` in one line when the storage cannot be reached, is no Optuna database, or holds a study of
         this name that is not this one.
         """
         self._study, self._num_asked = study, 0
+        self._twins: list[int] = []
+        self._patience = patience or Patience(f"the storage {redact(storage_url)}")
         self._disk = _open(storage_url, name, study, config_hash, shared)
         self._disk_id = self._disk.get_study_id_from_name(name)
         self.study_id = str(self._disk.get_study_user_attrs(self._disk_id)["harness.id"])
@@ -120,9 +143,8 @@ class Sampler:
         trials = self._disk.get_all_trials(self._disk_id, deepcopy=False)
         for trial in trials:
             self._enter(trial)
-        ends = {trial.number: trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete}
         for own in self._arms.values():
-            own.told.sort(key=ends.__getitem__)
+            _restore_order(own, trials)
 
     def ask(self, arm: str, round: int = 0) -> Asked:
         """A new trial of an arm, kept on disk, with its round where that is not 0.
@@ -140,16 +162,27 @@ class Sampler:
             state=TrialState.RUNNING,
             params=params,
             distributions={name: _distribution(self._study.space[name]) for name in params},
-            user_attrs={"arm": arm} | ({"round": round} if round else {}),
+            user_attrs={"arm": arm, "since": own.told[own.noted :]} | ({"round": round} if round else {}),
             system_attrs=own.study.get_trials(deepcopy=False)[-1].system_attrs,  # where NSGA-II keeps its generations
         )
-        number, disk_id = self._num_asked, self._disk.create_new_trial(self._disk_id, template)
-        if self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number) != disk_id:
-            raise ValueError("another sweep writes to this study's storage; stop one of the two")
+        number = self._num_asked
+        self._patiently(lambda again: self._put_on_disk(number, template, again))
+        own.noted = len(own.told)
         own.put(number, _in_arm(template, own, TrialState.RUNNING))
         own.places[number] = trial.number
         self._num_asked += 1
         return Asked(number, arm, params, round)
+
+    def take_twins(self) -> list[Asked]:
+        """The trials that the last `ask` put on disk a second time, its connection lost in between: to be failed."""
+        found, self._twins = self._twins, []
+        twins = []
+        for number in found:
+            disk_id = self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number)
+            trial = self._disk.get_trial(disk_id)
+            self._enter(trial)
+            twins.append(Asked(number, trial.user_attrs["arm"], dict(trial.params), trial.user_attrs.get("round", 0)))
+        return twins
 
     def tell(self, asked: Asked, values: Sequence[float]) -> None:
         """The trial's values, in the order of the study's objectives. On disk this is the trial's commit point."""
@@ -166,7 +199,8 @@ class Sampler:
 
     def trials(self, state: str) -> list[Asked]:
         """The trials that are `"complete"`, `"pruned"`, `"failed"` or `"running"`, in order of number."""
-        found = self._disk.get_all_trials(self._disk_id, deepcopy=False, states=(STATES[state],))
+        states = (STATES[state],)
+        found = self._patiently(lambda _: self._disk.get_all_trials(self._disk_id, deepcopy=False, states=states))
         return [
             Asked(trial.number, trial.user_attrs["arm"], dict(trial.params), trial.user_attrs.get("round", 0))
             for trial in found
@@ -183,13 +217,63 @@ class Sampler:
 
     def _finish(self, asked: Asked, state: TrialState, values: list[float] | None) -> None:
         own, number = self._arms[asked.arm], asked.number
+        self._patiently(lambda again: self._end_on_disk(number, state, values, again))
+        own.put(number, _in_arm(own.trials[number], own, state, values))
+        own.study.tell(own.places[number], values, state)
+
+    def _put_on_disk(self, number: int, template: FrozenTrial, again: bool) -> None:
+        """Keep a new trial, unless a try before this one did and its answer was lost.
+
+        Optuna tries again by itself, so there may be a twin with the next number.
+        """
+        if not (again and self._is_on_disk(number, template)):
+            made = self._disk.create_new_trial(self._disk_id, template)
+            if self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number) == made:
+                return
+        if not self._is_on_disk(number, template):
+            raise ValueError("another sweep writes to this study's storage; stop one of the two")
+        if self._is_on_disk(number + 1, template):
+            self._twins.append(number + 1)
+
+    def _is_on_disk(self, number: int, template: FrozenTrial) -> bool:
+        try:
+            disk_id = self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number)
+        except KeyError:
+            return False
+        there = self._disk.get_trial(disk_id)
+        return there.params == template.params and there.user_attrs == template.user_attrs
+
+    def _end_on_disk(self, number: int, state: TrialState, values: list[float] | None, again: bool) -> None:
+        """Keep what became of a trial, unless a try before this one did and its answer was lost."""
         disk_id = self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number)
         try:
             self._disk.set_trial_state_values(disk_id, state, values)
         except UpdateFinishedTrialError:
-            raise ValueError(f"trial {number} is over already: another sweep writes to this storage") from None
-        own.put(number, _in_arm(own.trials[number], own, state, values))
-        own.study.tell(own.places[number], values, state)
+            there = self._disk.get_trial(disk_id)
+            if not again or (there.state, there.values) != (state, values):
+                raise ValueError(f"trial {number} is over already: another sweep writes to this storage") from None
+
+    def _patiently(self, act: Callable[[bool], T]) -> T:
+        """Do something with the storage, again and again while it does not answer; `act` is told whether it is again.
+
+        Raises `Halt` where waiting is of no use: its disk is full, or the study was deleted.
+        """
+        again = False
+        while True:
+            try:
+                self._patience.hold()
+                done = act(again)
+                self._patience.over()
+                return done
+            except (StorageInternalError, DBAPIError) as error:
+                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+                self._patience.wait(_why_away(cause))
+                again = True
+            except KeyError as error:
+                raise Halt(
+                    f"the study is not in its storage any more ({redact(str(error))}): it was deleted meanwhile; its "
+                    "trials are kept on disk, and the same command begins anew"
+                ) from None
 
     def _enter(self, trial: FrozenTrial) -> None:
         """Take a trial from disk into its arm."""
@@ -240,6 +324,24 @@ class Sampler:
         if self._study.sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed)
+
+
+def _why_away(cause: BaseException | None) -> str:
+    """Why a storage did not answer, in a line. Raises `Halt` where that does not pass by itself."""
+    reason = " ".join(redact(str(getattr(cause, "orig", None) or cause)).split())
+    passing = isinstance(cause, OperationalError | InterfaceError) or getattr(cause, "connection_invalidated", False)
+    if not passing or any(sign in reason for sign in LASTING):
+        raise Halt(f"the storage cannot be written to: {reason}")
+    return reason
+
+
+def _restore_order(own: _Arm, trials: Sequence[FrozenTrial]) -> None:
+    """Sort an arm's told trials as they were told; those that no later trial knows of, as the clock says."""
+    ends = {trial.number: trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete}
+    known = [number for trial in trials if trial.number in own.trials for number in trial.user_attrs.get("since", ())]
+    place = {number: at for at, number in enumerate(known)}
+    own.told.sort(key=lambda number: (place.get(number, len(known)), ends[number], number))
+    own.noted = len(known)
 
 
 def best(losses: np.ndarray, count: int) -> list[int]:
@@ -344,9 +446,11 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    is_sqlite = sqlite_file(url) is not None
+    options = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
     try:
-        storage = RDBStorage(url, engine_kwargs=options)
+        with making_tables(url):
+            storage = RDBStorage(url, engine_kwargs=options)
         if (file := sqlite_file(url)) is not None:
             with closing(sqlite3.connect(file)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -361,12 +465,26 @@ def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> 
             disk.set_user_attr("harness.objectives", list(study.objectives))
             disk.set_user_attr("harness.id", f"{config_hash}-{secrets.token_hex(6)}")
             disk.set_user_attr("harness.config", config_hash)  # last: without it the study was never begun
-    except (SQLAlchemyError, ImportError, OSError, sqlite3.Error) as error:
-        reason = str(error).splitlines()[0]
+    except (StorageInternalError, SQLAlchemyError, ImportError, OSError, sqlite3.Error) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}") from None
     if known != config_hash:
         raise ValueError(
-            f"{redact(url)} holds another study called {name!r} (another file, space, seed or objective); "
-            f"choose another --out, or restore that study's file"
+            f"{redact(url)} holds another study called {name!r} (another file, space, seed or objective); restore that "
+            f"study's file, choose another --out, or begin anew with --new, which keeps the old one aside"
         )
     return storage
+
+
+def set_aside(url: str, name: str) -> str | None:
+    """Rename a study of a storage, with all its trials, so that its name is free; gives the new name, None where there
+    was no such study."""
+    with making_tables(url):
+        storage = RDBStorage(url)
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    kept = f"{name}.aside-{time.time_ns()}"
+    optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
+    optuna.delete_study(study_name=name, storage=storage)
+    return kept

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks a sweep to stop, the second stops it."""
+"""What ends a sweep early. Ctrl-C and SIGTERM: the first asks it to stop, the second stops it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Halt(Exception):  # noqa: N818 - it is no error of the sweep
+    """A sweep cannot go on, for no fault of its study: one line says why. Nothing is lost; the exit code is 1."""
 
 
 class Stop:

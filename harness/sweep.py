@@ -8,89 +8,39 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import platform
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from harness import __version__, cli, ledger, planning
+from harness import cli, ledger, manifest, planning, screen
 from harness.costs import Costs, costs_from_json
 from harness.driver import Driver, Plan, targets
-from harness.driver import Progress as Done
 from harness.executors import Executor
-from harness.executors.local import Local
-from harness.sampler import Sampler
-from harness.space import Study, load_study
+from harness.executors.choice import start
+from harness.locks import Held, driver_of
+from harness.options import Options, check, cores, settings
+from harness.outages import Owed, Patience, StoreError
+from harness.sampler import Sampler, set_aside
+from harness.space import load_study
 from harness.spec import StudentSpec, digest, to_json
-from harness.stopping import Stop
-from harness.tracking import Sweep, Tracker, reachable
-from harness.urls import redact, sqlite_file
+from harness.stopping import Halt, Stop
+from harness.tracking import Tracker
 
 if TYPE_CHECKING:
     from harness.report import Report
 
 ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
 """The parent run's status by why a sweep stopped."""
-DEVICES = ("auto", "cpu", "cuda")
-MOST_NOTE = 8000
-"""What MLflow takes of a description."""
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Where and how a study is run."""
-
-    name: str
-    file: Path
-    study: Study
-    trials: int
-    jobs: int
-    out: Path
-    storage: str | None
-    tracking_uri: str | None
-    deterministic: bool
-    device: str
-    timeout: float | None
-    quiet: bool
-    plan: bool = False
-    limit: float = 60.0
-
-    @property
-    def study_dir(self) -> Path:
-        return self.out / self.name
-
-    @property
-    def plans_dir(self) -> Path:
-        """Where what was measured of this machine is kept."""
-        return self.out / "plans"
-
-    @property
-    def storage_url(self) -> str:
-        return self.storage or f"sqlite:///{(self.study_dir / 'study.db').absolute()}"
-
-    @property
-    def tracking(self) -> str:
-        return self.tracking_uri or f"sqlite:///{(self.out / 'mlflow.db').absolute()}"
-
-    @property
-    def task(self) -> str:
-        """How a worker finds the task: its name, or the study's file."""
-        return self.study.task if isinstance(self.study.task, str) else str(self.file)
 
 
 @app.command()
@@ -124,6 +74,15 @@ def main(
         typer.Option("--deterministic", help="Ask, wait and tell in rounds: the same trials whatever finishes first."),
     ] = False,
     device: Annotated[str, typer.Option(help="Where students are trained: auto, cpu or cuda.")] = "auto",
+    executor: Annotated[
+        str, typer.Option(help="What runs the workers: local processes, ray, or slurm; see docs/operations.md.")
+    ] = "local",
+    option: Annotated[
+        list[str] | None, typer.Option(help="A setting of the executor, as address=auto; may be given again.")
+    ] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Begin anew though the study has changed; what there was is kept aside.")
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Measure what a step costs, print the cohorts that follow, and end.")
     ] = False,
@@ -142,6 +101,8 @@ def main(
 
       python -m harness.sweep my_study.py --jobs 8    your own question
 
+      python -m harness.sweep my_study.py --executor ray --option address=auto --option gpus=0.25
+
       python -m harness.sweep --plan                  how many students are trained together here, and why
     """
     name, file, found = load_study(study, cli.STUDIES)
@@ -152,7 +113,7 @@ def main(
         file,
         found,
         trials if trials is not None else found.trials,
-        jobs if jobs is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
+        jobs if jobs is not None else cores(),
         out,
         storage,
         tracking_uri,
@@ -162,33 +123,21 @@ def main(
         quiet,
         plan,
         limit,
+        executor,
+        settings(option or []),
+        new,
     )
     check(options)
     return sweep(options)
-
-
-def check(options: Options) -> None:
-    """Raise `ValueError` for options that cannot be; makes nothing."""
-    for name, value in (("--trials", options.trials), ("--jobs", options.jobs)):
-        if value < 1:
-            raise ValueError(f"{name} {value} is out of range; it must be at least 1")
-    if options.timeout is not None and not options.timeout > 0:
-        raise ValueError(f"--timeout {options.timeout:g} is out of range; it must be above 0 seconds")
-    if not 0 < options.limit < math.inf:
-        raise ValueError(f"--limit {options.limit:g} is out of range; it must be above 0 minutes")
-    if options.device not in DEVICES:
-        raise ValueError(f"unknown device {options.device!r}; devices are {', '.join(DEVICES)}")
-    if options.plan and options.deterministic:
-        raise ValueError("--plan has nothing to show with --deterministic: its cohorts follow from a fixed rule")
-    cli.check_writable(options.study_dir)
-    reachable(options.tracking)
 
 
 def sweep(options: Options) -> int:
     """Run a study and give the exit code. Raises `ValueError`, with everything as it was, for what cannot be run."""
     console = Console(quiet=options.quiet)
     said = (options.plans_dir if options.plan else options.study_dir) / "worker.log"
-    executor = Local(options.jobs, options.out / "teachers", options.device, said)
+    executor = start(
+        options.executor, options.jobs, options.out / "teachers", options.device, said, options.executor_options
+    )
 
     def order() -> None:
         console.show_cursor()
@@ -197,47 +146,71 @@ def sweep(options: Options) -> int:
     stop = Stop(order)
     with stop.listening():
         try:
-            return _hold(options, executor, console, stop)
+            return _be_its_driver(_Session(options, executor, console, stop, time.monotonic()))
         except KeyboardInterrupt:
-            _say_how_to_go_on(options, console)
+            screen.say_how_to_go_on(options, console)
             return stop.code
+        except Halt as halt:
+            cli.say_error(f"stopped: {halt}")
+            screen.say_how_to_go_on(options, console)
+            return 1
         finally:
             executor.close()
 
 
-def _hold(options: Options, executor: Executor, console: Console, stop: Stop) -> int:
+@dataclass(frozen=True)
+class _Session:
+    """What one run of the program works with. `held` is what it holds as the study's only driver."""
+
+    options: Options
+    executor: Executor
+    console: Console
+    stop: Stop
+    started: float
+    held: Held = field(default_factory=Held)
+
+
+def _be_its_driver(session: _Session) -> int:
     """Check the study by a worker, and run it as its only driver."""
-    started = time.monotonic()
+    options = session.options
     probes = [to_json(spec) for spec in options.study.probes(options.task)]
-    task = _result(executor, "describe", {"specs": probes})
+    task = _result(session.executor, "describe", {"specs": probes})
     if options.plan:
-        return _show_plan(options, executor, console)
-    lock = ledger.lock(options.study_dir / "driver.lock")
-    if lock is None:
-        raise ValueError(f"another sweep is running study {options.name!r} in {options.out}; wait for it or stop it")
-    with lock, _only_driver_of(options.storage):
-        return _run(options, executor, task, console, started, stop)
+        return _show_plan(options, session.executor, session.console)
+    if options.new and options.study_dir.exists():
+        with driver_of(options.name, options.study_dir, options.storage):
+            _begin_anew(options, session.console)
+    with driver_of(options.name, options.study_dir, options.storage) as held:
+        try:
+            return _run(replace(session, held=held), task)
+        except OSError as error:
+            raise Halt(f"{error}; make room, or let it be written to") from None
 
 
-def _run(
-    options: Options, executor: Executor, task: Mapping[str, Any], console: Console, started: float, stop: Stop
-) -> int:
+def _begin_anew(options: Options, console: Console) -> None:
+    """Keep what there is of the study aside, and its name free."""
+    if options.storage:
+        kept = set_aside(options.storage, options.name)
+        if kept:
+            console.print(f"the study that was in the storage is called {kept} now", soft_wrap=True)
+    console.print(f"what there was is kept in {ledger.put_aside(options.study_dir)}", soft_wrap=True)
+
+
+def _run(session: _Session, task: Mapping[str, Any]) -> int:
+    """Train the teacher and the trials, and write the report."""
+    options, console = session.options, session.console
     config_hash = digest([options.study.identity(), task["hashes"], task["teacher_key"]])
-    manifest = _manifest(options, task, config_hash)
-    shared = options.storage is not None
-    sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared)
-    if not sampler.has_trials and ledger.numbers(options.study_dir):
-        kept = ledger.put_aside(options.study_dir / "trials")
-        console.print(f"the study is new to its storage: trials of an earlier one are kept in {kept}", soft_wrap=True)
+    said = manifest.manifest_of(options, task, config_hash)
+    deadline = session.started + options.timeout if options.timeout else math.inf
+    sampler = _open_study(session, config_hash, deadline)
     with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
-        opening = pool.submit(Tracker, options.tracking, options.name, _artifacts(options))
+        opening = pool.submit(Tracker, options.tracking, options.name, options.artifacts)
         reporting = pool.submit(import_module, "harness.report")
-        teacher, costs = _prepare(options, executor, console, opening)
+        teacher, costs = _prepare(options, session.executor, console, opening)
         tracker = opening.result()
-    manifest["teacher"] = teacher
-    manifest["cohorts"] = f"as measured on {costs.where}" if costs else "by a fixed rule"
-    _write_manifest(options, manifest, 0.0)
-    logged = tracker.begin(_runs_in_common(options, sampler, manifest), _sweep_params(options, teacher))
+    said["teacher"] = teacher
+    said["cohorts"] = f"as measured on {costs.where}" if costs else "by a fixed rule"
+    manifest.write_manifest(options, said, 0.0)
     plan = Plan(
         options.name,
         options.study,
@@ -246,23 +219,67 @@ def _run(
         options.study_dir,
         targets(options.study, options.trials),
         options.deterministic,
-        started + options.timeout if options.timeout else math.inf,
+        deadline,
         costs,
         options.jobs,
         60 * options.limit,
     )
-    with _bar(console, "students of every trial") as bar, stop.waits():
-        driver = Driver(plan, sampler, tracker, executor, lambda done: _show(bar, done), lambda: bool(stop))
-        why = driver.run(logged)
-        _write_manifest(options, manifest, time.monotonic() - started)
-        if why == "stopped":
-            tracker.leave()
-            raise KeyboardInterrupt
+    owed = Owed(tracker)
+    why = _drive(session, plan, sampler, owed, said)
     report = reporting.result()
     written: Report = report.write(options.study_dir)
-    tracker.end(options.study_dir, written.files, _note(options), _sweep_metrics(written, manifest, started), ENDS[why])
-    _say_goodbye(options, console, report.front_table(written), why, tracker.page)
+    metrics = manifest.sweep_metrics(written, said, session.started)
+    is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
+    screen.say_goodbye(options, console, report.front_table(written), why, tracker.page)
+    if not is_logged:
+        raise Halt(f"tracking does not answer; {len(owed)} trials are not logged yet, and the same command logs them")
     return 1 if why == "failures" else 0
+
+
+def _open_study(session: _Session, config_hash: str, deadline: float) -> Sampler:
+    """The study in its storage; directories of a study that its storage does not know are kept aside."""
+    options = session.options
+    patience = Patience("the storage", session.held, lambda: bool(session.stop), deadline)
+    shared = options.storage is not None
+    sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared, patience=patience)
+    if not sampler.has_trials and ledger.numbers(options.study_dir):
+        kept = ledger.put_aside(options.study_dir / "trials")
+        said = f"the study is new to its storage: trials of an earlier one are kept in {kept}"
+        session.console.print(said, soft_wrap=True)
+    return sampler
+
+
+def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker], said: Mapping[str, Any]) -> str:
+    """Reach the plan's targets; gives why it stopped. `said` is what the manifest says."""
+    options, tracker, stop = session.options, owed.store, session.stop
+    try:
+        common = manifest.runs_in_common(options, sampler.study_id, said)
+        logged = tracker.begin(common, manifest.sweep_params(options, said["teacher"]))
+        with screen.bar(session.console, "students of every trial") as bar, stop.waits():
+            watch = lambda done: screen.show(bar, done)  # noqa: E731
+            why = Driver(plan, sampler, owed, session.executor, watch, lambda: bool(stop)).run(logged)
+        if why == "stopped":
+            raise KeyboardInterrupt
+    except StoreError as error:
+        raise Halt(f"tracking failed before the first trial: {error}") from None
+    except (KeyboardInterrupt, Halt):
+        with suppress(StoreError):
+            tracker.leave()
+        raise
+    finally:
+        manifest.write_manifest(options, said, time.monotonic() - session.started)
+    return why
+
+
+def _end_run(options: Options, tracker: Tracker, written: Report, metrics: Mapping[str, float], why: str) -> bool:
+    """Give the parent run its report; whether tracking took it."""
+    try:
+        tracker.reopen()
+        tracker.end(options.study_dir, written.files, manifest.note(options), metrics, ENDS[why])
+    except StoreError as error:
+        log.warning("the report is not with its run: %s", error)
+        return False
+    return True
 
 
 def _prepare(
@@ -275,7 +292,7 @@ def _prepare(
     executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
     if not options.deterministic:
         executor.submit("calibrate", _calibration(options))
-    with _bar(console, "teacher") as bar:
+    with screen.bar(console, "teacher") as bar:
         task = bar.add_task("", total=None, note="")
         while executor.num_pending or teacher is None:
             if opening.done() and opening.exception():
@@ -300,7 +317,7 @@ def _prepare(
 
 def _show_plan(options: Options, executor: Executor, console: Console) -> int:
     """Measure what a step costs, where it is not known, and print what follows from it."""
-    with _bar(console, "widths measured") as bar:
+    with screen.bar(console, "widths measured") as bar:
         row = bar.add_task("", total=None, note="")
 
         def watch(said: Mapping[str, Any]) -> None:
@@ -341,175 +358,6 @@ def _result(
             if event.kind != "progress":
                 raise ValueError(str(event.data["reason"]))
             watch(event.data)
-
-
-def _manifest(options: Options, task: Mapping[str, Any], config_hash: str) -> dict[str, Any]:
-    """What `study.json` says: what a report needs beside the trials, and what a reader needs to repeat it."""
-    study = options.study
-    versions = {name: version(name) for name in ("optuna", "mlflow", "numpy", "pandas", "matplotlib")}
-    known = ledger.read_json(options.study_dir / "study.json") or {}
-    return {
-        "study": options.name,
-        "file": str(options.file),
-        "config_hash": config_hash,
-        "identity": study.identity(),
-        "budget": {"trials": options.trials, "controls_per_width": study.num_controls(options.trials)},
-        "objectives": list(study.objectives),
-        "widths": list(study.widths),
-        "seeds": list(study.student_seeds()),
-        "task": {**{name: value for name, value in task.items() if name != "versions"}, "test_reads": 0},
-        "teacher": None,
-        "cohorts": None,
-        "versions": {"harness": __version__, **task["versions"], **versions, "system": platform.platform()},
-        "git_commit": _git_commit(options.file.parent),
-        "started_ms": known.get("started_ms", ledger.now_ms()),
-        "seconds": known.get("seconds", 0.0),
-    }
-
-
-def _write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float) -> None:
-    """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it."""
-    ledger.write_json(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
-
-
-def _runs_in_common(options: Options, sampler: Sampler, manifest: Mapping[str, Any]) -> Sweep:
-    task = manifest["task"]
-    data_hash = digest(task["hashes"])
-    tags = {
-        "task": str(task["name"]),
-        "config_hash": str(manifest["config_hash"]),
-        "data_hash": data_hash,
-        "git_commit": str(manifest["git_commit"]),
-        "seeds": ", ".join(map(str, manifest["seeds"])),
-    } | {f"version.{name}": str(value) for name, value in manifest["versions"].items()}
-    dataset = {"name": str(task["name"]), "digest": data_hash, "source": str(task["source"])}
-    return Sweep(options.name, sampler.study_id, dataset, tags, str(options.file))
-
-
-def _sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]:
-    """The parent run's parameters: only what cannot change when a sweep goes on."""
-    study = options.study
-    return {
-        "family": study.family,
-        "widths": ", ".join(map(str, study.widths)),
-        "objectives": ", ".join(study.objectives),
-        "sampler": study.sampler,
-        "seed": study.seed,
-        "seeds_per_trial": study.seeds,
-        "teacher": f"{teacher['name']} width={teacher['width']}",
-        "teacher_val_accuracy": teacher["val_accuracy"],
-        "teacher_num_params": teacher["num_params"],
-    }
-
-
-def _note(options: Options) -> str:
-    """The summary as the parent run's description: without its figures, which the UI has among the artifacts."""
-    lines = (options.study_dir / "summary.md").read_text(encoding="utf-8").splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("!["))
-    if len(text) <= MOST_NOTE:
-        return text
-    kept = text[: MOST_NOTE - 60].rpartition("\n\n")[0]
-    return f"{kept}\n\nThe rest is in the artifact `summary.md`."
-
-
-def _sweep_metrics(written: Report, manifest: Mapping[str, Any], started: float) -> dict[str, float]:
-    """The parent run's figures."""
-    trials, front = written.data.trials, written.front
-    found = {"num_trials": float(len(trials)), "num_on_front": float(len(front))}
-    found |= {f"num_{name}": float((trials["state"] == name).sum()) for name in ("complete", "failed")}
-    if (trials["state"] == "pruned").any():
-        found["num_pruned"] = float((trials["state"] == "pruned").sum())
-    found["seconds"] = manifest["seconds"] + time.monotonic() - started
-    return found | ({"best_val_accuracy": float(front["val_accuracy"].max())} if len(front) else {})
-
-
-def _artifacts(options: Options) -> Path | None:
-    """The embedded store's artifact folder; a tracking server keeps its own."""
-    return None if options.tracking.startswith(("http://", "https://")) else (options.out / "mlartifacts").absolute()
-
-
-def _git_commit(folder: Path) -> str:
-    """The commit of the study's repository, with `+` when it has changes; `unknown` outside of one."""
-    try:
-        git = ["git", "-C", str(folder)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changes = subprocess.run(status, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+" if changes else "")
-
-
-def _bar(console: Console, title: str) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn(f"[b]{title}[/]"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=console.quiet,
-    )
-
-
-def _show(bar: Progress, done: Done) -> None:
-    task = bar.task_ids[0] if bar.task_ids else bar.add_task("", note="")
-    failed = f", {done.failed} failed" if done.failed else ""
-    failed = (f", {done.pruned} pruned" if done.pruned else "") + failed
-    note = f"best val accuracy {done.best:.4f}{failed}" if done.best else "first trials are being trained"
-    bar.update(task, completed=done.done, total=done.total, note=note)
-
-
-def _command(options: Options) -> str:
-    """The command that goes on with this sweep; stores beside the embedded ones are named without their passwords."""
-    study = options.name if options.file.parent in [place.resolve() for place in cli.STUDIES] else str(options.file)
-    said = [f"python -m harness.sweep {study} --trials {options.trials} --seed {options.study.seed}"]
-    said += [] if options.out == cli.OUT else [f"--out {options.out}"]
-    said += [f"--storage {redact(options.storage)}"] if options.storage else []
-    said += [f"--tracking-uri {redact(options.tracking_uri)}"] if options.tracking_uri else []
-    said += ["--deterministic"] if options.deterministic else []
-    return " ".join([*said, "--plan"] if options.plan else said)
-
-
-def _say_how_to_go_on(options: Options, console: Console) -> None:
-    if not options.plan:
-        console.print("\nstopped; nothing is lost. It goes on from here with")
-    else:
-        console.print("\nstopped; what was not yet measured is measured by the same command")
-    console.print(f"[b]{_command(options)}[/]", soft_wrap=True)
-
-
-def _say_goodbye(options: Options, console: Console, front: Table, why: str, page: str) -> None:
-    """The front as a table, and what to do next."""
-    console.print(front)
-    if why == "timeout":
-        console.print(f"the time was up before the budget. It goes on with\n[b]{_command(options)}[/]", soft_wrap=True)
-    if why == "failures":
-        console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker.log'}[/]")
-    out = "" if options.out == cli.OUT else f" --out {options.out}"
-    console.print(f"report   {options.study_dir / 'summary.md'}, figures beside it", highlight=False)
-    console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)
-    uri = redact(options.tracking)
-    if uri.startswith("http"):
-        console.print(f"runs     {uri}{page}", highlight=False, soft_wrap=True)
-    else:
-        console.print(f"runs     mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
-        console.print(f"         then http://127.0.0.1:5000{page}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _only_driver_of(storage: str | None) -> Iterator[None]:
-    """Hold the lock of a SQLite storage that other folders may use too. Raises `ValueError` where it is taken."""
-    file = sqlite_file(storage or "")
-    if file is None or not file.parent.is_dir():
-        yield  # the study's own folder is locked already; what cannot be opened is said so on opening
-        return
-    lock = ledger.lock(file.with_name(f".{file.name}.driver.lock"))
-    if lock is None:
-        raise ValueError(f"another sweep is using the storage {storage}; wait for it or stop it")
-    with lock:
-        yield
 
 
 if __name__ == "__main__":

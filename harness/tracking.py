@@ -11,24 +11,24 @@ import json
 import logging
 import os
 import sqlite3
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from filelock import FileLock
-
 from harness.ledger import TrialSpec, now_ms
+from harness.locks import is_server, making_tables, probe
+from harness.outages import StoreError
 from harness.spec import NONE, Balance, Curve, Record
 from harness.urls import redact, sqlite_file
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its seven take minutes; the driver tries again anyway
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 METRICS_A_BATCH = 1000  # MLflow's own limit
 VIEW = "trials"
 """The name of the view of the runs table that is kept with the experiment."""
@@ -52,7 +52,11 @@ class Sweep:
 
 
 class Tracker:
-    """A live connection to one study's experiment. Only the driver has one."""
+    """A live connection to one study's experiment. Only the driver has one.
+
+    Whatever the store does not do raises `harness.outages.StoreError`: it may be away, or somebody has deleted what is
+    written to.
+    """
 
     def __init__(self, uri: str, study: str, artifacts: Path | None) -> None:
         """Open or create the experiment. `artifacts` is the embedded store's folder, None on a tracking server.
@@ -61,23 +65,23 @@ class Tracker:
         """
         reachable(uri)
         import mlflow
-        from mlflow.exceptions import MlflowException
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a store that is away is said in a line
         logging.getLogger("alembic").setLevel(logging.WARNING)
-
-        try:
-            if (file := sqlite_file(uri)) is not None:
-                _make_store(file)
-                _do_not_wait_for_the_disk(file)
-            self._client = mlflow.MlflowClient(tracking_uri=uri)
-            self._experiment = self._find_experiment(study, artifacts)
-        except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
-            raise ValueError(
-                f"cannot open the tracking store {redact(uri)}: {redact(str(error)).splitlines()[0]}"
-            ) from None
-        self._parent = ""
+        self._uri, self._study, self._artifacts = uri, study, artifacts
+        self._parent, self._params = "", dict[str, Any]()
         self._sweep: Sweep | None = None
+        try:
+            with _answering():
+                if (file := sqlite_file(uri)) is not None:
+                    _make_store(file)
+                    _do_not_wait_for_the_disk(file)
+                with making_tables(uri) if is_server(uri) else nullcontext():
+                    self._client = mlflow.MlflowClient(tracking_uri=uri)
+                    self._experiment = self._find_experiment(study, artifacts)
+        except (StoreError, ImportError) as error:
+            raise ValueError(f"cannot open the tracking store {redact(uri)}: {error}") from None
 
     @property
     def page(self) -> str:
@@ -91,46 +95,68 @@ class Tracker:
 
     def begin(self, sweep: Sweep, params: Mapping[str, Any]) -> set[str]:
         """Open the sweep's parent run, or the one it had before; gives the keys of trials already logged."""
-        self._sweep = sweep
-        key = f"{sweep.study}/sweep"
-        self._parent = self._find_run(key) or self._create_run(key, f"sweep {sweep.study}", now_ms(), {})
-        self._client.update_run(self._parent, status="RUNNING")
-        self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{VIEW}", _view())
-        self._log(self._parent, {}, params)
-        return self._logged_keys()
+        self._sweep, self._params = sweep, dict(params)
+        with _answering():
+            self._open_parent()
+            self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{VIEW}", _view())
+            return self._logged_keys()
+
+    def reopen(self) -> None:
+        """Find out whether the store answers, and have the sweep's experiment and its own run where they were deleted:
+        out of the UI's bin, or made anew."""
+        try:
+            reachable(self._uri)
+        except ValueError as error:
+            raise StoreError(str(error)) from None
+        with _answering():
+            self._experiment = self._find_experiment(self._study, self._artifacts)
+            known = {run.info.run_id for run in self._client.search_runs([self._experiment], self._own("sweep"))}
+            if self._parent not in known:
+                self._open_parent()
 
     def log(self, trial: TrialSpec, records: Sequence[Record], *, maybe_there: bool) -> None:
         """One trial's run: parameters, whole curves (mean over seeds), final metrics, tags, dataset; then finished.
 
         `maybe_there` says that an earlier attempt may have begun the run, so it is looked for first.
         """
-        run = (self._find_run(trial.key) if maybe_there else None) or self._create_run(
-            trial.key, run_name(trial), trial.started_ms, trial_tags(trial, records)
-        )
-        self._log(run, trial_metrics(records), trial_params(trial), trial.started_ms)
-        self._finish(run, "FINISHED", trial.started_ms + int(1000 * sum(r.cost.seconds for r in records)))
+        with _answering():
+            run = (self._find_run(trial.key) if maybe_there else None) or self._create_run(
+                trial.key, run_name(trial), trial.started_ms, trial_tags(trial, records)
+            )
+            self._log(run, trial_metrics(records), trial_params(trial), trial.started_ms)
+            self._finish(run, "FINISHED", trial.started_ms + int(1000 * sum(r.cost.seconds for r in records)))
 
     def log_failure(self, trial: TrialSpec, reason: str, *, maybe_there: bool) -> None:
         """The run of a trial that was given up: its parameters, the reason as a tag, status FAILED."""
-        tags = {"arm": trial.arm, "status": "failed", "failure": reason[:500]}
-        run = (self._find_run(trial.key) if maybe_there else None) or self._create_run(
-            trial.key, run_name(trial), trial.started_ms, tags
-        )
-        self._log(run, {}, trial_params(trial), trial.started_ms)
-        self._finish(run, "FAILED", now_ms())
+        tags = {"arm": trial.arm, "status": "failed", "failure": redact(reason)[:500]}
+        with _answering():
+            run = (self._find_run(trial.key) if maybe_there else None) or self._create_run(
+                trial.key, run_name(trial), trial.started_ms, tags
+            )
+            self._log(run, {}, trial_params(trial), trial.started_ms)
+            self._finish(run, "FAILED", now_ms())
 
     def leave(self) -> None:
         """The sweep was asked to stop: its parent run does not go on until it does."""
-        self._client.set_terminated(self._parent, "KILLED")
+        with _answering():
+            self._client.set_terminated(self._parent, "KILLED")
 
     def end(self, folder: Path, files: Sequence[Path], note: str, metrics: Mapping[str, float], status: str) -> None:
         """The parent's last word: the report's files as artifacts, a Markdown note, and the sweep's figures."""
-        for file in files:
-            inside = file.parent.relative_to(folder).as_posix()
-            self._client.log_artifact(self._parent, str(file), None if inside == "." else inside)
-        self._client.set_tag(self._parent, "mlflow.note.content", note)
-        self._log(self._parent, {name: {0: value} for name, value in metrics.items()}, {}, now_ms())
-        self._client.set_terminated(self._parent, status)
+        with _answering():
+            for file in files:
+                inside = file.parent.relative_to(folder).as_posix()
+                self._client.log_artifact(self._parent, str(file), None if inside == "." else inside)
+            self._client.set_tag(self._parent, "mlflow.note.content", note)
+            self._log(self._parent, {name: {0: value} for name, value in metrics.items()}, {}, now_ms())
+            self._client.set_terminated(self._parent, status)
+
+    def _open_parent(self) -> None:
+        assert self._sweep is not None
+        key = f"{self._sweep.study}/sweep"
+        self._parent = self._find_run(key) or self._create_run(key, f"sweep {self._sweep.study}", now_ms(), {})
+        self._client.update_run(self._parent, status="RUNNING")
+        self._log(self._parent, {}, self._params)
 
     def _find_experiment(self, study: str, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(study)
@@ -145,10 +171,14 @@ class Tracker:
         return made
 
     def _find_run(self, key: str) -> str | None:
-        assert self._sweep is not None
-        wanted = f"tags.`harness.key` = '{key}' and tags.`harness.study_id` = '{self._sweep.study_id}'"
-        runs = self._client.search_runs([self._experiment], wanted, max_results=1)
+        runs = self._client.search_runs([self._experiment], self._own(key.rpartition("/")[2]), max_results=1)
         return str(runs[0].info.run_id) if runs else None
+
+    def _own(self, name: str) -> str:
+        """The filter for the run of a trial, by its number, or of the `sweep`."""
+        assert self._sweep is not None
+        study_id = self._sweep.study_id
+        return f"tags.`harness.key` = '{self._sweep.study}/{name}' and tags.`harness.study_id` = '{study_id}'"
 
     def _logged_keys(self) -> set[str]:
         assert self._sweep is not None
@@ -199,15 +229,28 @@ class Tracker:
         self._client.set_terminated(run, status, end_ms)
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Whatever a store may raise becomes `StoreError`, with one line of it and no password."""
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, requests.RequestException, SQLAlchemyError, OSError, sqlite3.Error) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise StoreError(redact(lines[0])) from error
+
+
 def _make_store(path: Path) -> None:
     """Make a SQLite store where there is none: aside, and put in place whole.
 
-    MLflow takes a second to make its tables. A kill meanwhile would leave a database that it refuses for ever, and two
-    processes that make one at once break it.
+    MLflow takes a second to make its tables. A kill meanwhile would leave a database that it refuses for ever.
     """
     import mlflow
 
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with making_tables(f"sqlite:///{path}"):
         if path.exists():
             return
         fresh = path.with_name(f".{path.name}.new")
@@ -239,13 +282,17 @@ def _do_not_wait_for_the_disk(path: Path) -> None:
 
 
 def reachable(uri: str) -> None:
-    """Raise `ValueError` at once when no tracking server answers at an http(s) URI; MLflow would retry for minutes."""
+    """Raise `ValueError` in seconds when no tracking server, or no database server, answers; MLflow would try for
+    minutes."""
+    if is_server(uri):
+        probe(uri)
     if not uri.startswith(("http://", "https://")):
         return
+    import requests
+
     try:
-        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=10):
-            pass
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        requests.get(uri.rstrip("/") + "/health", timeout=5).raise_for_status()
+    except (requests.RequestException, ValueError) as error:
         raise ValueError(f"cannot reach the tracking server {redact(uri)}: {redact(str(error))}") from None
 
 

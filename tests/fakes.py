@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import ledger
-from harness.driver import Driver, Plan, targets
+from harness.driver import Driver, Plan, Runs, targets
 from harness.executors.inline import Inline
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.ledger import TrialSpec
+from harness.outages import Patience
 from harness.sampler import Sampler
 from harness.space import TEMPERATURE_FORMS, Choice, Float, Study
 from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec, digest, to_json
@@ -112,15 +113,17 @@ def at_once(train: Train) -> Training[int]:
 
 def make_driver(
     folder: Path,
-    runs: FakeRuns,
+    runs: Runs,
     *,
     study: Study = STUDY,
     trials: int | None = None,
     train: Train = fake_train,
     deterministic: bool = True,
     parts: Training[int] | None = None,
+    storage: str | None = None,
+    patience: Patience | None = None,
 ) -> Driver:
-    """A driver on what is in `folder`, as a new process would open it."""
+    """A driver on what is in `folder`, and in `storage`, as a new process would open it."""
 
     def work(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
         assert kind == "cohort"
@@ -130,6 +133,7 @@ def make_driver(
 
     folder.mkdir(parents=True, exist_ok=True)
     config_hash = digest(study.identity())
-    sampler = Sampler(f"sqlite:///{folder / 'study.db'}", "fake", study, config_hash, shared=False)
+    url, shared = storage or f"sqlite:///{folder / 'study.db'}", storage is not None
+    sampler = Sampler(url, "fake", study, config_hash, shared=shared, patience=patience)
     plan = Plan("fake", study, "digits", config_hash, folder, targets(study, trials or study.trials), deterministic)
     return Driver(plan, sampler, runs, Inline(work))

@@ -24,6 +24,7 @@ from rich.console import Console
 from harness import cli, ledger, sweep
 from harness.costs import costs_from_json
 from harness.executors.inline import Inline
+from harness.options import Options
 from harness.space import load_study
 
 ROOT = Path(__file__).parents[1]
@@ -146,7 +147,7 @@ def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(home: Path, tmp_pa
 
 def test_a_sweep_goes_on_where_steps_cannot_be_measured(caplog: pytest.LogCaptureFixture) -> None:
     name, file, study = load_study("digits", cli.STUDIES)
-    options = sweep.Options(
+    options = Options(
         name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
         deterministic=False, device="cpu", timeout=None, quiet=True,
     )  # fmt: skip

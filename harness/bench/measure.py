@@ -25,6 +25,7 @@ from harness.bench.plain import Loop, PlainTrial, one_thread
 from harness.cohort.calibration import where
 from harness.driver import values_of
 from harness.ledger import TrialSpec
+from harness.options import Options
 from harness.space import Study
 from harness.spec import Record
 from harness.tasks import Task
@@ -115,7 +116,7 @@ def run_sweep(question: Question, out: Path, cache: Path) -> Ran:
     """A whole sweep in `out`, which is made. Raises `ValueError` where it fails."""
     out.mkdir(parents=True)
     (out / "teachers").symlink_to(cache, target_is_directory=True)
-    options = sweep.Options(
+    options = Options(
         name=question.name,
         file=question.file,
         study=question.study,

@@ -61,6 +61,7 @@ def run_cohort(folders: Sequence[Path], until: int | None, training: Training[St
             for spec, state in zip(specs, states, strict=True):
                 for folder, trial, place in owners[spec]:
                     training.save(ledger.student_checkpoint(folder, place), trial.hash, [state])
+                    ledger.got_somewhere(folder)
 
         reached = _trained_before(waiting) if until is None else {}
         states = {spec: state for trial in waiting for spec, state in _latest(*trial, until, training).items()}
@@ -68,6 +69,8 @@ def run_cohort(folders: Sequence[Path], until: int | None, training: Training[St
         left: dict[StudentSpec, State] = {}
         started = time.time()
         waiting = _publish(waiting, until, reached, left, started, training)
+        for folder, _ in waiting:
+            ledger.begin(folder)
         for records, after in training.train(specs, until, states, keep) if waiting else ():
             reached |= {record.spec: record for record in records}
             left |= {record.spec: state for record, state in zip(records, after, strict=False)}
@@ -146,6 +149,7 @@ def _publish(
             ledger.publish_rung(folder, trial, until, records)
             ledger.drop_checkpoints(folder, before=until)
         ledger.drop_students(folder)
+        ledger.got_somewhere(folder)
     return others
 
 

@@ -1,0 +1,20 @@
+"""Which executor runs the jobs, by name: the one table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.executors import Executor
+from harness.executors.local import Local
+
+EXECUTORS = ("local",)
+
+
+def start(name: str, num_workers: int, cache: Path, device: str, log: Path, options: Mapping[str, str]) -> Executor:
+    """The executor of this name; `options` are its own settings. Raises `ValueError` in one line for those it does not
+    know, and where what it needs is not there."""
+    assert name == "local"
+    if options:
+        raise ValueError(f"unknown option {next(iter(options))!r} of executor 'local', which has none")
+    return Local(num_workers, cache, device, log)

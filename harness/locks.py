@@ -1,0 +1,143 @@
+"""One driver a study: who holds its folder and its storage, and who makes a store's tables.
+
+A folder and a SQLite file are held by a `flock`, which goes with its process; a database on a server by an advisory
+lock of one connection, which goes with that connection: it holds across hosts, and is taken again when the connection
+was lost. Behind a pooler that gives every transaction another connection, advisory locks hold nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import sqlalchemy
+from filelock import FileLock
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from harness import ledger
+from harness.stopping import Halt
+from harness.urls import redact, sqlite_file
+
+CONNECT_TIMEOUT = 10
+log = logging.getLogger(__name__)
+
+
+def is_server(url: str) -> bool:
+    """Whether a URL is that of a database server that the harness knows to lock: PostgreSQL."""
+    return url.startswith("postgres")
+
+
+def probe(url: str) -> None:
+    """Raise `ValueError` in one line unless a database server answers at the URL."""
+    _connect(url)[1].close()
+
+
+def _connect(url: str) -> tuple[Engine, Connection]:
+    try:
+        engine = sqlalchemy.create_engine(
+            url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": CONNECT_TIMEOUT}
+        )
+        return engine, engine.connect()
+    except (SQLAlchemyError, ImportError) as error:
+        how = "; pip install 'distillation-harness[postgres]'" if isinstance(error, ImportError) else ""
+        line = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise ValueError(f"cannot open the storage {redact(url)}: {redact(line)}{how}") from None
+
+
+class Advisory:
+    """An advisory lock of a PostgreSQL database. Raises `ValueError` where the database cannot be reached."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        self._engine, self._connection = _connect(url)
+
+    def take(self) -> bool:
+        """Take the lock; False where another holds it. Raises `DBAPIError` where the connection is lost."""
+        asked = sqlalchemy.text("SELECT pg_try_advisory_lock(:key)")
+        return bool(self._connection.execute(asked, {"key": self._key}).scalar())
+
+    def wait(self) -> None:
+        """Take the lock as soon as nobody holds it."""
+        self._connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": self._key})
+
+    def hold(self) -> bool:
+        """Make sure that the lock is still held: where its connection was lost it is taken anew.
+
+        False where another has taken it meanwhile. Raises `DBAPIError` where the server does not answer.
+        """
+        if not self._connection.closed:
+            try:
+                self._connection.execute(sqlalchemy.text("SELECT 1"))
+                return True
+            except DBAPIError:
+                self.close()
+        self._connection = self._engine.connect()
+        return self.take()
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        with suppress(SQLAlchemyError):
+            self._connection.close()
+
+
+class Held:
+    """What a driver holds of its storage while it runs: nothing to renew, unless it is an advisory lock."""
+
+    def __init__(self, advisory: Advisory | None = None) -> None:
+        self._advisory = advisory
+
+    def __call__(self) -> None:
+        """Be sure that it is held. Raises `Halt` where another driver has taken the study over, `DBAPIError` where the
+        server does not answer."""
+        if self._advisory is not None and not self._advisory.hold():
+            raise Halt("the storage's connection was lost, and another sweep has taken the study over; this one stops")
+
+
+@contextmanager
+def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]:
+    """Be a study's only driver, of its folder and of its storage. Raises `ValueError` where there is another."""
+    taken = f"another sweep is running study {name!r}"
+    with ExitStack() as stack:
+        lock = ledger.lock(study_dir / "driver.lock")
+        if lock is None:
+            raise ValueError(f"{taken} in {study_dir.parent}; wait for it or stop it")
+        stack.callback(lock.release, force=True)
+        if is_server(storage or ""):
+            assert storage is not None
+            advisory = Advisory(storage, f"harness study {name}")
+            stack.callback(advisory.close)
+            if not advisory.take():
+                raise ValueError(f"{taken} with the storage {redact(storage)}; wait for it or stop it")
+            yield Held(advisory)
+            return
+        file = sqlite_file(storage or "")
+        if file is not None and file.parent.is_dir():  # else what cannot be opened is said so on opening
+            lock = ledger.lock(file.with_name(f".{file.name}.driver.lock"))
+            if lock is None:
+                raise ValueError(f"another sweep is using the storage {storage}; wait for it or stop it")
+            stack.callback(lock.release, force=True)
+        yield Held()
+
+
+@contextmanager
+def making_tables(url: str) -> Iterator[None]:
+    """Be the only one to make a store's tables: two that do it at once break it, on SQLite and on PostgreSQL."""
+    if is_server(url):
+        advisory = Advisory(url, "harness tables")
+        try:
+            advisory.wait()
+            yield
+        finally:
+            advisory.close()
+        return
+    file = sqlite_file(url)
+    if file is None or not file.parent.is_dir():
+        yield
+        return
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        yield

@@ -1,0 +1,115 @@
+"""What a sweep says of itself: `study.json`, the parent run's parameters and figures, what all runs have in common."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import __version__, ledger
+from harness.options import Options
+from harness.spec import digest
+from harness.tracking import Sweep
+
+if TYPE_CHECKING:
+    from harness.report import Report
+
+MOST_NOTE = 8000
+"""What MLflow takes of a description."""
+
+
+def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> dict[str, Any]:
+    """What `study.json` says: what a report needs beside the trials, and what a reader needs to repeat it."""
+    study = options.study
+    versions = {name: version(name) for name in ("optuna", "mlflow", "numpy", "pandas", "matplotlib")}
+    known = ledger.read_json(options.study_dir / "study.json") or {}
+    return {
+        "study": options.name,
+        "file": str(options.file),
+        "config_hash": config_hash,
+        "identity": study.identity(),
+        "budget": {"trials": options.trials, "controls_per_width": study.num_controls(options.trials)},
+        "objectives": list(study.objectives),
+        "widths": list(study.widths),
+        "seeds": list(study.student_seeds()),
+        "task": {**{name: value for name, value in task.items() if name != "versions"}, "test_reads": 0},
+        "teacher": None,
+        "cohorts": None,
+        "versions": {"harness": __version__, **task["versions"], **versions, "system": platform.platform()},
+        "git_commit": _git_commit(options.file.parent),
+        "started_ms": known.get("started_ms", ledger.now_ms()),
+        "seconds": known.get("seconds", 0.0),
+    }
+
+
+def write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float) -> None:
+    """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it."""
+    ledger.write_json(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
+
+
+def runs_in_common(options: Options, study_id: str, manifest: Mapping[str, Any]) -> Sweep:
+    """What every run of the sweep is tagged with."""
+    task = manifest["task"]
+    data_hash = digest(task["hashes"])
+    tags = {
+        "task": str(task["name"]),
+        "config_hash": str(manifest["config_hash"]),
+        "data_hash": data_hash,
+        "git_commit": str(manifest["git_commit"]),
+        "seeds": ", ".join(map(str, manifest["seeds"])),
+    } | {f"version.{name}": str(value) for name, value in manifest["versions"].items()}
+    dataset = {"name": str(task["name"]), "digest": data_hash, "source": str(task["source"])}
+    return Sweep(options.name, study_id, dataset, tags, str(options.file))
+
+
+def sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """The parent run's parameters: only what cannot change when a sweep goes on."""
+    study = options.study
+    return {
+        "family": study.family,
+        "widths": ", ".join(map(str, study.widths)),
+        "objectives": ", ".join(study.objectives),
+        "sampler": study.sampler,
+        "seed": study.seed,
+        "seeds_per_trial": study.seeds,
+        "teacher": f"{teacher['name']} width={teacher['width']}",
+        "teacher_val_accuracy": teacher["val_accuracy"],
+        "teacher_num_params": teacher["num_params"],
+    }
+
+
+def note(options: Options) -> str:
+    """The summary as the parent run's description: without its figures, which the UI has among the artifacts."""
+    lines = (options.study_dir / "summary.md").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("!["))
+    if len(text) <= MOST_NOTE:
+        return text
+    kept = text[: MOST_NOTE - 60].rpartition("\n\n")[0]
+    return f"{kept}\n\nThe rest is in the artifact `summary.md`."
+
+
+def sweep_metrics(written: Report, manifest: Mapping[str, Any], started: float) -> dict[str, float]:
+    """The parent run's figures."""
+    trials, front = written.data.trials, written.front
+    found = {"num_trials": float(len(trials)), "num_on_front": float(len(front))}
+    found |= {f"num_{name}": float((trials["state"] == name).sum()) for name in ("complete", "failed")}
+    if (trials["state"] == "pruned").any():
+        found["num_pruned"] = float((trials["state"] == "pruned").sum())
+    found["seconds"] = manifest["seconds"] + time.monotonic() - started
+    return found | ({"best_val_accuracy": float(front["val_accuracy"].max())} if len(front) else {})
+
+
+def _git_commit(folder: Path) -> str:
+    """The commit of the study's repository, with `+` when it has changes; `unknown` outside of one."""
+    try:
+        git = ["git", "-C", str(folder)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        changes = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changes else "")

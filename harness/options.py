@@ -1,0 +1,118 @@
+"""What `python -m harness.sweep` was asked for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import cli
+from harness.executors.choice import EXECUTORS
+from harness.space import Study
+from harness.tracking import reachable
+from harness.urls import redact
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how a study is run."""
+
+    name: str
+    file: Path
+    study: Study
+    trials: int
+    jobs: int
+    out: Path
+    storage: str | None
+    tracking_uri: str | None
+    deterministic: bool
+    device: str
+    timeout: float | None
+    quiet: bool
+    plan: bool = False
+    limit: float = 60.0
+    executor: str = "local"
+    executor_options: Mapping[str, str] = field(default_factory=dict)
+    new: bool = False
+
+    @property
+    def study_dir(self) -> Path:
+        return self.out / self.name
+
+    @property
+    def plans_dir(self) -> Path:
+        """Where what was measured of this machine is kept."""
+        return self.out / "plans"
+
+    @property
+    def storage_url(self) -> str:
+        return self.storage or f"sqlite:///{(self.study_dir / 'study.db').absolute()}"
+
+    @property
+    def tracking(self) -> str:
+        return self.tracking_uri or f"sqlite:///{(self.out / 'mlflow.db').absolute()}"
+
+    @property
+    def artifacts(self) -> Path | None:
+        """The embedded store's artifact folder; a tracking server keeps its own."""
+        return None if self.tracking.startswith(("http://", "https://")) else (self.out / "mlartifacts").absolute()
+
+    @property
+    def task(self) -> str:
+        """How a worker finds the task: its name, or the study's file."""
+        return self.study.task if isinstance(self.study.task, str) else str(self.file)
+
+    @property
+    def command(self) -> str:
+        """The command that goes on with this sweep; stores are named without their passwords."""
+        study = self.name if self.file.parent in [place.resolve() for place in cli.STUDIES] else str(self.file)
+        said = [f"python -m harness.sweep {study} --trials {self.trials} --seed {self.study.seed}"]
+        said += [] if self.out == cli.OUT else [f"--out {self.out}"]
+        said += [f"--storage {redact(self.storage)}"] if self.storage else []
+        said += [f"--tracking-uri {redact(self.tracking_uri)}"] if self.tracking_uri else []
+        said += ["--deterministic"] if self.deterministic else []
+        said += [] if self.jobs == cores() else [f"--jobs {self.jobs}"]
+        said += [] if self.device == "auto" else [f"--device {self.device}"]
+        said += [] if self.limit == 60 else [f"--limit {self.limit:g}"]
+        said += [] if self.executor == "local" else [f"--executor {self.executor}"]
+        said += [redact(f"--option {name}={value}") for name, value in self.executor_options.items()]
+        return " ".join([*said, "--plan"] if self.plan else said)
+
+
+def cores() -> int:
+    """How many cores this process may use: as many workers as are started by default."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+
+
+def settings(given: Sequence[str]) -> dict[str, str]:
+    """The settings of an executor, given as `name=value`. Raises `ValueError` for what is not."""
+    found = {}
+    for setting in given:
+        name, equals, value = setting.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"--option {setting!r} is no setting; write name=value, as address=auto")
+        found[name] = value
+    return found
+
+
+def check(options: Options) -> None:
+    """Raise `ValueError` for options that cannot be; makes nothing."""
+    for name, value in (("--trials", options.trials), ("--jobs", options.jobs)):
+        if value < 1:
+            raise ValueError(f"{name} {value} is out of range; it must be at least 1")
+    if options.timeout is not None and not options.timeout > 0:
+        raise ValueError(f"--timeout {options.timeout:g} is out of range; it must be above 0 seconds")
+    if not 0 < options.limit < math.inf:
+        raise ValueError(f"--limit {options.limit:g} is out of range; it must be above 0 minutes")
+    if options.device not in DEVICES:
+        raise ValueError(f"unknown device {options.device!r}; devices are {', '.join(DEVICES)}")
+    if options.executor not in EXECUTORS:
+        raise ValueError(f"unknown executor {options.executor!r}; executors are {', '.join(EXECUTORS)}")
+    if options.plan and options.deterministic:
+        raise ValueError("--plan has nothing to show with --deterministic: its cohorts follow from a fixed rule")
+    cli.check_writable(options.study_dir)
+    reachable(options.tracking)

@@ -1,0 +1,62 @@
+"""What a sweep shows: progress bars, the front at its end, and how to go on."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from harness import cli
+from harness.driver import Progress as Done
+from harness.options import Options
+from harness.urls import redact
+
+
+def bar(console: Console, title: str) -> Progress:
+    """A progress bar of one row."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn(f"[b]{title}[/]"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=console.quiet,
+    )
+
+
+def show(bar: Progress, done: Done) -> None:
+    """How far the trials are."""
+    task = bar.task_ids[0] if bar.task_ids else bar.add_task("", note="")
+    failed = f", {done.failed} failed" if done.failed else ""
+    failed = (f", {done.pruned} pruned" if done.pruned else "") + failed
+    note = f"best val accuracy {done.best:.4f}{failed}" if done.best else "first trials are being trained"
+    bar.update(task, completed=done.done, total=done.total, note=note)
+
+
+def say_how_to_go_on(options: Options, console: Console) -> None:
+    """The command that goes on with what was stopped."""
+    if not options.plan:
+        console.print("\nstopped; nothing is lost. It goes on from here with")
+    else:
+        console.print("\nstopped; what was not yet measured is measured by the same command")
+    console.print(f"[b]{options.command}[/]", soft_wrap=True)
+
+
+def say_goodbye(options: Options, console: Console, front: Table, why: str, page: str) -> None:
+    """The front as a table, and what to do next."""
+    console.print(front)
+    if why == "timeout":
+        console.print(f"the time was up before the budget. It goes on with\n[b]{options.command}[/]", soft_wrap=True)
+    if why == "failures":
+        console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker.log'}[/]")
+    out = "" if options.out == cli.OUT else f" --out {options.out}"
+    console.print(f"report   {options.study_dir / 'summary.md'}, figures beside it", highlight=False)
+    console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)
+    uri = redact(options.tracking)
+    if uri.startswith("http"):
+        console.print(f"runs     {uri}{page}", highlight=False, soft_wrap=True)
+    else:
+        console.print(f"runs     mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
+        console.print(f"         then http://127.0.0.1:5000{page}", highlight=False, soft_wrap=True)

@@ -1,0 +1,157 @@
+"""A study in a real PostgreSQL: the same trials as in SQLite, one driver, and a connection that is lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from harness import outages
+from harness.locks import driver_of
+from harness.outages import Patience
+from harness.sampler import set_aside
+from harness.spec import Record, StudentSpec
+from harness.stopping import Halt
+from tests.fakes import FakeRuns, fake_train, make_driver
+from tests.servers import Postgres, postgres
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: Postgres) -> str:
+    return server.make_database()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages, "PAUSES", (0.05, 0.2))
+
+
+def told(storage: str) -> list[tuple[str, dict[str, Any], list[float]]]:
+    """State, parameters and values of every trial."""
+    study = optuna.load_study(study_name="fake", storage=storage)
+    return [(trial.state.name, dict(trial.params), trial.values) for trial in study.trials]
+
+
+@pytest.fixture(scope="module")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[str, Any], list[float]]]:
+    folder = tmp_path_factory.mktemp("sqlite")
+    assert make_driver(folder, FakeRuns()).run(set()) == "complete"
+    return told(f"sqlite:///{folder / 'study.db'}")
+
+
+def test_a_study_in_postgresql_has_the_trials_of_one_in_sqlite(url: str, tmp_path: Path, on_sqlite: Any) -> None:
+    runs = FakeRuns()
+    assert make_driver(tmp_path, runs, storage=url).run(set()) == "complete"
+    assert told(url) == on_sqlite
+    assert make_driver(tmp_path, runs, storage=url).run(set(runs.runs)) == "complete"
+    assert told(url) == on_sqlite
+
+
+@pytest.mark.parametrize("how", ["connections dropped", "server restarted"])
+def test_a_connection_that_is_lost_in_mid_sweep_is_waited_for(
+    how: str, server: Postgres, url: str, tmp_path: Path, on_sqlite: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+        nonlocal calls
+        calls += 1
+        if calls in (3, 6):
+            if how == "connections dropped":
+                server.drop_connections()
+            else:
+                server.crash()
+                threading.Timer(1.5, server.start).start()
+        return fake_train(specs)
+
+    runs = FakeRuns()
+    with driver_of("fake", tmp_path, url) as held:
+        patience = Patience("the storage", held)
+        driver = make_driver(tmp_path, runs, storage=url, train=train, patience=patience)
+        assert driver.run(set()) == "complete"
+        with (
+            pytest.raises(ValueError, match="another sweep is running study 'fake'"),
+            driver_of("fake", tmp_path / "elsewhere", url),
+        ):
+            pass
+    assert told(url) == on_sqlite
+    assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(len(on_sqlite))}
+    if how == "server restarted":
+        said = [record.getMessage() for record in caplog.records]
+        assert sum("the storage does not answer" in line for line in said) == 2
+        assert sum("the storage answers again" in line for line in said) == 2
+        assert all("\n" not in line for line in said)
+
+
+def test_a_driver_whose_lock_was_taken_meanwhile_stops(server: Postgres, url: str, tmp_path: Path) -> None:
+    with driver_of("fake", tmp_path / "a", url) as held:
+        held()
+        server.drop_connections()
+        with driver_of("fake", tmp_path / "b", url) as other:
+            other()
+            with pytest.raises(Halt, match="another sweep has taken the study over"):
+                held()
+
+
+def test_studies_of_other_names_are_driven_beside_each_other(url: str, tmp_path: Path) -> None:
+    with driver_of("one", tmp_path / "a", url) as one, driver_of("two", tmp_path / "b", url) as two:
+        one()
+        two()
+
+
+def test_a_database_that_is_not_there_is_one_line(url: str, tmp_path: Path) -> None:
+    for wrong in (url.replace("/tests", "/nothing"), "postgresql+psycopg://me:secret@127.0.0.1:1/none"):
+        with pytest.raises(ValueError, match="cannot open the storage") as caught, driver_of("fake", tmp_path, wrong):
+            pass
+        assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_study_that_is_deleted_in_mid_sweep_stops_it_in_one_line(url: str, tmp_path: Path) -> None:
+    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+        if "fake" in optuna.get_all_study_names(url):
+            optuna.delete_study(study_name="fake", storage=url)
+        return fake_train(specs)
+
+    with pytest.raises(Halt, match="the study is not in its storage any more"):
+        make_driver(tmp_path, FakeRuns(), storage=url, train=train).run(set())
+
+
+def test_a_study_is_set_aside_whole(url: str, tmp_path: Path) -> None:
+    assert make_driver(tmp_path, FakeRuns(), storage=url).run(set()) == "complete"
+    before = told(url)
+    kept = set_aside(url, "fake")
+    assert optuna.get_all_study_names(url) == [kept]
+    study = optuna.load_study(study_name=kept, storage=url)
+    assert [(trial.state.name, dict(trial.params), trial.values) for trial in study.trials] == before
+    assert set_aside(url, "fake") is None
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from harness.sampler import Sampler
+from tests.fakes import STUDY
+Sampler(sys.argv[1], sys.argv[2], STUDY, "hash").ask("search")
+"""
+
+
+def test_many_that_open_an_empty_database_at_once_all_succeed(url: str) -> None:
+    command = [sys.executable, "-c", OPEN, url]
+    opening = [subprocess.Popen([*command, f"study{number}"], cwd=ROOT) for number in range(4)]
+    assert [process.wait() for process in opening] == [0] * 4
+    assert sorted(optuna.get_all_study_names(url)) == [f"study{number}" for number in range(4)]
