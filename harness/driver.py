@@ -216,11 +216,12 @@ class Driver:
         trial = TrialSpec(
             plan.name, asked.number, arm, dict(asked.params), specs, plan.config_hash, ledger.now_ms(), asked.round
         )
+        seen = self._folder(asked.number).exists()  # also of a new one, where its storage has lost its latest writes
         folder = ledger.write_spec(plan.study_dir, trial)
         known = ledger.read_spec(folder)
         assert known is not None
         self._open[asked.number] = (asked, known)  # with the clock of its first attempt
-        if not new:
+        if seen or not new:
             self._recovered.add(asked.number)
         return known
 

@@ -120,9 +120,7 @@ class Tracker:
         `maybe_there` says that an earlier attempt may have begun the run, so it is looked for first.
         """
         with _answering():
-            run = (self._find_run(trial.key) if maybe_there else None) or self._create_run(
-                trial.key, run_name(trial), trial.started_ms, trial_tags(trial, records)
-            )
+            run = self._run_of(trial, trial_tags(trial, records), maybe_there)
             self._log(run, trial_metrics(records), trial_params(trial), trial.started_ms)
             self._finish(run, "FINISHED", trial.started_ms + int(1000 * sum(r.cost.seconds for r in records)))
 
@@ -130,11 +128,20 @@ class Tracker:
         """The run of a trial that was given up: its parameters, the reason as a tag, status FAILED."""
         tags = {"arm": trial.arm, "status": "failed", "failure": redact(reason)[:500]}
         with _answering():
-            run = (self._find_run(trial.key) if maybe_there else None) or self._create_run(
-                trial.key, run_name(trial), trial.started_ms, tags
-            )
+            run = self._run_of(trial, tags, maybe_there)
             self._log(run, {}, trial_params(trial), trial.started_ms)
             self._finish(run, "FAILED", now_ms())
+
+    def _run_of(self, trial: TrialSpec, tags: Mapping[str, str], maybe_there: bool) -> str:
+        """The run of a trial, begun before or now. One of other parameters is another trial's, of which its storage
+        has lost the last writes; it goes into the bin."""
+        known = self._find_run(trial.key) if maybe_there else None
+        if known is not None:
+            theirs, ours = self._client.get_run(known).data.params, trial_params(trial)
+            if all(theirs[name] == str(ours.get(name)) for name in theirs):
+                return known
+            self._client.delete_run(known)
+        return self._create_run(trial.key, run_name(trial), trial.started_ms, tags)
 
     def leave(self) -> None:
         """The sweep was asked to stop: its parent run does not go on until it does."""

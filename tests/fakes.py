@@ -122,6 +122,7 @@ def make_driver(
     parts: Training[int] | None = None,
     storage: str | None = None,
     patience: Patience | None = None,
+    name: str = "fake",
 ) -> Driver:
     """A driver on what is in `folder`, and in `storage`, as a new process would open it."""
 
@@ -134,6 +135,6 @@ def make_driver(
     folder.mkdir(parents=True, exist_ok=True)
     config_hash = digest(study.identity())
     url, shared = storage or f"sqlite:///{folder / 'study.db'}", storage is not None
-    sampler = Sampler(url, "fake", study, config_hash, shared=shared, patience=patience)
-    plan = Plan("fake", study, "digits", config_hash, folder, targets(study, trials or study.trials), deterministic)
+    sampler = Sampler(url, name, study, config_hash, shared=shared, patience=patience)
+    plan = Plan(name, study, "digits", config_hash, folder, targets(study, trials or study.trials), deterministic)
     return Driver(plan, sampler, runs, Inline(work))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,9 +16,11 @@ import pytest
 from harness import driver as driver_module
 from harness import ledger
 from harness.driver import Progress
+from harness.executors import Event
 from harness.sampler import Sampler
 from harness.space import Choice
 from harness.spec import Record, StudentSpec
+from harness.stopping import Halt
 from tests.fakes import STUDY, FakeRuns, fake_train, make_driver
 
 TOTAL = 12 + 3 * 4  # search trials, and their share as controls at each of three widths
@@ -268,3 +271,94 @@ def test_between_two_commits_the_driver_hands_out_what_waits(tmp_path: Path, mon
     assert driver.run(set()) == "complete"
     assert happened.count("commit") == TOTAL
     assert all("commit" not in pair or "poll" in pair for pair in itertools.pairwise(happened))
+
+
+def results(folder: Path) -> dict[int, Any]:
+    """Curves and metrics of every trial on disk."""
+    found = {}
+    for number in ledger.numbers(folder):
+        trial = ledger.read_spec(ledger.trial_dir(folder, number))
+        assert trial is not None
+        records = ledger.read_result(ledger.trial_dir(folder, number), trial) or ()
+        found[number] = [(record.curve, record.metrics) for record in records]
+    return found
+
+
+def test_a_result_that_is_lost_after_it_was_told_is_trained_again(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    assert make_driver(tmp_path, runs).run(set()) == "complete"
+    before, before_told = results(tmp_path), told(tmp_path)
+    folders = [ledger.trial_dir(tmp_path, number) for number in range(5)]
+    (folders[0] / "result.json").unlink()
+    (folders[1] / "result.json").write_text("{")
+    shutil.rmtree(folders[2])
+    (folders[3] / "spec.json").write_text("[]")
+    trained: list[StudentSpec] = []
+
+    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+        trained.extend(specs)
+        return fake_train(specs)
+
+    assert make_driver(tmp_path, runs, train=train).run(set(runs.runs)) == "complete"
+    assert len(trained) == 4 * STUDY.seeds
+    assert results(tmp_path) == before and told(tmp_path) == before_told
+    assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
+
+
+def test_a_lost_result_that_cannot_be_had_again_stays_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = FakeRuns()
+    assert make_driver(tmp_path, runs).run(set()) == "complete"
+    before = told(tmp_path)
+    (ledger.trial_dir(tmp_path, 3) / "result.json").unlink()
+
+    def fail(_: Sequence[StudentSpec]) -> list[Record]:
+        raise RuntimeError("no more")
+
+    assert make_driver(tmp_path, runs, train=fail).run(set(runs.runs)) == "complete"
+    assert told(tmp_path) == before
+    assert "trial 3 was told, but its result is lost and could not be had again" in caplog.text
+
+
+def die_with(number: int) -> Callable[[Sequence[StudentSpec]], list[Record]]:
+    """A trainer that takes the driver along whenever it meets one student."""
+    guilty: list[StudentSpec] = []
+
+    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+        guilty[:] = guilty or [specs[number]]
+        if guilty[0] in specs:
+            raise Killed
+        return fake_train(specs)
+
+    return train
+
+
+def test_a_trial_that_takes_every_driver_along_is_tried_alone_and_then_given_up(tmp_path: Path) -> None:
+    runs, train, deaths = FakeRuns(), die_with(0), 0
+    while deaths < 50:
+        try:
+            assert make_driver(tmp_path, runs, train=train).run(set(runs.runs)) == "complete"
+            break
+        except Killed:
+            deaths += 1
+    assert deaths == driver_module.GUILTY
+    [(key, reason)] = runs.failures.items()
+    assert reason == f"its training was begun {driver_module.GUILTY} times, and every time the sweep died with it"
+    trial = ledger.read_spec(ledger.trial_dir(tmp_path, int(key.rpartition("/")[2])))
+    assert trial is not None
+    assert len(told(tmp_path)) == TOTAL
+    assert {path.parent.name for path in tmp_path.glob("trials/*/begun.json")} <= {str(trial.number)}
+
+
+def test_a_worker_that_cannot_write_stops_the_sweep_and_costs_no_attempt(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs)
+    poll, reason = driver.executor.poll, "no space left"
+
+    def full(timeout: float) -> list[Event]:
+        return [Event(event.job, "failed", {"reason": reason, "disk": True}) for event in poll(timeout)]
+
+    driver.executor.poll = full  # type: ignore[method-assign]
+    with pytest.raises(Halt, match="a worker cannot write: no space left"):
+        driver.run(set())
+    assert make_driver(tmp_path, runs).run(set(runs.runs)) == "complete"
+    assert not list(tmp_path.glob("trials/*/attempts.json")) and not runs.failures

@@ -1,8 +1,8 @@
 """kill -9 of drivers and workers at random moments, on real processes and real stores, until the study is done.
 
 `python -m tests.torture --driver-kills 50 --worker-kills 200` is the long run (`make torture`); the suite has a short
-one. The end is compared with an undisturbed `--deterministic` run of the same study: every trial COMPLETE once, one
-MLflow run each, curves and values equal.
+one. With `--postgres` both stores are in a real PostgreSQL. The end is compared with an undisturbed `--deterministic`
+run of the same study: every trial COMPLETE once, one MLflow run each, curves and values equal.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import optuna
 from rich.console import Console
 
 from harness import ledger
+from tests.servers import postgres
 
 ROOT = Path(__file__).parents[1]
 TIMES = ("started", "finished")
@@ -77,19 +79,24 @@ def write_study(folder: Path, trials: int, *, epochs: int = 20, batch: int = 8) 
     return file
 
 
-def command(file: Path, out: Path, *stores: str) -> list[str]:
-    options = ["--out", str(out), "--deterministic", "--quiet", "--jobs", "2", *stores]
+Stores = tuple[str, str] | None
+"""Optuna's and MLflow's; None for SQLite files of their own."""
+
+
+def command(file: Path, out: Path, stores: Stores = None) -> list[str]:
+    options = ["--out", str(out), "--deterministic", "--quiet", "--jobs", "2"]
+    options += ["--storage", stores[0], "--tracking-uri", stores[1]] if stores else []
     return [sys.executable, "-m", "harness.sweep", str(file), *options]
 
 
-def undisturbed(file: Path, out: Path, *stores: str) -> None:
-    subprocess.run(command(file, out, *stores), cwd=ROOT, check=True)
+def undisturbed(file: Path, out: Path, stores: Stores = None) -> None:
+    subprocess.run(command(file, out, stores), cwd=ROOT, check=True)
 
 
-def torture(file: Path, out: Path, kills: Kills, *stores: str, longest: float = 12.0) -> None:
+def torture(file: Path, out: Path, kills: Kills, stores: Stores = None, longest: float = 12.0) -> None:
     """Run the study, killing as long as kills are left, and then to its end."""
     while kills.left():
-        process = subprocess.Popen(command(file, out, *stores), cwd=ROOT, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(file, out, stores), cwd=ROOT, stderr=subprocess.DEVNULL)
         end = time.monotonic() + kills.moments.uniform(1.0, longest)
         share = (kills.workers - kills.done["workers"]) / max(1, kills.drivers - kills.done["drivers"])
         for _ in range(max(0, round(share) - 2)):
@@ -107,7 +114,7 @@ def torture(file: Path, out: Path, kills: Kills, *stores: str, longest: float = 
                 kills.kill("workers", orphan)
         if ended:
             break
-    undisturbed(file, out, *stores)
+    undisturbed(file, out, stores)
 
 
 def _wait(process: subprocess.Popen[bytes], until: float) -> None:
@@ -122,13 +129,14 @@ def children(pid: int) -> list[int]:
     return [int(own) for parent, own in pairs if int(parent) == pid]
 
 
-def outcome(out: Path, storage: str | None = None, tracking: str | None = None) -> Mapping[int, Any]:
+def outcome(out: Path, stores: Stores = None) -> Mapping[int, Any]:
     """Every trial's parameters, values and records, after checking it against its MLflow run and its states."""
-    study = optuna.load_study(study_name="torn", storage=storage or f"sqlite:///{out / 'torn' / 'study.db'}")
+    storage, tracking = stores or (f"sqlite:///{out / 'torn' / 'study.db'}", f"sqlite:///{out / 'mlflow.db'}")
+    study = optuna.load_study(study_name="torn", storage=storage)
     states = Counter(trial.state.name for trial in study.trials)
     assert set(states) == {"COMPLETE"}, states
     assert [trial.number for trial in study.trials] == list(range(len(study.trials)))
-    client = mlflow.MlflowClient(tracking or f"sqlite:///{out / 'mlflow.db'}")
+    client = mlflow.MlflowClient(tracking)
     experiment = client.get_experiment_by_name("torn")
     assert experiment is not None
     runs, token = [], None
@@ -163,23 +171,21 @@ def main() -> None:
     parser.add_argument("--worker-kills", type=int, default=200)
     parser.add_argument("--trials", type=int, default=240, help="search trials; enough not to be done before the kills")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"), help="of the moments")
-    parser.add_argument("--storage", default=None, help="Optuna storage URL; a fresh SQLite file by default")
-    parser.add_argument("--tracking-uri", default=None, help="MLflow store; a fresh SQLite file by default")
+    parser.add_argument("--postgres", action="store_true", help="keep the study and its runs in PostgreSQL")
     asked = parser.parse_args()
-    stores = [*(["--storage", asked.storage] if asked.storage else [])]
-    stores += ["--tracking-uri", asked.tracking_uri] if asked.tracking_uri else []
     kills = Kills(asked.driver_kills, asked.worker_kills, random.Random(asked.seed))
     say = Console(soft_wrap=True).print
     say(f"moments from seed {asked.seed}")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, postgres() if asked.postgres else nullcontext() as server:
+        stores = (server.make_database(), server.make_database()) if server else None
         file = write_study(Path(folder), asked.trials)
         started = time.monotonic()
         undisturbed(file, Path(folder) / "calm")
         say(f"undisturbed: {time.monotonic() - started:.0f} s")
         started = time.monotonic()
-        torture(file, Path(folder) / "torn", kills, *stores)
+        torture(file, Path(folder) / "torn", kills, stores)
         say(f"tortured: {time.monotonic() - started:.0f} s, kills {json.dumps(kills.done)}")
-        calm, torn = outcome(Path(folder) / "calm"), outcome(Path(folder) / "torn", asked.storage, asked.tracking_uri)
+        calm, torn = outcome(Path(folder) / "calm"), outcome(Path(folder) / "torn", stores)
     assert not kills.left(), "the study was done before the kills were; give it more --trials"
     assert torn == calm, [number for number in calm if torn.get(number) != calm[number]]
     say(f"{len(torn)} trials, each COMPLETE once, with one run; curves and values equal those of the undisturbed run")

@@ -1,0 +1,125 @@
+"""What a sweep meets in days of running: several drivers, a changed study, a database that has lost its last writes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from harness import ledger
+from harness.spec import Record, StudentSpec
+from tests.fakes import FakeRuns, fake_train, make_driver
+
+ROOT = Path(__file__).parents[1]
+STUDY = """
+from harness.space import Choice, Float, Study
+STUDY = Study(
+    task="digits", family="mlp",
+    space={{"width": Choice(4, 8), "alpha": Float(0.0, {high})}},
+    fixed={{"form": "mse", "epochs": 2, "lr": 0.01}},
+    trials=4, seeds=1,
+)
+"""
+
+
+def begin(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "harness.sweep", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def study(tmp_path: Path, digits_cache: Path) -> tuple[Path, Path]:
+    """A study's file, and a folder for its results that has the teacher."""
+    file, out = tmp_path / "mine.py", tmp_path / "out"
+    file.write_text(STUDY.format(high=1.0))
+    shutil.copytree(digits_cache, out / "teachers")
+    return file, out
+
+
+def test_of_drivers_started_at_once_one_runs_and_the_others_leave_with_a_line(study: tuple[Path, Path]) -> None:
+    file, out = study
+    drivers = [begin(file, "--out", out, "--deterministic", "--jobs", 1) for _ in range(4)]
+    ended = [(driver.communicate(), driver.returncode) for driver in drivers]
+    assert sorted(code for _, code in ended) == [0, 2, 2, 2]
+    for (_, errors), code in ended:
+        if code:
+            assert errors.splitlines() == [
+                f"error: another sweep is running study 'mine' in {out}; wait for it or stop it"
+            ]
+    told = optuna.load_study(study_name="mine", storage=f"sqlite:///{out / 'mine' / 'study.db'}")
+    assert Counter(trial.state.name for trial in told.trials) == {"COMPLETE": 8}
+
+
+def test_a_changed_study_is_begun_anew_only_when_asked_and_the_old_one_is_kept(study: tuple[Path, Path]) -> None:
+    file, out = study
+    before = make_driver(out / "mine", FakeRuns(), name="mine")
+    before._ask_rounds(1)
+    numbers = ledger.numbers(out / "mine")
+    refused = begin(file, "--out", out, "--deterministic", "--quiet")
+    _, errors = refused.communicate()
+    assert refused.returncode == 2 and "--new" in errors and len(errors.splitlines()) == 1
+    anew = begin(file, "--out", out, "--deterministic", "--new")
+    printed, _ = anew.communicate()
+    [kept] = out.glob("mine.aside-*")
+    assert anew.returncode == 0 and f"what there was is kept in {kept}" in printed
+    assert ledger.numbers(kept) == numbers and ledger.numbers(out / "mine") == list(range(8))
+    assert len(make_driver(kept, FakeRuns(), name="mine").sampler.trials("running")) == len(numbers)
+
+
+def cut_off(folder: Path, runs: FakeRuns, after: int) -> None:
+    """Run a study until so many cohorts were trained, and leave it as it stands, its database open."""
+
+    class Killed(BaseException):
+        """Stands for kill -9."""
+
+    calls = 0
+
+    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise Killed
+        return fake_train(specs)
+
+    with pytest.raises(Killed):
+        make_driver(folder, runs, train=train).run(set())
+
+
+def told(folder: Path) -> Any:
+    sampler = make_driver(folder, FakeRuns()).sampler
+    return {state: sampler.trials(state) for state in ("complete", "failed", "running")}
+
+
+@pytest.mark.parametrize(
+    ("left", "tail"),
+    [(0.0, b""), (0.3, b"\xff\x37" * 3000), (0.6, b""), (0.9, b"\x00" * 500), (0.99, b"")],
+    ids=["lost", "noise", "cut", "zeros", "its last page"],
+)
+def test_a_write_ahead_log_that_is_half_written_loses_no_trial(left: float, tail: bytes, tmp_path: Path) -> None:
+    calm, torn, runs = tmp_path / "calm", tmp_path / "torn", FakeRuns()
+    assert make_driver(calm, FakeRuns()).run(set()) == "complete"
+    cut_off(tmp_path / "cut", runs, after=5)
+    shutil.copytree(tmp_path / "cut", torn)
+    log = torn / "study.db-wal"
+    whole = log.read_bytes()
+    assert len(whole) > 10_000
+    log.write_bytes(whole[: int(left * len(whole))] + tail)
+    (torn / "study.db-shm").unlink(missing_ok=True)
+    assert make_driver(torn, runs).run(set(runs.runs)) == "complete"
+    assert told(torn) == told(calm)
+    assert set(Counter(runs.runs).values()) == {1}
+
+
+def test_a_database_that_is_none_is_refused_in_a_line_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(ValueError, match="cannot open the storage") as caught:
+        make_driver(tmp_path, FakeRuns())
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "study.db").read_bytes() == b"no database at all" * 100
