@@ -11,10 +11,22 @@ import pytest
 
 from harness import cohort, targets
 from harness.forms import FEATURE_KNOBS, KNOBS
-from harness.spec import NONE, PLAIN, Cost, Record, StudentSpec
+from harness.spec import NONE, OPTIMISERS, PLAIN, Cost, Record, StudentSpec
 
 CURVES = ("train_loss", "train_ce", "train_kd", "val_loss", "val_accuracy")
 BALANCE = ("kd_ratio", "kd_cosine", "feature_ratio")
+NEAR = (("float32", 1e-5), ("float64", 1e-12))
+"""Tolerances of those who share a cohort."""
+
+
+def pairwise(turn: int) -> pytest.MarkDecorator:
+    """Every pair of family, optimiser and dtype, in half of all their triples: `turn` 0 and 1 are the two halves."""
+    found = [
+        (family, optimiser, *NEAR[(i + j + turn) % 2])
+        for i, family in enumerate(("mlp", "cnn"))
+        for j, optimiser in enumerate(OPTIMISERS)
+    ]
+    return pytest.mark.parametrize(("family", "optimiser", "dtype", "tolerance"), found)
 
 
 def student(form: str = "kl", **changed: Any) -> StudentSpec:

@@ -25,6 +25,7 @@ from harness.sampler import Sampler
 from harness.space import Choice, Study, Value, load_study
 from harness.spec import StudentSpec
 from harness.tracking import Tracker
+from tests.inline import jobs_here
 
 
 def student(**knobs: Any) -> StudentSpec:
@@ -152,7 +153,8 @@ def test_shares_and_the_front_are_those_of_real_sweeps(
     assert all(seconds >= 0 for parts in found.values() for seconds in parts.values())
     assert min(found["driver"][part] for part in shares.DRIVER) > 0
     assert min(found["workers"]["training"], found["job"]["step"]) > 0
-    reached = front.measure(question, 0.001, 1, tmp_path, digits_cache, lambda _: None)
+    with jobs_here():
+        reached = front.measure(question, 0.001, 1, tmp_path, digits_cache, lambda _: None)
     assert reached["repeats"][0]["loop_trials"] == measure.AT_LEAST
     assert reached["repeats"][0]["hypervolume"] >= 0
 
@@ -240,10 +242,10 @@ def test_one_run_measures_both_sides_and_the_file_has_every_figure(
     tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny.py").write_text(TINY)
-    monkeypatch.setattr(build, "drawings", lambda _: ())  # figures take longer than both sides together
     monkeypatch.setattr(teacher, "ensure", lambda _, cache: cache.symlink_to(digits_cache))
     file = tmp_path / "bench.json"
-    main(["sweep"], str(tmp_path / "tiny.py"), trials=2, seconds=0.01, repeats=1, jobs=1, json=file)
+    with jobs_here():
+        main(["sweep"], str(tmp_path / "tiny.py"), trials=2, seconds=0.01, repeats=1, jobs=1, json=file)
     whole = json.loads(file.read_text())
     data = whole["sweep"]
     assert {"study", "jobs", "plain", "harness", "ratio", "ratio_per_process", "repeats"} <= set(data)

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from harness import cohort, targets
 from harness.cohort import State, checkpoint
-from harness.spec import OPTIMISERS, Record, StudentSpec
-from tests.students import assert_same, student, train
+from harness.spec import Record, StudentSpec
+from tests.students import assert_same, pairwise, student, train
 
 TASK = """
 from harness import tasks
@@ -88,9 +88,7 @@ MIXED: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-@pytest.mark.parametrize("family", ["mlp", "cnn"])
+@pairwise(0)
 def test_training_in_parts_and_other_company_is_training_at_once(
     family: str, optimiser: str, dtype: str, tolerance: float, full_cache: Path, tmp_path: Path
 ) -> None:

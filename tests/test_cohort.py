@@ -20,8 +20,9 @@ from harness.cohort import run
 from harness.losses import LOSSES
 from harness.models import MLP, init
 from harness.seeds import generator
-from harness.spec import MIXINGS, OPTIMISERS, PLAIN, Cost, Record, StudentSpec, to_json
+from harness.spec import MIXINGS, PLAIN, Cost, Record, StudentSpec, to_json
 from harness.tasks import LockedSplit
+from tests.students import pairwise
 
 BASIC = ("kl", "soft_ce", "mse", "squared_norm")
 """The forms of the source article; `test_cohort_forms` has them all."""
@@ -73,9 +74,7 @@ def assert_same(found: Record, wanted: Record, tolerance: float) -> None:
         assert found.metrics[name] == pytest.approx(value, rel=close, abs=0), name
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-@pytest.mark.parametrize("family", ["mlp", "cnn"])
+@pairwise(0)
 def test_a_record_does_not_depend_on_who_shares_the_cohort(
     family: str, optimiser: str, dtype: str, tolerance: float, digits_cache: Path
 ) -> None:

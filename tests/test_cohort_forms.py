@@ -44,12 +44,13 @@ def learned(specs: list[StudentSpec], cache: Path) -> list[dict[str, Tensor]]:
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_every_form_under_every_mixing_trains_fused_as_alone(optimiser: str, full_cache: Path) -> None:
+    """AdamW's under both, the others', which see of it a gradient like any other, under one in turn."""
     specs = [
         student(
             form, mixing=mixing, optimiser=optimiser, lr=LR[optimiser], seed=1 + i % 3, alpha=0.1 + i / 25, epochs=1
         )
         for i, form in enumerate(LOSSES)
-        for mixing in MIXINGS
+        for mixing in (MIXINGS if optimiser == "adamw" else MIXINGS[i % 2 :][:1])
     ]
     found = assert_alone_as_together([*specs, student(PLAIN, optimiser=optimiser, epochs=1)], full_cache)
     # The gradient of `soft_ce` is that of `kl`, so under one seed, alpha and lr they would be the same student.
@@ -63,7 +64,7 @@ def test_every_form_trains_fused_as_alone_in_float32_too(full_cache: Path) -> No
     assert_alone_as_together([student(feature=name, **common) for name in FEATURES], full_cache, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_every_feature_form_trains_fused_as_alone(optimiser: str, full_cache: Path) -> None:
     common: dict[str, Any] = {"family": "cnn", "batch_size": 32, "epochs": 1, "optimiser": optimiser, "lr": 1e-3}
     specs = [student(feature=name, seed=1 + i % 2, **common) for i, name in enumerate(FEATURES)]

@@ -14,13 +14,11 @@ from harness.cohort.data import Data
 from harness.cohort.stack import Cohort
 from harness.cohort.training import Trained
 from harness.cohort.training import fit as whole
-from harness.spec import OPTIMISERS, spec_from_json
-from tests.students import assert_same, student, train
+from harness.spec import spec_from_json
+from tests.students import assert_same, pairwise, student, train
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-@pytest.mark.parametrize("family", ["mlp", "cnn"])
+@pairwise(1)
 def test_a_student_among_wider_ones_is_the_student_alone(
     family: str, optimiser: str, dtype: str, tolerance: float, digits_cache: Path
 ) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+import runpy
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pytest
 
 from harness.losses import LOSSES
 from harness.space import load_study
+from tests.inline import sweep_here
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,23 +32,16 @@ def test_the_study_in_the_readme_is_one(tmp_path: Path) -> None:
 def test_a_task_of_ones_own_runs_as_the_docs_say(tmp_path: Path) -> None:
     [code] = blocks("docs/own-task.md")
     (tmp_path / "my_study.py").write_text(code)
-    command = [sys.executable, "-m", "harness.sweep", str(tmp_path / "my_study.py"), "--trials", "3", "--jobs", "1"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "results")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert sweep_here(tmp_path / "my_study.py", tmp_path / "results", trials=3, deterministic=True) == 0
     assert "six Gaussian clouds" in (tmp_path / "results" / "my_study" / "summary.md").read_text()
 
 
-def test_a_form_of_ones_own_runs_as_the_docs_say(tmp_path: Path) -> None:
+def test_a_form_of_ones_own_runs_as_the_docs_say(tmp_path: Path, digits_cache: Path) -> None:
     """Fused with the built-in one, as an arm of its own, and in the report by its name."""
     [code] = blocks("docs/own-form.md")
     (tmp_path / "my_form.py").write_text(code)
-    command = [sys.executable, "-m", "harness.sweep", str(tmp_path / "my_form.py"), "--trials", "4", "--jobs", "1"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "results")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    shutil.copytree(digits_cache, tmp_path / "results" / "teachers")
+    assert sweep_here(tmp_path / "my_form.py", tmp_path / "results", trials=4, deterministic=True) == 0
     trials = pd.read_csv(tmp_path / "results" / "my_form" / "trials.csv")
     own = trials[trials["form"] == "confident_kl"]
     assert len(own) == 2 and set(own["status"]) == {"ok"} and (own["kd_ratio_start"] > 0).all()
@@ -76,8 +70,11 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.bench"])
-def test_help_teaches_with_examples(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and f"python -m {module}" in done.stdout
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_help_teaches_with_examples(
+    module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [module, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert stop.value.code == 0 and f"python -m {module}" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ import pandas as pd
 import pytest
 
 from harness import ledger
+from harness.report.build import drawings
+from harness.report.findings import judge
+from tests.inline import sweep_here
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -33,13 +37,13 @@ STUDY = Study(
         "lr": Float(1e-3, 1e-1, log=True),
     },
     fixed={"epochs": 24, "patience": 5},
-    trials=16,
+    trials=12,
     seeds=2,
-    batch=16,
+    batch=12,
     pruning=Halving(rungs=(2, 8)),
 )
 """
-TOTAL = 16 + 2 * 8
+TOTAL = 12 + 2 * 6
 
 
 def command(home: Path, out: Path) -> list[str]:
@@ -48,12 +52,12 @@ def command(home: Path, out: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(digits_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small study that prunes and its undisturbed, deterministic results."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "mine.py").write_text(STUDY)
-    done = subprocess.run(command(folder, folder / "results"), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    shutil.copytree(digits_cache, folder / "results" / "teachers")
+    assert sweep_here(folder / "mine.py", folder / "results", deterministic=True, quiet=True, jobs=2) == 0
     return folder
 
 
@@ -84,15 +88,17 @@ def test_a_sweep_that_prunes_tells_logs_and_reports(home: Path) -> None:
     assert set(trials["pruned_at"].dropna()) == {2, 8} and not trials.loc[trials["state"] == "pruned", "on_front"].any()
     assert "pruned at epoch 2" in (folder / "summary.md").read_text()
     assert not list(folder.rglob("*.safetensors"))
+    assert all(drawing.draw().axes for drawing in drawings(judge(folder)))
 
 
-def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, tmp_path: Path) -> None:
+def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, digits_cache: Path, tmp_path: Path) -> None:
     """kill -9 of the driver at random moments, on real processes and real stores; its workers finish their part."""
+    shutil.copytree(digits_cache, tmp_path / "teachers")
     moments = random.Random(int.from_bytes(os.urandom(4), "big"))
     kills = 0
-    for _ in range(4):
+    for _ in range(2):
         process = subprocess.Popen(command(home, tmp_path), cwd=ROOT)
-        deadline = time.monotonic() + moments.uniform(4, 9)
+        deadline = time.monotonic() + moments.uniform(3, 7)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         if process.poll() is None:
@@ -100,8 +106,7 @@ def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, tmp_pa
             process.send_signal(signal.SIGKILL)
         process.wait()
     assert kills
-    done = subprocess.run(command(home, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert sweep_here(home / "mine.py", tmp_path, deterministic=True, quiet=True, jobs=2) == 0
     assert told(tmp_path) == told(home / "results")
     for number in range(TOTAL):
         one, other = (ledger.trial_dir(out / "mine", number) for out in (tmp_path, home / "results"))

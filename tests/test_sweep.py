@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from harness.costs import costs_from_json
 from harness.executors.inline import Inline
 from harness.options import Options
 from harness.space import load_study
+from tests.inline import jobs_here, sweep_here
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -40,12 +40,13 @@ STUDY = Study(
         "temperature": Float(1.0, 10.0, when={"form": ("kl",)}),
         "lr": Float(1e-3, 1e-1, log=True),
     },
-    fixed={"epochs": 20},
+    fixed={"epochs": 6},
     trials=10,
     seeds=2,
     batch=4,
 )
 """
+EPOCHS = 6
 TOTAL = 10 + 2 * 5
 
 
@@ -53,18 +54,18 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "harness.sweep", *map(str, arguments)]
 
 
-def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
-    )
+def typed(arguments: Sequence[object], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a sweep that is typed so, in this process."""
+    monkeypatch.setattr(sys, "argv", ["harness.sweep", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop, jobs_here():
+        cli.run(sweep.app)
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
 
 
 def refused(arguments: Sequence[object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
     """The one line of a sweep that is refused with exit code 2."""
-    monkeypatch.setattr(sys, "argv", ["harness.sweep", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        cli.run(sweep.app)
-    assert stop.value.code == 2
+    assert typed(arguments, monkeypatch) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     return line
@@ -72,10 +73,11 @@ def refused(arguments: Sequence[object], capsys: pytest.CaptureFixture[str], mon
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small study and its undisturbed, deterministic results."""
+    """A folder with a small study and its undisturbed, deterministic results, of a process of its own."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "mine.py").write_text(STUDY)
-    done = run(folder / "mine.py", "--out", folder / "results", "--deterministic")
+    arguments = command(folder / "mine.py", "--out", folder / "results", "--deterministic", "--jobs", 2)
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (folder / "printed.txt").write_text(done.stdout)
     return folder
@@ -97,7 +99,7 @@ def check_one_to_one(out: Path) -> dict[int, list[float]]:
         assert logged.data.metrics["val_accuracy"] == pytest.approx(trial.values[0], abs=1e-12)
         assert logged.data.metrics["num_params"] == trial.values[1]
         curve = client.get_metric_history(logged.info.run_id, "val_loss")
-        assert [point.step for point in curve] == list(range(1, 21))
+        assert [point.step for point in curve] == list(range(1, EPOCHS + 1))
     return {trial.number: trial.values for trial in study.trials}
 
 
@@ -122,24 +124,29 @@ def test_the_search_never_reads_the_test_split(home: Path) -> None:
     assert manifest["task"]["sizes"]["test"] > 0
 
 
-def test_the_same_command_again_does_nothing_and_says_the_same(home: Path) -> None:
-    before = check_one_to_one(home / "results")
-    again = run(home / "mine.py", "--out", home / "results", "--deterministic")
-    assert again.returncode == 0
-    assert check_one_to_one(home / "results") == before
+def test_the_same_command_again_does_nothing_and_says_the_same(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    shutil.copytree(home / "results", out)
+    before, table = check_one_to_one(out), (out / "mine" / "trials.csv").read_bytes()
+    assert sweep_here(home / "mine.py", out, deterministic=True) == 0
+    assert check_one_to_one(out) == before
+    assert (out / "mine" / "trials.csv").read_bytes() == table
 
 
-def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(home: Path, tmp_path: Path) -> None:
-    done = run(home / "mine.py", "--plan", "--out", tmp_path, "--jobs", 2, env={"COLUMNS": "150"})
-    assert done.returncode == 0, done.stderr
+def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(
+    home: Path, tmp_path: Path, digits_cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    assert typed([home / "mine.py", "--plan", "--out", tmp_path, "--jobs", 2], monkeypatch) == 0
+    printed = capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["plans"]
     [file] = (tmp_path / "plans").glob("digits-mlp-*.json")
     measured = file.read_bytes()
     for curve in costs_from_json(json.loads(measured)).curves.values():  # a greater cohort never costs less
-        assert all(f"{1e6 * timing.each:,.0f}" in done.stdout for timing in curve)
-    assert "times faster than one student at a time" in done.stdout
-    swept = run(home / "mine.py", "--trials", 4, "--out", tmp_path, "--jobs", 2)
-    assert swept.returncode == 0, swept.stderr
+        assert all(f"{1e6 * timing.each:,.0f}" in printed for timing in curve)
+    assert "times faster than one student at a time" in printed
+    shutil.copytree(digits_cache, tmp_path / "teachers")
+    assert sweep_here(home / "mine.py", tmp_path, trials=4, jobs=2) == 0
     assert file.read_bytes() == measured
     said = [json.loads((out / "mine" / "study.json").read_text())["cohorts"] for out in (tmp_path, home / "results")]
     assert said == [f"as measured on {json.loads(measured)['where']}", "by a fixed rule"]
@@ -168,38 +175,42 @@ def test_a_sweep_goes_on_where_steps_cannot_be_measured(caplog: pytest.LogCaptur
     assert asked == ["teacher", "calibrate", "teacher"]
 
 
-def test_a_second_sweep_of_a_running_study_is_refused(home: Path) -> None:
+def test_a_second_sweep_of_a_running_study_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = ledger.lock(home / "results" / "mine" / "driver.lock")
     assert held is not None
-    second = run(home / "mine.py", "--out", home / "results")
+    words = refused([home / "mine.py", "--out", home / "results"], capsys, monkeypatch)
     held.release()
-    assert second.returncode == 2
-    assert "another sweep is running study 'mine'" in second.stderr
+    assert "another sweep is running study 'mine'" in words
 
 
-def test_two_sweeps_on_one_storage_are_refused_also_from_different_folders(home: Path, tmp_path: Path) -> None:
+def test_two_sweeps_on_one_storage_are_refused_also_from_different_folders(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage = tmp_path / "shared.db"
     held = ledger.lock(tmp_path / f".{storage.name}.driver.lock")
     assert held is not None
-    second = run(home / "mine.py", "--out", tmp_path / "b", "--storage", f"sqlite:///{storage}")
+    arguments = [home / "mine.py", "--out", tmp_path / "b", "--storage", f"sqlite:///{storage}"]
+    words = refused(arguments, capsys, monkeypatch)
     held.release()
-    assert second.returncode == 2
-    assert "another sweep is using the storage" in second.stderr and not storage.exists()
+    assert "another sweep is using the storage" in words and not storage.exists()
 
 
-def test_trials_of_a_storage_that_is_gone_are_kept_aside_and_not_reported(home: Path, tmp_path: Path) -> None:
+def test_trials_of_a_storage_that_is_gone_are_kept_aside_and_not_reported(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "results"
     shutil.copytree(home / "results", out, ignore=shutil.ignore_patterns("study.db*", "mlflow.db*", ".mlflow*"))
-    done = run(home / "mine.py", "--out", out, "--trials", 1)
-    assert done.returncode == 0, done.stderr
-    assert "are kept in" in done.stdout
+    assert sweep_here(home / "mine.py", out, trials=1, deterministic=True) == 0
+    assert "are kept in" in capsys.readouterr().out
     assert len(ledger.numbers(out / "mine")) == 1 + 2
 
 
 def begin(study: Path, out: Path, *arguments: object) -> subprocess.Popen[str]:
     """A sweep that was begun and has told some trials."""
     process = subprocess.Popen(
-        command(study, "--out", out, *arguments),
+        command(study, "--out", out, "--jobs", 1, *arguments),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -210,12 +221,13 @@ def begin(study: Path, out: Path, *arguments: object) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_a_sweep_which_says_how_to_go_on(number: signal.Signals, home: Path, tmp_path: Path) -> None:
+def test_a_signal_stops_a_sweep_which_says_how_to_go_on(home: Path, tmp_path: Path, digits_cache: Path) -> None:
+    """SIGTERM here and Ctrl-C's below; each as the first and as the second is in `test_stopping`."""
+    shutil.copytree(digits_cache, tmp_path / "teachers")
     process = begin(home / "mine.py", tmp_path, "--trials", 400)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 143
     assert "stopped; nothing is lost" in printed
     assert f"python -m harness.sweep {home / 'mine.py'} --trials 400 --seed 0 --out {tmp_path}" in printed
     assert "Traceback" not in errors
@@ -228,26 +240,27 @@ def test_a_signal_stops_a_sweep_which_says_how_to_go_on(number: signal.Signals, 
     assert statuses == {"mine/sweep": "KILLED"} | {f"mine/{number}": "FINISHED" for number in complete}
 
 
-def test_a_second_signal_is_immediate_and_loses_nothing(home: Path, tmp_path: Path) -> None:
+def test_a_second_signal_is_immediate_and_loses_nothing(home: Path, tmp_path: Path, digits_cache: Path) -> None:
+    shutil.copytree(digits_cache, tmp_path / "teachers")
     process = begin(home / "mine.py", tmp_path, "--deterministic")
     for _ in range(2):
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         time.sleep(0.01)
     process.communicate(timeout=60)
-    assert process.returncode == 143
-    again = run(home / "mine.py", "--out", tmp_path, "--deterministic")
-    assert again.returncode == 0, again.stderr
+    assert process.returncode == 130
+    assert sweep_here(home / "mine.py", tmp_path, deterministic=True) == 0
     assert check_one_to_one(tmp_path) == check_one_to_one(home / "results")
 
 
-def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(home: Path, tmp_path: Path) -> None:
-    stopped = run(home / "mine.py", "--trials", 400, "--out", tmp_path, "--timeout", 8)
-    assert stopped.returncode == 0, stopped.stderr
-    assert "the time was up before the budget. It goes on with" in stopped.stdout
-    again = run(home / "mine.py", "--out", tmp_path)
-    assert again.returncode == 0, again.stderr
+def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(
+    home: Path, tmp_path: Path, digits_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(digits_cache, tmp_path / "teachers")
+    assert sweep_here(home / "mine.py", tmp_path, trials=400, timeout=4, jobs=1) == 0
+    assert "the time was up before the budget. It goes on with" in capsys.readouterr().out
+    assert sweep_here(home / "mine.py", tmp_path, jobs=1) == 0
     told = optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path / 'mine' / 'study.db'}")
-    assert {trial.state.name for trial in told.trials} == {"COMPLETE"}
+    assert len(told.trials) >= TOTAL and {trial.state.name for trial in told.trials} == {"COMPLETE"}
 
 
 @pytest.mark.parametrize(
@@ -319,14 +332,12 @@ def test_a_study_that_has_changed_since_its_first_sweep_is_refused_and_kept(
     assert check_one_to_one(home / "results") == before
 
 
-def test_the_environment_names_the_stores(home: Path, tmp_path: Path) -> None:
-    env = {
-        "OPTUNA_STORAGE": f"sqlite:///{tmp_path / 'here.db'}",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'ml.db'}",
-    }
+def test_the_environment_names_the_stores(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path / 'here.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'ml.db'}")
     shutil.copytree(home / "results" / "teachers", tmp_path / "results" / "teachers")
-    done = run(home / "mine.py", "--out", tmp_path / "results", "--trials", 1, env=env)
-    assert done.returncode == 0, done.stderr
+    arguments = [home / "mine.py", "--out", tmp_path / "results", "--trials", 1, "--deterministic"]
+    assert typed(arguments, monkeypatch) == 0
     assert (tmp_path / "here.db").exists() and (tmp_path / "ml.db").exists()
     assert not (tmp_path / "results" / "mine" / "study.db").exists()
 

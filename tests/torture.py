@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,15 +93,22 @@ def undisturbed(file: Path, out: Path, stores: Stores = None) -> None:
     subprocess.run(command(file, out, stores), cwd=ROOT, check=True)
 
 
-def torture(file: Path, out: Path, kills: Kills, stores: Stores = None, longest: float = 12.0) -> None:
-    """Run the study, killing as long as kills are left, and then to its end."""
+Finish = Callable[[Path, Path, Stores], None]
+
+
+def torture(
+    file: Path, out: Path, kills: Kills, stores: Stores = None, longest: float = 12.0, finish: Finish = undisturbed
+) -> None:
+    """Run the study, killing as long as kills are left, and then `finish` it."""
     while kills.left():
         process = subprocess.Popen(command(file, out, stores), cwd=ROOT, stderr=subprocess.DEVNULL)
         end = time.monotonic() + kills.moments.uniform(1.0, longest)
         share = (kills.workers - kills.done["workers"]) / max(1, kills.drivers - kills.done["drivers"])
         for _ in range(max(0, round(share) - 2)):
             _wait(process, time.monotonic() + kills.moments.uniform(0.0, longest / 2))
-            if workers := children(process.pid):
+            while not (workers := children(process.pid)) and process.poll() is None:
+                time.sleep(0.1)
+            if workers:
                 kills.kill("workers", kills.moments.choice(workers))
         _wait(process, end)
         workers = children(process.pid)
@@ -114,7 +121,7 @@ def torture(file: Path, out: Path, kills: Kills, stores: Stores = None, longest:
                 kills.kill("workers", orphan)
         if ended:
             break
-    undisturbed(file, out, stores)
+    finish(file, out, stores)
 
 
 def _wait(process: subprocess.Popen[bytes], until: float) -> None:
