@@ -96,7 +96,7 @@ def test_a_pruned_trial_is_trained_no_further_and_a_whole_one_once(undisturbed: 
         assert {p.name for p in place.glob("rung-*")} == {f"rung-{e}.json" for e in HALVING.rungs if e <= stopped}
 
 
-@pytest.mark.parametrize("share", [0.02, 0.15, 0.25, 0.33, 0.4, 0.47, 0.53, 0.6, 0.67, 0.74, 0.82, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.33, 0.47, 0.6, 0.74, 0.9, 0.999])
 def test_a_kill_at_any_moment_loses_and_doubles_nothing(share: float, tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder, wanted, _, moments = undisturbed
     runs, training = FakeRuns(), FakeTraining()
@@ -139,8 +139,7 @@ def test_the_asynchronous_order_reaches_the_same_budget(tmp_path: Path) -> None:
     assert seen[-1].pruned == len(driver.sampler.trials("pruned")) > 0
 
 
-@pytest.mark.parametrize(("first", "then"), [(4, 8), (6, 12), (18, 36)])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("first", "then", "seed"), [(4, 8, 0), (4, 8, 1), (6, 12, 2), (6, 12, 3), (18, 36, 0)])
 def test_a_greater_budget_joins_no_bracket_that_was_decided(first: int, then: int, seed: int, tmp_path: Path) -> None:
     study = replace(PRUNED, space={**STUDY.space, "width": Choice(4)}, seed=seed)
     runs = FakeRuns()
