@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,6 +146,7 @@ def test_shares_and_the_front_are_those_of_real_sweeps(
     (tmp_path / "tiny.py").write_text(TINY)
     monkeypatch.setattr(build, "drawings", lambda _: ())
     monkeypatch.setattr(plain, "make_sampler", lambda _: None)
+    monkeypatch.setattr(calibration, "SECONDS", 0.0)
     name, file, study = load_study(str(tmp_path / "tiny.py"), cli.STUDIES)
     question = measure.Question(name, file, study, tasks.load("digits"), trials=2, jobs=1, seconds=0.01)
     before = (Sampler.ask, Tracker.log, ledger.read_result)
@@ -242,7 +244,8 @@ def test_one_run_measures_both_sides_and_the_file_has_every_figure(
     tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny.py").write_text(TINY)
-    monkeypatch.setattr(teacher, "ensure", lambda _, cache: cache.symlink_to(digits_cache))
+    trained = SimpleNamespace(ensure=lambda _, cache: cache.symlink_to(digits_cache))
+    monkeypatch.setattr(measure, "teacher", trained)
     file = tmp_path / "bench.json"
     with jobs_here():
         main(["sweep"], str(tmp_path / "tiny.py"), trials=2, seconds=0.01, repeats=1, jobs=1, json=file)
