@@ -22,7 +22,7 @@ test: .venv/tested  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 torture: .venv/tested  ## 50 drivers and 200 workers killed with -9, the end compared with an undisturbed run
 	$(BIN)/python -m tests.torture

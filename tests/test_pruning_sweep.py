@@ -23,6 +23,7 @@ from harness import ledger
 from harness.report.build import drawings
 from harness.report.findings import judge
 from tests.inline import sweep_here
+from tests.torture import wait_for_worker
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -98,7 +99,8 @@ def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, digits
     kills = 0
     for _ in range(2):
         process = subprocess.Popen(command(home, tmp_path), cwd=ROOT)
-        deadline = time.monotonic() + moments.uniform(3, 7)
+        wait_for_worker(process)
+        deadline = time.monotonic() + moments.uniform(2, 6)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         if process.poll() is None:

@@ -102,13 +102,12 @@ def torture(
     """Run the study, killing as long as kills are left, and then `finish` it."""
     while kills.left():
         process = subprocess.Popen(command(file, out, stores), cwd=ROOT, stderr=subprocess.DEVNULL)
+        wait_for_worker(process)
         end = time.monotonic() + kills.moments.uniform(1.0, longest)
         share = (kills.workers - kills.done["workers"]) / max(1, kills.drivers - kills.done["drivers"])
         for _ in range(max(0, round(share) - 2)):
             _wait(process, time.monotonic() + kills.moments.uniform(0.0, longest / 2))
-            while not (workers := children(process.pid)) and process.poll() is None:
-                time.sleep(0.1)
-            if workers:
+            if workers := children(process.pid):
                 kills.kill("workers", kills.moments.choice(workers))
         _wait(process, end)
         workers = children(process.pid)
@@ -122,6 +121,12 @@ def torture(
         if ended:
             break
     finish(file, out, stores)
+
+
+def wait_for_worker(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a driver has a worker: before, it imports, which takes seconds of which a kill shows nothing."""
+    while process.poll() is None and not children(process.pid):
+        time.sleep(0.2)
 
 
 def _wait(process: subprocess.Popen[bytes], until: float) -> None:
