@@ -31,7 +31,7 @@ def quality(asked: Asked) -> list[float]:
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_a_restart_proposes_what_an_undisturbed_run_would(kind: str, tmp_path: Path) -> None:
-    study, parts = replace(STUDY, sampler=kind), (5, 6, 1) if kind == "gp" else (5, 5, 4)  # gp's model from 10 on
+    study, parts = replace(STUDY, sampler=kind), (5, 5, 1) if kind == "gp" else (5, 5, 4)  # gp's model from the 11th on
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     whole = opened(tmp_path / "a", study)
