@@ -72,11 +72,10 @@ def refused(arguments: Sequence[object], capsys: pytest.CaptureFixture[str], mon
 
 
 @pytest.fixture(scope="module")
-def home(digits_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small study and its undisturbed, deterministic results, of a process of its own."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "mine.py").write_text(STUDY)
-    shutil.copytree(digits_cache, folder / "results" / "teachers")
     arguments = command(folder / "mine.py", "--out", folder / "results", "--deterministic", "--jobs", 2)
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
