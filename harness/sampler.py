@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.space import Dimension, Float, Study, Value, active, direction
-from harness.urls import redact, sqlite_file
+from harness.urls import read_only, redact, sqlite_file
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SEARCH, CONTROL = "search", "control-"
@@ -183,11 +183,7 @@ class Sampler:
 
     def _finish(self, asked: Asked, state: TrialState, values: list[float] | None) -> None:
         own, number = self._arms[asked.arm], asked.number
-        disk_id = self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number)
-        try:
-            self._disk.set_trial_state_values(disk_id, state, values)
-        except UpdateFinishedTrialError:
-            raise ValueError(f"trial {number} is over already: another sweep writes to this storage") from None
+        _set_state(self._disk, self._disk_id, number, state, values)
         own.put(number, _in_arm(own.trials[number], own, state, values))
         own.study.tell(own.places[number], values, state)
 
@@ -344,9 +340,8 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        storage = RDBStorage(url, engine_kwargs=options)
+        storage = RDBStorage(url, engine_kwargs=_patience(url))
         if (file := sqlite_file(url)) is not None:
             with closing(sqlite3.connect(file)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -370,3 +365,89 @@ def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> 
             f"choose another --out, or restore that study's file"
         )
     return storage
+
+
+def _set_state(disk: RDBStorage, study_id: int, number: int, state: TrialState, values: list[float] | None) -> None:
+    """Tell a trial on disk. Raises `ValueError` where it is over already."""
+    disk_id = disk.get_trial_id_from_study_id_trial_number(study_id, number)
+    try:
+        disk.set_trial_state_values(disk_id, state, values)
+    except UpdateFinishedTrialError:
+        raise ValueError(f"trial {number} is over already: another sweep writes to this storage") from None
+
+
+class Teller:
+    """Tells trials that a sweep has asked for, and needs no study file for it. Use under the driver's lock only."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """Open a storage that has the study."""
+        self._disk = RDBStorage(url, engine_kwargs=_patience(url), skip_table_creation=True)
+        self._disk_id = self._disk.get_study_id_from_name(name)
+
+    def tell(self, asked: Asked, values: Sequence[float]) -> None:
+        """As `Sampler.tell`."""
+        _set_state(self._disk, self._disk_id, asked.number, TrialState.COMPLETE, list(values))
+
+    def prune(self, asked: Asked) -> None:
+        """As `Sampler.prune`."""
+        _set_state(self._disk, self._disk_id, asked.number, TrialState.PRUNED, None)
+
+    def fail(self, asked: Asked) -> None:
+        """As `Sampler.fail`."""
+        _set_state(self._disk, self._disk_id, asked.number, TrialState.FAIL, None)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A trial as it is on disk: `state` is one of `STATES`, or `"waiting"`; `values` are empty where it has none. Its
+    arm is empty where it was not asked for by this harness."""
+
+    asked: Asked
+    state: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class KeptStudy:
+    """A study as it is on disk, its trials in order of number."""
+
+    study_id: str
+    config_hash: str
+    objectives: tuple[str, ...]
+    trials: tuple[Kept, ...]
+
+
+def read_study(url: str, name: str) -> KeptStudy:
+    """The study as it is on disk, and nothing is written. Raises `ValueError` in one line where it cannot be read."""
+    shown = redact(url)
+    try:
+        disk = RDBStorage(read_only(url), engine_kwargs=_patience(url), skip_table_creation=True)
+        try:
+            study_id = disk.get_study_id_from_name(name)
+            attrs = disk.get_study_user_attrs(study_id)
+            trials = disk.get_all_trials(study_id, deepcopy=False)
+        finally:
+            disk.remove_session()
+            disk.engine.dispose()
+    except KeyError:
+        raise ValueError(f"the storage {shown} holds no study {name!r}") from None
+    except (SQLAlchemyError, ImportError, OSError, RuntimeError, sqlite3.Error) as error:
+        raise ValueError(f"cannot read the storage {shown}: {redact(str(error)).splitlines()[0]}") from None
+    if "harness.config" not in attrs:
+        raise ValueError(f"study {name!r} in {shown} was not begun by this harness")
+    names = {state: word for word, state in STATES.items()}
+    found = [
+        Kept(
+            Asked(trial.number, trial.user_attrs.get("arm", ""), dict(trial.params), trial.user_attrs.get("round", 0)),
+            names.get(trial.state, "waiting"),
+            tuple(trial.values or ()),
+        )
+        for trial in sorted(trials, key=lambda trial: trial.number)
+    ]
+    objectives = tuple(attrs["harness.objectives"])
+    return KeptStudy(attrs["harness.id"], attrs["harness.config"], objectives, tuple(found))
+
+
+def _patience(url: str) -> dict[str, Any]:
+    """How long a connection waits for a SQLite file that another writes to."""
+    return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}

@@ -36,7 +36,7 @@ from harness.sampler import Sampler
 from harness.space import Study, load_study
 from harness.spec import StudentSpec, digest, to_json
 from harness.stopping import Stop
-from harness.tracking import Sweep, Tracker, reachable
+from harness.tracking import Tracker, in_common, reachable
 from harness.urls import redact, sqlite_file
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _hold(options: Options, executor: Executor, console: Console, stop: Stop) ->
     lock = ledger.lock(options.study_dir / "driver.lock")
     if lock is None:
         raise ValueError(f"another sweep is running study {options.name!r} in {options.out}; wait for it or stop it")
-    with lock, _only_driver_of(options.storage):
+    with lock, only_driver_of(options.storage):
         return _run(options, executor, task, console, started, stop)
 
 
@@ -237,7 +237,7 @@ def _run(
     manifest["teacher"] = teacher
     manifest["cohorts"] = f"as measured on {costs.where}" if costs else "by a fixed rule"
     _write_manifest(options, manifest, 0.0)
-    logged = tracker.begin(_runs_in_common(options, sampler, manifest), _sweep_params(options, teacher))
+    logged = tracker.begin(in_common(manifest, sampler.study_id), _sweep_params(options, teacher))
     plan = Plan(
         options.name,
         options.study,
@@ -372,20 +372,6 @@ def _write_manifest(options: Options, manifest: Mapping[str, Any], seconds: floa
     ledger.write_json(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
 
 
-def _runs_in_common(options: Options, sampler: Sampler, manifest: Mapping[str, Any]) -> Sweep:
-    task = manifest["task"]
-    data_hash = digest(task["hashes"])
-    tags = {
-        "task": str(task["name"]),
-        "config_hash": str(manifest["config_hash"]),
-        "data_hash": data_hash,
-        "git_commit": str(manifest["git_commit"]),
-        "seeds": ", ".join(map(str, manifest["seeds"])),
-    } | {f"version.{name}": str(value) for name, value in manifest["versions"].items()}
-    dataset = {"name": str(task["name"]), "digest": data_hash, "source": str(task["source"])}
-    return Sweep(options.name, sampler.study_id, dataset, tags, str(options.file))
-
-
 def _sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]:
     """The parent run's parameters: only what cannot change when a sweep goes on."""
     study = options.study
@@ -499,7 +485,7 @@ def _say_goodbye(options: Options, console: Console, front: Table, why: str, pag
 
 
 @contextmanager
-def _only_driver_of(storage: str | None) -> Iterator[None]:
+def only_driver_of(storage: str | None) -> Iterator[None]:
     """Hold the lock of a SQLite storage that other folders may use too. Raises `ValueError` where it is taken."""
     file = sqlite_file(storage or "")
     if file is None or not file.parent.is_dir():
