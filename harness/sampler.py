@@ -25,7 +25,7 @@ from typing import Any, cast
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -431,8 +431,9 @@ def read_study(url: str, name: str) -> KeptStudy:
             disk.engine.dispose()
     except KeyError:
         raise ValueError(f"the storage {shown} holds no study {name!r}") from None
-    except (SQLAlchemyError, ImportError, OSError, RuntimeError, sqlite3.Error) as error:
-        raise ValueError(f"cannot read the storage {shown}: {redact(str(error)).splitlines()[0]}") from None
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
+        reason = str(error.__cause__ if isinstance(error, StorageInternalError) else error)
+        raise ValueError(f"cannot read the storage {shown}: {redact(reason).splitlines()[0]}") from None
     if "harness.config" not in attrs:
         raise ValueError(f"study {name!r} in {shown} was not begun by this harness")
     names = {state: word for word, state in STATES.items()}

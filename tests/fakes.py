@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ledger
-from harness.driver import Driver, Plan, targets
+from harness.driver import Driver, Plan, Runs, targets
 from harness.executors.inline import Inline
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.ledger import TrialSpec
@@ -112,7 +112,7 @@ def at_once(train: Train) -> Training[int]:
 
 def make_driver(
     folder: Path,
-    runs: FakeRuns,
+    runs: Runs,
     *,
     study: Study = STUDY,
     trials: int | None = None,

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from harness import cli
 from harness.sampler import read_study
 from harness.tracking import Tracker
-from harness.verify.check import Findings, Place, check
+from harness.verify.check import Findings, Place, Watch, check
 from harness.verify.fault import Fault
-from harness.verify.repair import Watch, alone, repair
+from harness.verify.repair import alone, repair
 
 MOST_NAMED = 5
 """How many leftover files are named."""
@@ -96,7 +96,7 @@ def _conclude(console: Console, found: Findings, num_mended: int, *, quiet: bool
         named = ", ".join(map(str, found.leftovers[:MOST_NAMED]))
         more = f" and {len(found.leftovers) - MOST_NAMED} more" if len(found.leftovers) > MOST_NAMED else ""
         _print(console, f"nothing reads these any more, they may be deleted: {named}{more}")
-    counted = f"{found.num_trials} trials, {found.num_runs} runs, {found.num_students} students"
+    counted = f"{len(found.study.trials)} trials, {found.num_runs} runs, {found.num_students} students"
     mended = f"{num_mended} mended, " if num_mended else ""
     left = " left" if num_mended else ""
     _print(console, f"{counted}: {mended}{'no fault' if not num else '1 fault' if num == 1 else f'{num} faults'}{left}")

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from harness import ledger
-from harness.sampler import Kept, read_study
+from harness.sampler import Kept, KeptStudy, read_study
 from harness.tracking import Head
 from harness.verify.compare import Run, run_faults
 from harness.verify.fault import Fault
 from harness.verify.runs import Runs, reading
 from harness.verify.trials import WORDS, Entry, leftovers, look, open_faults, told_faults
 
+Watch = Callable[[int, int], None]
+"""Hears how many trials of how many were looked at."""
 AT_ONCE = 200
 """How many trials' runs are read by one query."""
 
@@ -51,20 +53,21 @@ class Place:
 class Findings:
     """What a check found and what it counted. `leftovers` are files that may be deleted."""
 
-    study_id: str
+    study: KeptStudy
     is_running: bool
-    num_trials: int
     faults: list[Fault] = field(default_factory=list)
     leftovers: list[Path] = field(default_factory=list)
     num_runs: int = 0
     num_students: int = 0
 
 
-def check(place: Place, watch: Callable[[int, int], None] = lambda *_: None) -> Findings:
-    """Hold a study's stores against each other, and write nothing; `watch` hears how many trials of how many are done.
+def check(place: Place, watch: Watch, *, alone: bool = False) -> Findings:
+    """Hold a study's stores against each other, and write nothing; `alone`, the caller holds the driver's lock.
 
     Raises `ValueError` in one line for a store that cannot be read.
     """
+    if alone:
+        return _Check(place, False, watch).findings()
     while True:
         running = ledger.is_locked(place.lock)
         found = _Check(place, running, watch).findings()
@@ -75,10 +78,10 @@ def check(place: Place, watch: Callable[[int, int], None] = lambda *_: None) -> 
 class _Check:
     """One reading of everything."""
 
-    def __init__(self, place: Place, running: bool, watch: Callable[[int, int], None]) -> None:
+    def __init__(self, place: Place, running: bool, watch: Watch) -> None:
         self._place, self._running, self._watch = place, running, watch
         self._study = read_study(place.storage, place.name)
-        self._found = Findings(self._study.study_id, running, len(self._study.trials))
+        self._found = Findings(self._study, running)
 
     def findings(self) -> Findings:
         """Go through the trials in order of number, so many at once."""
@@ -159,7 +162,7 @@ class _Check:
 
     def _unknown_faults(self, number: int, folder: Path, runs: Sequence[Run]) -> Iterator[Fault]:
         """A number that Optuna does not have."""
-        later = number >= self._found.num_trials
+        later = number >= len(self._study.trials)
         if later and self._running:
             return  # asked for since Optuna was read
         active = [run.head.id for run in runs if not run.head.deleted]

@@ -9,15 +9,13 @@ from pathlib import Path
 from harness import ledger
 from harness.driver import Stores, commit
 from harness.ledger import TrialSpec
-from harness.sampler import Kept, Teller, read_study
+from harness.sampler import Kept, KeptStudy, Teller
 from harness.spec import Record
 from harness.sweep import only_driver_of
 from harness.tracking import Tracker, in_common
-from harness.verify.check import Findings, Place, check
+from harness.verify.check import Findings, Place, Watch, check
 from harness.verify.fault import Fault
 from harness.verify.trials import look
-
-Watch = Callable[[int, int], None]
 
 
 @contextmanager
@@ -26,8 +24,11 @@ def alone(place: Place, storage: str | None) -> Iterator[None]:
     held = ledger.lock(place.lock)
     if held is None:
         raise ValueError(f"a sweep is running study {place.name!r}; --repair waits for none: stop it, or try later")
-    with held, only_driver_of(storage):
-        yield
+    try:
+        with only_driver_of(storage):
+            yield
+    finally:
+        held.release()
 
 
 def repair(place: Place, tracker: Tracker, say: Callable[[Fault], None], watch: Watch) -> tuple[Findings, int]:
@@ -35,11 +36,11 @@ def repair(place: Place, tracker: Tracker, say: Callable[[Fault], None], watch: 
     much was mended. To be called `alone`."""
     done: set[Fault] = set()
     while True:
-        found = check(place, watch)
+        found = check(place, watch, alone=True)
         todo = [fault for fault in found.faults if fault.mend and fault not in done]
         if not todo:
             return found, len(done)
-        mending = _Mending(place, tracker, found.study_id)
+        mending = _Mending(place, tracker, found.study)
         for fault in todo:
             mending.mend(fault)
             say(fault)
@@ -49,10 +50,10 @@ def repair(place: Place, tracker: Tracker, say: Callable[[Fault], None], watch: 
 class _Mending:
     """The stores, open for writing."""
 
-    def __init__(self, place: Place, tracker: Tracker, study_id: str) -> None:
-        self._place, self._tracker, self._sweep = place, tracker, in_common(place.manifest, study_id)
-        self._study = read_study(place.storage, place.name)
-        self._kept = {kept.asked.number: kept for kept in self._study.trials}
+    def __init__(self, place: Place, tracker: Tracker, study: KeptStudy) -> None:
+        self._place, self._tracker, self._study = place, tracker, study
+        self._sweep = in_common(place.manifest, study.study_id)
+        self._kept = {kept.asked.number: kept for kept in study.trials}
         self._stores = Stores(tracker, Teller(place.storage, place.name))
         tracker.attach(self._sweep)
 

@@ -106,9 +106,9 @@ def open_faults(asked: Asked, entry: Entry, command: str) -> Iterator[Fault]:
         what = "given up" if isinstance(entry.result, str) else "trained"
         yield Fault(asked.number, f"RUNNING in Optuna, and it was {what}", mend="finish")
         return
-    yield from (fault for fault in entry.faults if fault.mend)
-    strange = f", and {entry.faults[0].what}" if entry.faults and not entry.faults[0].mend else ""
-    yield Fault(asked.number, f"RUNNING in Optuna without a result{strange}", f"{command} trains it")
+    [*wrong] = entry.faults or [Fault(asked.number, "it has no result")]
+    what = f"RUNNING in Optuna, and {wrong[0].what}"
+    yield Fault(asked.number, what, f"{command} trains it", mend=wrong[0].mend)
 
 
 def leftovers(folder: Path, *, told: bool) -> list[Path]:
