@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-from tests.torture import Kills, outcome, torture, undisturbed, write_study
+from tests.torture import Kills, outcome, torture, undisturbed, verify, write_study
 
 
 def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(tmp_path: Path) -> None:
@@ -17,3 +17,4 @@ def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(t
     torture(file, tmp_path / "torn", kills, longest=9.0)
     assert kills.done["drivers"] and kills.done["workers"]
     assert outcome(tmp_path / "torn") == outcome(tmp_path / "calm")
+    assert verify(tmp_path / "torn").endswith("no fault") and verify(tmp_path / "calm").endswith("no fault")

@@ -2,7 +2,7 @@
 
 `python -m tests.torture --driver-kills 50 --worker-kills 200` is the long run (`make torture`); the suite has a short
 one. The end is compared with an undisturbed `--deterministic` run of the same study: every trial COMPLETE once, one
-MLflow run each, curves and values equal.
+MLflow run each, curves and values equal; and `harness.verify` finds no fault in either.
 """
 
 from __future__ import annotations
@@ -157,6 +157,14 @@ def outcome(out: Path, storage: str | None = None, tracking: str | None = None) 
     return found
 
 
+def verify(out: Path, *stores: str) -> str:
+    """What `harness.verify` says, which finds no fault."""
+    command = [sys.executable, "-m", "harness.verify", "torn", "--out", str(out), *stores]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--driver-kills", type=int, default=50)
@@ -179,6 +187,8 @@ def main() -> None:
         started = time.monotonic()
         torture(file, Path(folder) / "torn", kills, *stores)
         say(f"tortured: {time.monotonic() - started:.0f} s, kills {json.dumps(kills.done)}")
+        verify(Path(folder) / "calm")
+        say(verify(Path(folder) / "torn", *stores))
         calm, torn = outcome(Path(folder) / "calm"), outcome(Path(folder) / "torn", asked.storage, asked.tracking_uri)
     assert not kills.left(), "the study was done before the kills were; give it more --trials"
     assert torn == calm, [number for number in calm if torn.get(number) != calm[number]]

@@ -85,6 +85,8 @@ def differences(trial: TrialSpec, result: Sequence[Record] | str, run: Run) -> l
 
 def same(value: float, other: float) -> bool:
     """Whether two numbers are equal but for rounding: NaN is NaN, and infinity the largest number."""
+    if value == other:
+        return True
     if math.isnan(value) or math.isnan(other):
         return math.isnan(value) and math.isnan(other)
     value, other = (max(-LARGEST, min(LARGEST, number)) for number in (value, other))

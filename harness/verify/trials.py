@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from harness import ledger
@@ -113,5 +114,6 @@ def open_faults(asked: Asked, entry: Entry, command: str) -> Iterator[Fault]:
 
 def leftovers(folder: Path, *, told: bool) -> list[Path]:
     """Files in a trial's directory that nothing reads any more: put aside, half written, or trained on from."""
-    found = [*folder.glob("*.aside-*"), *folder.glob(".*.tmp")]
-    return found + ([*folder.glob("student-*"), *folder.glob("rung-*.safetensors")] if told else [])
+    patterns = ["*.aside-*", ".*.tmp", *(["student-*", "rung-*.safetensors"] if told else [])]
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [folder / name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
