@@ -42,13 +42,12 @@ def main(
 ) -> int:
     """Hold Optuna, MLflow and the trial directories of a study against each other, trial by trial.
 
-    Every trial has one directory, one result of its own students, one finished run with every point of its curves, and
-    Optuna has the values that follow from the result. Nothing is RUNNING when no sweep is. Each fault is a line that
-    says what to do. Nothing is written, so it is safe at any time: while a sweep runs, what it has told is checked.
+    A trial has one directory, a result of its own students, and one finished run with every point of its curves; Optuna
+    has the values that follow. Nothing is RUNNING when no sweep is. Each fault is a line that says what to do. Nothing
+    is written, so it is safe at any time; while a sweep runs, what it has told is checked.
 
-    [b]--repair[/] tells trials whose result is there, logs missing, deleted, doubled and unequal runs again from the
-    ledger, and puts damaged results aside. It trains nothing, changes no trial that was told, and is refused while a
-    sweep runs.
+    [b]--repair[/] tells trials whose result is there, logs missing, deleted and unequal runs from the ledger, and puts
+    damaged results aside. It trains nothing, changes no trial that was told, and is refused while a sweep runs.
 
     Exit code 0: no fault, or none left. 1: faults. 2: there is no such study or store.
 
@@ -58,7 +57,7 @@ def main(
 
       python -m harness.verify my_study.py --repair
 
-      python -m harness.verify digits --storage postgresql://me@host/studies --tracking-uri http://host:5000
+      python -m harness.verify digits --storage postgresql://me@host/db --tracking-uri http://host:5000
     """
     folder = cli.results_of(study, out)
     place = Place(

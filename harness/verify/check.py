@@ -21,7 +21,7 @@ from harness.verify.trials import WORDS, Entry, leftovers, look, open_faults, to
 
 Watch = Callable[[int, int], None]
 """Hears how many trials of how many were looked at."""
-AT_ONCE = 200
+AT_ONCE = 50
 """How many trials' runs are read by one query."""
 
 
