@@ -46,6 +46,17 @@ def say_error(message: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escaped(line)}")
 
 
+def results_of(study: str, out: Path) -> Path:
+    """The folder of a study, given by its name or the path of its file. Raises `ValueError` where it has no results."""
+    name = Path(study).stem if study.endswith(".py") else study
+    folder = out / name
+    if not name or Path(name).name != name or not (folder / "study.json").is_file():
+        known = sorted(path.parent.name for path in out.glob("*/study.json"))
+        choices = f"studies with results in {out} are {', '.join(known)}" if known else f"{out} holds no results yet"
+        raise ValueError(f"no results for study {study!r}; {choices}")
+    return folder
+
+
 def check_writable(out: Path) -> None:
     """Raise `ValueError` unless files can be made in `out`, which need not exist yet; leaves nothing behind."""
     place = out.absolute()

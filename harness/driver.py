@@ -367,18 +367,14 @@ class Driver:
             self._busy.discard(asked.number)
         folder, maybe_there = self._folder(asked.number), asked.number in self._recovered
         records = ledger.read_result(folder, trial)
+        result = records or ledger.read_failure(folder, trial) or "no result was published"
+        stores = Stores(self.tracker, self.sampler)
+        commit(stores, asked, trial, result, self.plan.study.objectives, maybe_there=maybe_there)
         if records is None:
-            reason = ledger.read_failure(folder, trial) or "no result was published"
-            self.tracker.log_failure(trial, reason, maybe_there=maybe_there)
-            self.sampler.fail(asked)
             ledger.drop_checkpoints(folder)
             self._num_failed += 1
             return
-        self.tracker.log(trial, records, maybe_there=maybe_there)
-        if records[0].status == "pruned":
-            self.sampler.prune(asked)
-        else:
-            self.sampler.tell(asked, values(self.plan.study, records))
+        if records[0].status != "pruned":
             self._best = max(self._best, values_of(records, "val_accuracy"))
         if self._brackets is not None:
             ledger.drop_checkpoints(folder)
@@ -443,11 +439,53 @@ class Driver:
         self.watch(Progress(done, max(done, sum(arms.values())), failed, self._best, pruned))
 
 
-def values(study: Study, records: Sequence[Record]) -> list[float]:
+def values(objectives: Sequence[str], records: Sequence[Record]) -> list[float]:
     """What is told of a trial: each objective's mean over its students."""
-    return [values_of(records, objective) for objective in study.objectives]
+    return [values_of(records, objective) for objective in objectives]
 
 
 def values_of(records: Sequence[Record], name: str) -> float:
     """A measurement's mean over a trial's students."""
     return mean(record.value(name) for record in records)
+
+
+class Tells(Protocol):
+    """What a commit needs of Optuna: `harness.sampler` has it twice."""
+
+    def tell(self, asked: Asked, values: Sequence[float]) -> None:
+        """The trial is complete."""
+
+    def prune(self, asked: Asked) -> None:
+        """The trial was stopped at a rung."""
+
+    def fail(self, asked: Asked) -> None:
+        """The trial was given up."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where a trial is committed, in this order."""
+
+    runs: Runs
+    trials: Tells
+
+
+def commit(
+    stores: Stores,
+    asked: Asked,
+    trial: TrialSpec,
+    result: Sequence[Record] | str,
+    objectives: Sequence[str],
+    *,
+    maybe_there: bool,
+) -> None:
+    """Log a trial, then tell it: its records, or the reason for which it was given up."""
+    if isinstance(result, str):
+        stores.runs.log_failure(trial, result, maybe_there=maybe_there)
+        stores.trials.fail(asked)
+        return
+    stores.runs.log(trial, result, maybe_there=maybe_there)
+    if result[0].status == "pruned":
+        stores.trials.prune(asked)
+    else:
+        stores.trials.tell(asked, values(objectives, result))

@@ -206,16 +206,28 @@ def drop_students(folder: Path) -> None:
 
 def _read_records(path: Path, trial: TrialSpec, specs: Sequence[StudentSpec]) -> tuple[Record, ...] | None:
     try:
-        data = read_json(path)
-        if data is None:
-            return None
-        records = tuple(record_from_json(record) for record in data["records"])
-        if data["hash"] == trial.hash and [r.spec for r in records] == list(specs):
-            return records
-    except (ValueError, KeyError, TypeError):
-        pass
-    put_aside(path)
-    return None
+        return _look_at_records(path, trial, specs)
+    except ValueError:
+        put_aside(path)
+        return None
+
+
+def look_at_result(folder: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
+    """As `read_result`, for a reader: nothing is put aside. Raises `ValueError` that says what is wrong with a file."""
+    return _look_at_records(folder / "result.json", trial, trial.specs)
+
+
+def _look_at_records(path: Path, trial: TrialSpec, specs: Sequence[StudentSpec]) -> tuple[Record, ...] | None:
+    data = read_json(path)
+    if data is None:
+        return None
+    try:
+        known, records = data["hash"], tuple(record_from_json(record) for record in data["records"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no records: {error!r}") from None
+    if known != trial.hash or [record.spec for record in records] != list(specs):
+        raise ValueError(f"{path} holds the records of other students")
+    return records
 
 
 def read_failure(folder: Path, trial: TrialSpec) -> str | None:
@@ -270,6 +282,25 @@ def lock(path: Path) -> FileLock | None:
     except Timeout:
         return None
     return held
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock at `path`. Makes nothing: where there is no file, nobody does."""
+    if os.name != "posix":  # there the lock cannot be looked at but by taking it
+        held = lock(path) if path.exists() else None
+        if held is not None:
+            held.release()
+        return path.exists() and held is None
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def put_aside(path: Path) -> Path:

@@ -32,7 +32,7 @@ from harness.sampler import Sampler, set_aside
 from harness.space import load_study
 from harness.spec import StudentSpec, digest, to_json
 from harness.stopping import Halt, Stop
-from harness.tracking import Tracker
+from harness.tracking import Tracker, in_common
 
 if TYPE_CHECKING:
     from harness.report import Report
@@ -253,7 +253,7 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
     """Reach the plan's targets; gives why it stopped. `said` is what the manifest says."""
     options, tracker, stop = session.options, owed.store, session.stop
     try:
-        common = manifest.runs_in_common(options, sampler.study_id, said)
+        common = in_common(said, sampler.study_id)
         logged = tracker.begin(common, manifest.sweep_params(options, said["teacher"]))
         with screen.bar(session.console, "students of every trial") as bar, stop.waits():
             watch = lambda done: screen.show(bar, done)  # noqa: E731

@@ -75,7 +75,7 @@ def test_links_lead_somewhere(page: str) -> None:
         assert (place / target).exists(), f"{page} links to {target}"
 
 
-@pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.bench"])
+@pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.bench", "harness.verify"])
 def test_help_teaches_with_examples(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "harness/analysis": {"pandas"},
     "harness/figures": {"matplotlib", "pandas"},
     "harness/report": {"matplotlib", "pandas"},
+    "harness/verify": set(),
     "harness/bench": HEAVY,
     "studies": set(),
 }
@@ -95,7 +96,7 @@ def test_only_one_file_knows_optuna_and_only_one_mlflow() -> None:
         assert {name for name in users if "bench" not in name} == {owner}
 
 
-@pytest.mark.parametrize("module", ["harness.sweep", "harness.report"])
+@pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.verify.__main__"])
 def test_the_programs_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.servers import postgres
-from tests.torture import Kills, Stores, outcome, torture, undisturbed, write_study
+from tests.torture import Kills, Stores, outcome, torture, undisturbed, verify, write_study
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,7 @@ def ends_as(calm: Mapping[int, Any], file: Path, out: Path, stores: Stores = Non
     torture(file, out, kills, stores, longest=9.0)
     assert kills.done["drivers"] and kills.done["workers"]
     assert outcome(out, stores) == calm
+    assert verify(out, stores).endswith("no fault")
 
 
 def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(
