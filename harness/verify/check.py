@@ -106,9 +106,13 @@ class _Check:
         """The runs of each trial, in a fixed order; those of the sweep itself under None."""
         found: dict[int | None, list[Head]] = {}
         for head in sorted(heads, key=lambda head: head.id):
-            name = head.key.rpartition("/")[2]
-            found.setdefault(int(name) if name.isdecimal() else None, []).append(head)
             self._found.num_runs += not head.deleted
+            study, _, name = head.key.rpartition("/")
+            if study == self._place.name and (name == "sweep" or name.isdecimal()):
+                found.setdefault(int(name) if name.isdecimal() else None, []).append(head)
+            elif not head.deleted:
+                what = f"MLflow has the run {head.id} of {head.key!r}, which is no trial of this study"
+                self._found.faults.append(Fault(None, what, "it can be deleted in the UI"))
         return found
 
     def _study_faults(self, parents: Sequence[Head], runs: Runs) -> Iterator[Fault]:
