@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "harness/executors/options.py": set(),
     "harness/executors/remote.py": set(),
     "harness/executors/ray.py": {"ray"},
+    "harness/executors/ray_cluster.py": {"ray"},
     "harness/executors/slurm.py": {"submitit"},
     "harness/analysis": {"pandas"},
     "harness/figures": {"matplotlib", "pandas"},

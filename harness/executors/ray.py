@@ -7,69 +7,20 @@ at once, for the driver to halve its cohort. This module imports `ray` only when
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import signal
-import socket
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.executors import Event, Job, options, remote
+from harness.executors import Event, Job, remote
 from harness.executors.local import THREADS, keep_memory
+from harness.executors.ray_cluster import Wanted, check_room, connect, one_line, wanted
 from harness.executors.remote import Desk, Track
-from harness.urls import redact
-
-OPTIONS = ("address", "cpus", "gpus", "memory", "resources.", "retries")
-REACHED_WITHIN = 5.0
-"""Seconds that a cluster has to answer."""
-STORE = 100 * 2**20
-"""Bytes of a cluster of our own for passing objects; jobs pass next to nothing."""
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the options ask for; resources are those of one task, `memory` in bytes."""
-
-    address: str
-    cpus: float
-    gpus: float
-    memory: int | None
-    resources: Mapping[str, float]
-    retries: int
-
-    @property
-    def demand(self) -> dict[str, float]:
-        """What a node must have, by Ray's names."""
-        found = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory or 0), **self.resources}
-        return {name: amount for name, amount in found.items() if amount}
-
-    def a_node(self) -> int:
-        """How many tasks share this machine's cores, or a GPU where they have one."""
-        if self.gpus:
-            return int(1 / self.gpus)
-        return max(1, int((os.cpu_count() or 1) / self.cpus)) if self.cpus else 1
-
-
-def wanted(said: Mapping[str, str]) -> Wanted:
-    """Read the options. Raises `ValueError` for one that is unknown or cannot be."""
-    options.known(said, OPTIONS, "ray")
-    own = {name: options.number(said, name, 0) for name in said if name.startswith("resources.")}
-    return Wanted(
-        address=said.get("address", "local"),
-        cpus=options.number(said, "cpus", 1),
-        gpus=options.number(said, "gpus", 0, most=1),  # a cohort is trained on one device
-        memory=options.size(said, "memory"),
-        resources={name.removeprefix("resources."): amount for name, amount in own.items()},
-        retries=options.count(said, "retries", 3),
-    )
 
 
 def run_job(job: Job, desk: Desk, device: str, demand: Wanted) -> tuple[str, dict[str, Any]]:
@@ -98,9 +49,7 @@ def _own_gpu() -> int:
 class Ray:
     """An executor of `num_workers` tasks at a time. A program that is connected to Ray already stays so."""
 
-    def __init__(
-        self, num_workers: int, cache: Path, device: str, log: Path, options: Mapping[str, str]
-    ) -> None:
+    def __init__(self, num_workers: int, cache: Path, device: str, log: Path, options: Mapping[str, str]) -> None:
         """`cache` holds the teachers; `log` is where workers print, each node to a file of its own beside it.
 
         Both must be on a file system that every node has under the same path. Raises `ValueError` for options that
@@ -190,35 +139,18 @@ class Ray:
         import ray
 
         if not ray.is_initialized():
-            _reach(self._wanted.address)
-            most = math.ceil(self._num_workers * self._wanted.cpus)
-            _quietly_init(self._wanted.address, max(most, 1))
+            connect(self._wanted.address, max(1, math.ceil(self._num_workers * self._wanted.cpus)))
             self._connected = True
-        self._check_room(ray.nodes())
+        check_room(self._wanted.demand, ray.nodes(), self._wanted.address)  # type: ignore[no-untyped-call]
         env = {**keep_memory(), **THREADS}
         if self._device == "cuda":
             env["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"] = "1"  # a warm process may get another GPU: we choose it
-        demand = self._wanted
         return ray.remote(
-            num_cpus=demand.cpus,
-            num_gpus=demand.gpus,
-            memory=demand.memory,
-            resources=dict(demand.resources),
+            **self._wanted.of_ray,
             max_retries=0,
             max_calls=0,  # keep the process warm, on a GPU too
             runtime_env={"env_vars": env},
         )(run_job)
-
-    def _check_room(self, nodes: list[dict[str, Any]]) -> None:
-        """A cluster of our own must have a node with what a task needs; another may grow, so there is a warning."""
-        demand = self._wanted.demand
-        alive = [node["Resources"] for node in nodes if node["Alive"]]
-        if any(all(node.get(name, 0) >= amount for name, amount in demand.items()) for node in alive):
-            return
-        said = ", ".join(f"{name}={amount:g}" for name, amount in demand.items())
-        if self._connected and self._wanted.address == "local":
-            raise ValueError(f"this machine does not have what a cohort is to have: {said}")
-        log.warning("no node of the Ray cluster has what a cohort is to have (%s): it waits until one joins", said)
 
     def _dispatch(self) -> None:
         while self._waiting and len(self._running) < self._num_workers:
@@ -243,45 +175,7 @@ class Ray:
             track.look(self._desk)
             return [track.lost("worker died; see the node's log", self._desk)]
         except RayError as error:
-            return [track.lost(_one_line(error), self._desk)]
+            return [track.lost(one_line(error), self._desk)]
         if kind == remote.BLIND:
             raise ValueError(f"{data['reason']}; --out must be a folder that every node has under the same path")
         return [Event(track.job, kind, data)]
-
-
-def _reach(address: str) -> None:
-    """Raise `ValueError` soon where nobody listens at an address of a host and a port."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        if address not in ("auto", "local"):
-            raise ValueError(f"option address={redact(address)} must be auto, HOST:PORT or ray://HOST:PORT")
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise ValueError(f"cannot reach a Ray cluster at {redact(address)}: {error}") from None
-
-
-def _quietly_init(address: str, num_cpus: int) -> None:
-    """Connect to a cluster, or start one, with the console and the signals left as they are."""
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    own = {"num_cpus": num_cpus, "object_store_memory": STORE, "include_dashboard": False} if address == "local" else {}
-    quiet = {} if address.startswith("ray://") else {"configure_logging": False, "logging_level": logging.ERROR}
-    try:
-        ray.init(address=address, log_to_driver=False, **quiet, **own)
-    except (RuntimeError, ConnectionError, TimeoutError, ValueError) as error:
-        raise ValueError(f"cannot use a Ray cluster at {redact(address)}: {_one_line(error)}") from None
-    finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
-    # Ray prints a page for each worker that dies, whatever it is told; a name that is gone one day does no harm.
-    ray._private.worker.print_to_stdstream = lambda *_, **__: None
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return redact(f"{type(error).__name__}: {lines[-1] if 'Traceback' in str(error) else lines[0]}" if lines else repr(error))
