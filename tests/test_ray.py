@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness import driver as driver_module
 from harness import ledger
 from harness.driver import Driver
+from harness.executors import Event, worker
 from harness.executors import ray as ray_module
 from harness.executors.ray import Ray
 from harness.executors.ray_cluster import connect, wanted
@@ -38,7 +40,7 @@ def cluster() -> Iterator[Any]:
         import ray
         from ray.cluster_utils import Cluster
 
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **NODE})
+        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, **NODE})
         connect(found.address, 1)
         yield found
         ray.shutdown()
@@ -92,6 +94,22 @@ def test_cuda_without_a_gpu_of_its_own_is_refused(tmp_path: Path) -> None:
         Ray(1, tmp_path, "cuda", tmp_path / "worker.log", {})
 
 
+def test_a_share_of_a_gpu_is_a_share_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the GPU that Ray has given, counted among those that the process sees."""
+    import ray
+
+    said: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *own: said.append(own))
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: ["5"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert worker.share_gpu(ray_module._own_gpu(), 0.25) == "cuda:1"
+    assert said == [(0.25, 1)]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(ValueError, match=r"torch sees 2 GPUs on .*, so none to use as 5"):
+        worker.share_gpu(ray_module._own_gpu(), 1.0)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "host:port"])
 def test_a_cluster_that_is_not_there_is_said_soon(address: str, tmp_path: Path) -> None:
     executor, started = Ray(1, tmp_path, "cpu", tmp_path / "worker.log", {"address": address}), time.monotonic()
@@ -101,6 +119,18 @@ def test_a_cluster_that_is_not_there_is_said_soon(address: str, tmp_path: Path) 
     assert time.monotonic() - started < 10
     executor.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_only_ray_knows_of_is_refused(tmp_path: Path, cache: Path) -> None:
+    executor = Ray(1, cache, "auto", tmp_path / "worker.log", {"gpus": "0.5"})
+    executor.submit("describe", {"specs": []})
+    events: list[Event] = []
+    while executor.num_pending:
+        events += executor.poll(1.0)
+    executor.close()
+    assert events[0].kind == "refused" and "torch sees 0 GPUs" in events[0].data["reason"]
 
 
 @pytest.mark.usefixtures("cluster")
@@ -209,9 +239,14 @@ def test_a_driver_that_is_killed_loses_nothing(cluster: Any, tmp_path: Path, cac
     assert not driver.sampler.trials("failed") and not driver.sampler.trials("running")
 
 
-def test_signals_stay_the_sweeps(cluster: Any) -> None:
+def test_signals_stay_the_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray puts a handler of its own for SIGTERM, which would end a sweep in the midst of a commit."""
-    assert cluster and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    connect("auto", 1)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.usefixtures("cluster")

@@ -114,14 +114,15 @@ class Ray:
             return
         self._closed = True
         self._waiting.clear()
-        if self._task is None or self._in_ray:  # in the midst of a call a signal's second handler ends the process,
-            return  # and a driver that ends takes its tasks along
-        import ray
+        if self._in_ray:  # called in the midst of a call by a second signal, which ends the process: a driver that
+            return  # ends takes its tasks along
+        if self._connected or self._running:
+            import ray
 
-        for ref in self._running:
-            ray.cancel(ref, force=True)
-        if self._connected:
-            ray.shutdown()
+            for ref in self._running:
+                ray.cancel(ref, force=True)
+            if self._connected:
+                ray.shutdown()
         self._desk.close()
 
     @contextmanager
@@ -166,6 +167,7 @@ class Ray:
             kind, data = ray.get(ref)
         except NodeDiedError:
             if track.restarts < self._wanted.retries:
+                self._desk.news(track.job).unlink(missing_ok=True)
                 self._waiting.appendleft(Track(track.job, track.restarts + 1))
                 return []
             return [track.lost(f"lost with its node, {track.restarts + 1} times", self._desk)]

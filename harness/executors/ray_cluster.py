@@ -89,7 +89,8 @@ def connect(address: str, num_cpus: int) -> None:
     import ray
 
     reach(address)
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.util"):  # Ray's client sets the first again
+        logging.getLogger(name).setLevel(logging.ERROR)
     said: dict[str, Any] = {"address": address, "log_to_driver": False}
     if not address.startswith("ray://"):
         said |= {"configure_logging": False, "logging_level": logging.ERROR}

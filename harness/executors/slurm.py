@@ -93,6 +93,7 @@ class Slurm:
         self._waiting: deque[Job] = deque()
         self._running: list[tuple[Track, Any]] = []
         self._count = 0
+        self._over: set[int] = set()  # jobs that the accounts have as over, and whose last word may be on its way
         self._submitit: Any = None
         self._look_at = self._ask_at = self._offer_at = 0.0
         self._refusals = 0
@@ -113,6 +114,8 @@ class Slurm:
         """News, as the protocol says. Raises `ValueError` where Slurm has taken no job for long."""
         if self._here.num_pending:
             events = self._here.poll(timeout)
+            if not self._here.num_pending:
+                self._here.close()
             return [
                 replace(event, data={**event.data, "device": self._device}) if event.kind == "done" else event
                 for event in events
@@ -174,7 +177,7 @@ class Slurm:
             self._running.append((Track(job), task))
 
     def _ask(self) -> list[Event]:
-        """Look at the accounts, when it is time: the events of jobs that are over and have not said so."""
+        """Look at the accounts, when it is time: the ends of jobs that were over a look ago, and have not said so."""
         if time.monotonic() < self._ask_at or not self._running:
             return []
         self._ask_at = time.monotonic() + ASKED_EVERY[self._cluster]
@@ -182,10 +185,13 @@ class Slurm:
         events, going = [], []
         for track, task in self._running:
             state = task.state.upper()
-            if track.is_overdue or not state.startswith(GOING_ON):
+            is_over = track.is_overdue or not state.startswith(GOING_ON)
+            if is_over and track.job.id in self._over:
                 events += self._last_word(track, task, state)
-            else:
-                going.append((track, task))
+                continue
+            going.append((track, task))
+            if is_over:
+                self._over.add(track.job.id)
         self._running = going
         return events
 
