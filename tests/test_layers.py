@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "optuna", "mlflow", "ray", "matplotlib", "pandas"}
+HEAVY = {"torch", "optuna", "mlflow", "ray", "submitit", "matplotlib", "pandas"}
 MAY_IMPORT = {
     "harness/__init__.py": set(),
     "harness/spec.py": set(),
@@ -51,6 +51,11 @@ MAY_IMPORT = {
     "harness/executors/inline.py": set(),
     "harness/executors/local.py": set(),
     "harness/executors/worker.py": {"torch"},
+    "harness/executors/options.py": set(),
+    "harness/executors/remote.py": set(),
+    "harness/executors/ray.py": {"ray"},
+    "harness/executors/ray_cluster.py": {"ray"},
+    "harness/executors/slurm.py": {"submitit"},
     "harness/analysis": {"pandas"},
     "harness/figures": {"matplotlib", "pandas"},
     "harness/report": {"matplotlib", "pandas"},

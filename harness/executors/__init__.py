@@ -1,6 +1,7 @@
 """Where jobs run. An executor takes jobs and gives events; the driver knows no more of it than this file.
 
-`local` runs worker processes on this machine, `inline` runs in the driver itself, for tests. A job is one of
+`local` runs worker processes on this machine, `ray` tasks of a Ray cluster, `slurm` jobs of a Slurm cluster; `inline`
+runs in the driver itself, for tests. A job is one of
 
     describe  {"specs": [...]}      check the students, tell about their task
     teacher   {"specs": [...]}      train the teachers that these students need, unless they are cached
