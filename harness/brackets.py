@@ -43,7 +43,7 @@ class Brackets:
         for asked in told:
             if (asked.round, asked.arm) not in rounds:
                 continue
-            trial = ledger.read_spec(ledger.trial_dir(self._study_dir, asked.number))
+            trial = ledger.find_spec(ledger.trial_dir(self._study_dir, asked.number))
             if trial is not None and (key := (asked.round, asked.arm, trial.specs[0].width)) in self._members:
                 self._members[key][asked.number] = replace(self._read(trial), over=True)
 

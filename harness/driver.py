@@ -201,19 +201,29 @@ class Driver:
 
     def _reopen(self, asked: Asked, *, new: bool = False) -> TrialSpec:
         """The trial that was asked for, with its directory on disk."""
+        known = self._write_spec(asked)
+        self._open[asked.number] = (asked, known)  # with the clock of its first attempt
+        if not new:
+            self._recovered.add(asked.number)
+        return known
+
+    def _write_spec(self, asked: Asked) -> TrialSpec:
         plan = self.plan
         specs = tuple(plan.study.specs(asked.params, plain=asked.is_control, task=plan.task))
         arm = "control" if asked.is_control else SEARCH
         trial = TrialSpec(
             plan.name, asked.number, arm, dict(asked.params), specs, plan.config_hash, ledger.now_ms(), asked.round
         )
-        folder = ledger.write_spec(plan.study_dir, trial)
-        known = ledger.read_spec(folder)
+        known = ledger.read_spec(ledger.write_spec(plan.study_dir, trial))
         assert known is not None
-        self._open[asked.number] = (asked, known)  # with the clock of its first attempt
-        if not new:
-            self._recovered.add(asked.number)
         return known
+
+    def _spec_of_told(self, asked: Asked) -> TrialSpec | None:
+        """What the directory of a told trial says that it is, or None where it is gone; a damaged spec is mended."""
+        try:
+            return ledger.read_spec(self._folder(asked.number))
+        except ValueError:
+            return self._write_spec(asked)  # it puts the damaged one aside
 
     def _hand_out(self, trials: Sequence[TrialSpec]) -> None:
         """Begin trials; in a study that prunes they are taken into their brackets, and begun by `_go_on`."""
@@ -357,7 +367,7 @@ class Driver:
     def _restore_runs(self, logged: set[str]) -> None:
         """Log the trials that Optuna has told but tracking does not know, where its store was lost or changed."""
         for asked in (*self.sampler.trials("complete"), *self.sampler.trials("pruned")):
-            trial = ledger.read_spec(self._folder(asked.number))
+            trial = self._spec_of_told(asked)
             records = ledger.read_result(self._folder(asked.number), trial) if trial is not None else None
             if self._brackets is not None:
                 ledger.drop_checkpoints(self._folder(asked.number))
@@ -367,7 +377,7 @@ class Driver:
                 if trial.key not in logged:
                     self.tracker.log(trial, records, maybe_there=True)
         for asked in self.sampler.trials("failed"):
-            trial = ledger.read_spec(self._folder(asked.number))
+            trial = self._spec_of_told(asked)
             reason = ledger.read_failure(self._folder(asked.number), trial) if trial is not None else None
             if trial is not None and reason is not None and trial.key not in logged:
                 self.tracker.log_failure(trial, reason, maybe_there=True)

@@ -227,8 +227,7 @@ def _run(
     shared = options.storage is not None
     sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared)
     if not sampler.has_trials and ledger.numbers(options.study_dir):
-        kept = ledger.put_aside(options.study_dir / "trials")
-        console.print(f"the study is new to its storage: trials of an earlier one are kept in {kept}", soft_wrap=True)
+        ledger.put_aside(options.study_dir / "trials", "the study is new to its storage, and there are trials on disk")
     with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
         opening = pool.submit(Tracker, options.tracking, options.name, _artifacts(options))
         reporting = pool.submit(import_module, "harness.report")
@@ -347,7 +346,7 @@ def _manifest(options: Options, task: Mapping[str, Any], config_hash: str) -> di
     """What `study.json` says: what a report needs beside the trials, and what a reader needs to repeat it."""
     study = options.study
     versions = {name: version(name) for name in ("optuna", "mlflow", "numpy", "pandas", "matplotlib")}
-    known = ledger.read_json(options.study_dir / "study.json") or {}
+    known = ledger.read_manifest(options.study_dir)
     return {
         "study": options.name,
         "file": str(options.file),
@@ -369,7 +368,7 @@ def _manifest(options: Options, task: Mapping[str, Any], config_hash: str) -> di
 
 def _write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float) -> None:
     """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it."""
-    ledger.write_json(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
+    ledger.write_sealed(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
 
 
 def _runs_in_common(options: Options, sampler: Sampler, manifest: Mapping[str, Any]) -> Sweep:

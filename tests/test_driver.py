@@ -106,6 +106,7 @@ def die_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
     for owner, name in (
         (Sampler, "ask"), (Sampler, "tell"), (Sampler, "prune"), (FakeRuns, "log"), (ledger, "write_json"),
+        (ledger, "write_sealed"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, wrapped(getattr(owner, name)))
     return lambda: count

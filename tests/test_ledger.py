@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness import ledger
 from harness.ledger import TrialSpec
-from harness.spec import Curve, Record, StudentSpec
+from harness.spec import VAL_METRICS, Curve, Record, StudentSpec
 
 
 def trial(number: int = 3, **changed: Any) -> TrialSpec:
@@ -27,7 +27,8 @@ def trial(number: int = 3, **changed: Any) -> TrialSpec:
 
 
 def records(of: TrialSpec) -> tuple[Record, ...]:
-    return tuple(Record(spec, "ok", Curve((1.5,)), {"val_accuracy": 0.5}, 10, 20) for spec in of.specs)
+    metrics = dict.fromkeys(VAL_METRICS, 0.5)
+    return tuple(Record(spec, "ok", Curve((1.5,)), metrics, 10, 20) for spec in of.specs)
 
 
 def names(folder: Path) -> set[str]:
@@ -150,12 +151,19 @@ def test_the_directory_of_another_trial_is_put_aside(other: TrialSpec, tmp_path:
 
 
 @pytest.mark.parametrize("content", ['{"study":', "[]", "null", '{"study": "study"}', '{"specs": [{"width": 0}]}'])
-def test_a_directory_whose_spec_is_damaged_is_put_aside(content: str, tmp_path: Path) -> None:
+def test_a_damaged_spec_is_put_aside_and_written_again_beside_its_result(
+    content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = ledger.write_spec(tmp_path, trial())
+    ledger.publish(folder, trial(), records(trial()))
     (folder / "spec.json").write_text(content)
     ledger.write_spec(tmp_path, trial())
     assert ledger.read_spec(folder) == trial()
-    assert (aside(tmp_path / "trials", "3") / "spec.json").read_text() == content
+    assert ledger.read_result(folder, trial()) == records(trial())
+    kept = aside(folder, "spec.json")
+    assert kept.read_text() == content
+    [line] = caplog.messages
+    assert str(folder / "spec.json") in line and line.endswith(f"it is kept as {kept.name}")
 
 
 def test_trials_are_listed_in_the_order_of_their_numbers(tmp_path: Path) -> None:
