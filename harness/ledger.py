@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class TrialSpec:
         """`<study>/<number>`: the trial's name in every store."""
         return f"{self.study}/{self.number}"
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Stands for what is to be trained; a result for another hash is not this trial's."""
         return digest([to_json(spec) for spec in self.specs])
@@ -102,8 +103,9 @@ def write_spec(study_dir: Path, trial: TrialSpec) -> Path:
         return folder
     if known is not None:
         put_aside(folder, f"{folder} holds another trial than number {trial.number} of this study")
+    data = {f.name: getattr(trial, f.name) for f in dataclasses.fields(trial)}
     specs = [to_json(spec) for spec in trial.specs]
-    write_sealed(folder / "spec.json", {**trial.__dict__, "params": dict(trial.params), "specs": specs})
+    write_sealed(folder / "spec.json", {**data, "params": dict(trial.params), "specs": specs})
     return folder
 
 

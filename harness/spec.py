@@ -302,7 +302,8 @@ class Record:
 
 def to_json(value: Any) -> dict[str, Any]:
     """A dataclass of this module as plain JSON data."""
-    return dataclasses.asdict(value)
+    found = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return {name: to_json(part) if dataclasses.is_dataclass(part) else part for name, part in found.items()}
 
 
 def spec_from_json(data: Any) -> StudentSpec:
