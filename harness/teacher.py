@@ -176,11 +176,12 @@ def save_keyed(tensors: dict[str, Tensor], path: Path, own_key: str) -> None:
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Changes with every bit of the tensors."""
+    """Changes with every bit of the tensors, their names, shapes and dtypes."""
     found = 0
-    for name in sorted(tensors):
-        own = tensors[name].detach().contiguous().flatten().view(torch.uint8)
-        found = zlib.crc32(own.numpy().data, zlib.crc32(name.encode(), found))
+    for name, tensor in sorted(tensors.items()):
+        own = tensor.detach().contiguous()
+        found = zlib.crc32(f"{name} {own.dtype} {list(own.shape)}".encode(), found)
+        found = zlib.crc32(own.flatten().view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
 
 

@@ -201,16 +201,15 @@ def test_a_file_that_is_damaged_or_another_trials_is_put_aside_with_one_line(
     path = tmp_path / "rung-1.safetensors"
     assert checkpoint.load(path, "key") is None and not caplog.messages
     checkpoint.save(path, "key", states)
-    whole, kept = path.read_bytes(), 0
+    whole = path.read_bytes()
     flipped = bytes([*whole[:-1], whole[-1] ^ 1])
     oversized = b"\xff" * 7 + b"\x7f" + whole[8:]
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
     foreign = (tmp_path / "foreign").read_bytes()
     damaged = (whole[:-9], whole[:40], b"", b"{}", flipped, oversized, foreign)
-    for content, key in [*((content, "key") for content in damaged), (whole, "other")]:
+    for kept, (content, key) in enumerate([*((content, "key") for content in damaged), (whole, "other")], 1):
         path.write_bytes(content)
         assert checkpoint.load(path, key) is None
-        kept += 1
         asides = sorted(tmp_path.glob("rung-1.safetensors.aside-*"))
         assert len(asides) == len(caplog.messages) == kept
         assert caplog.messages[-1].endswith(f"it is kept as {asides[-1].name}")
@@ -226,7 +225,7 @@ def test_a_file_that_is_damaged_or_another_trials_is_put_aside_with_one_line(
 def test_a_checkpoint_of_which_anything_changed_is_never_used(
     place: int, bit: int, cut: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    state = State(2, {"network": torch.arange(9.0), "curve": torch.zeros(2, 5), "pulls": torch.zeros(3, 3)})
+    state = State(2, {"network": torch.arange(9.0), "curve": torch.zeros(2, 5), "pulls": torch.zeros(3, 3)}, 1.5)
     path = tmp_path_factory.getbasetemp() / "changed.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
@@ -235,6 +234,7 @@ def test_a_checkpoint_of_which_anything_changed_is_never_used(
     place %= len(whole)
     path.write_bytes(whole[:place] if cut else bytes([*whole[:place], whole[place] ^ (1 << bit), *whole[place + 1 :]]))
     found = checkpoint.load(path, "key")
+    assert found is None or (found[0].epoch, found[0].seconds) == (2, 1.5)
     assert found is None or all(torch.equal(found[0].tensors[name], own) for name, own in state.tensors.items())
     for aside in path.parent.glob("changed.safetensors.aside-*"):
         aside.unlink()

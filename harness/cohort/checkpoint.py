@@ -28,7 +28,7 @@ from harness.cohort.patience import Patience
 from harness.cohort.stack import Cohort
 from harness.losses import FeatureForm
 from harness.models.family import pad
-from harness.spec import Range
+from harness.spec import Range, digest
 from harness.teacher import checksum
 
 
@@ -137,8 +137,8 @@ def save(path: Path, key: str, states: Sequence[State]) -> None:
         for place, state in enumerate(states)
         for name in ("epoch", "seconds", "teacher_flops")
     }
-    said = {"key": key, "students": str(len(states)), "sum": checksum(tensors), **numbers}
-    ledger.write_bytes(path, to_bytes(tensors, said))
+    said = {"key": key, "students": str(len(states)), **numbers}
+    ledger.write_bytes(path, to_bytes(tensors, {**said, "sum": digest([checksum(tensors), said])}))
 
 
 def load(path: Path, key: str) -> list[State] | None:
@@ -156,7 +156,7 @@ def _read(path: Path, key: str) -> list[State]:
     with safe_open(path, framework="pt") as file:
         said = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    if said.get("key") != key or said.get("sum") != checksum(tensors):
+    if said.pop("sum", "") != digest([checksum(tensors), said]) or said.get("key") != key:
         raise ValueError("it is another's, or not as it was written")
     found = []
     for place in map(str, range(int(said["students"]))):
