@@ -355,3 +355,15 @@ def test_what_is_written_is_the_users_own_unless_the_user_says_more(
         monkeypatch.setenv("HARNESS_UMASK", odd)
         with pytest.raises(ValueError, match=f"HARNESS_UMASK '{odd}' must be octal digits"):
             files.keep_private()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"seconds": "1"}', '{"started_ms": -1}', '{"seconds": 1.0, "digest": "0"}']
+)
+def test_a_manifest_that_is_damaged_is_put_aside_and_the_sweep_begins_a_new_one(content: str, tmp_path: Path) -> None:
+    assert ledger.read_manifest(tmp_path) == {}
+    ledger.write_sealed(tmp_path / "study.json", {"seconds": 1.5, "started_ms": 3})
+    assert ledger.read_manifest(tmp_path) == {"seconds": 1.5, "started_ms": 3}
+    (tmp_path / "study.json").write_text(content)
+    assert ledger.read_manifest(tmp_path) == {}
+    assert aside(tmp_path, "study.json").read_text() == content

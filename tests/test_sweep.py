@@ -115,6 +115,15 @@ def test_the_end_of_a_sweep_names_the_next_commands(home: Path) -> None:
     assert "python -m harness.report mine" in printed
 
 
+def test_what_a_sweep_leaves_is_the_users_own(home: Path) -> None:
+    found = list((home / "results").rglob("*"))
+    assert {"mlflow.db", "study.db", "result.json", "summary.md", "worker.log", "weights.safetensors"} <= {
+        path.name for path in found
+    }
+    assert [path for path in found if path.stat().st_mode & 0o077] == []
+    assert not list((home / "results").rglob(".*.tmp"))
+
+
 def test_the_search_never_reads_the_test_split(home: Path) -> None:
     manifest = ledger.read_json(home / "results" / "mine" / "study.json")
     assert manifest["task"]["test_reads"] == 0
