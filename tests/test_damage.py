@@ -190,7 +190,7 @@ READERS: Mapping[str, Callable[[Path, TrialSpec], object]] = {
 """What reads each file of a trial."""
 
 
-@thousand
+@settings(thousand, max_examples=500)
 @given(name=st.sampled_from(sorted(READERS)), harm=damage.any_harm, seal=damage.sealed)
 def test_a_damaged_file_is_read_as_it_was_or_put_aside(
     name: str, harm: Harm, seal: Harm, lines: list[str], memory: Path
