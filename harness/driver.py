@@ -239,7 +239,7 @@ class Driver:
     def _restore_brackets(self) -> None:
         if self._brackets is not None:
             for state in ("complete", "pruned", "failed"):
-                self._brackets.restore(self.sampler.trials(state))
+                self._brackets.restore(self.sampler.trials(state), state)
 
     def _go_on(self) -> None:
         """Hand out what is due of the trials at their rungs, all widths and rounds together, and prune the others.
