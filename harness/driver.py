@@ -210,20 +210,30 @@ class Driver:
 
     def _reopen(self, asked: Asked, *, new: bool = False) -> TrialSpec:
         """The trial that was asked for, with its directory on disk."""
+        seen = self._folder(asked.number).exists()  # also of a new one, where its storage has lost its latest writes
+        known = self._write_spec(asked)
+        self._open[asked.number] = (asked, known)  # with the clock of its first attempt
+        if seen or not new:
+            self._recovered.add(asked.number)
+        return known
+
+    def _write_spec(self, asked: Asked) -> TrialSpec:
         plan = self.plan
         specs = tuple(plan.study.specs(asked.params, plain=asked.is_control, task=plan.task))
         arm = "control" if asked.is_control else SEARCH
         trial = TrialSpec(
             plan.name, asked.number, arm, dict(asked.params), specs, plan.config_hash, ledger.now_ms(), asked.round
         )
-        seen = self._folder(asked.number).exists()  # also of a new one, where its storage has lost its latest writes
-        folder = ledger.write_spec(plan.study_dir, trial)
-        known = ledger.read_spec(folder)
+        known = ledger.read_spec(ledger.write_spec(plan.study_dir, trial))
         assert known is not None
-        self._open[asked.number] = (asked, known)  # with the clock of its first attempt
-        if seen or not new:
-            self._recovered.add(asked.number)
         return known
+
+    def _spec_of_told(self, asked: Asked) -> TrialSpec | None:
+        """What the directory of a told trial says that it is, or None where it is gone; a damaged spec is mended."""
+        try:
+            return ledger.read_spec(self._folder(asked.number))
+        except ValueError:
+            return self._write_spec(asked)  # it puts the damaged one aside
 
     def _hand_out(self, trials: Sequence[TrialSpec]) -> None:
         """Begin trials; in a study that prunes they are taken into their brackets, and begun by `_go_on`."""
@@ -239,7 +249,7 @@ class Driver:
     def _restore_brackets(self) -> None:
         if self._brackets is not None:
             for state in ("complete", "pruned", "failed"):
-                self._brackets.restore(self.sampler.trials(state))
+                self._brackets.restore(self.sampler.trials(state), state)
 
     def _go_on(self) -> None:
         """Hand out what is due of the trials at their rungs, all widths and rounds together, and prune the others.
@@ -303,8 +313,8 @@ class Driver:
         """Take news of a cohort: its published trials are ready; the rest is tried again."""
         if event.job.kind != "cohort" or event.kind == "progress":
             return
-        if event.data.get("disk"):
-            raise Halt(f"a worker cannot write: {event.data['reason']}; make room and give the same command")
+        if event.data.get("full"):
+            raise Halt(f"a worker cannot write, {event.data['reason']}; make room and give the same command")
         waiting, until = [], event.job.body.get("until")
         for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
             if self._brackets is not None and until is not None and number not in self._lost:
@@ -395,7 +405,8 @@ class Driver:
         lost = []
         for asked in (*self.sampler.trials("complete"), *self.sampler.trials("pruned")):
             folder = self._folder(asked.number)
-            trial, records = self._read(folder)
+            trial = self._spec_of_told(asked)
+            records = ledger.read_result(folder, trial) if trial is not None else None
             if self._brackets is not None:
                 ledger.drop_checkpoints(folder)
             if trial is None or records is None:
@@ -406,19 +417,11 @@ class Driver:
             if trial.key not in logged:
                 self.tracker.log(trial, records, maybe_there=True)
         for asked in self.sampler.trials("failed"):
-            trial, _ = self._read(self._folder(asked.number))
+            trial = self._spec_of_told(asked)
             reason = ledger.read_failure(self._folder(asked.number), trial) if trial is not None else None
             if trial is not None and reason is not None and trial.key not in logged:
                 self.tracker.log_failure(trial, reason, maybe_there=True)
         self._find_again(lost)
-
-    def _read(self, folder: Path) -> tuple[TrialSpec | None, tuple[Record, ...] | None]:
-        """A trial and its records; a directory that is damaged has neither."""
-        try:
-            trial = ledger.read_spec(folder)
-        except ValueError:
-            return None, None
-        return trial, ledger.read_result(folder, trial) if trial is not None else None
 
     def _find_again(self, lost: Sequence[Asked]) -> None:
         """Train trials again that were told, and of which the result is gone or damaged."""

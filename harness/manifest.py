@@ -24,7 +24,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
     """What `study.json` says: what a report needs beside the trials, and what a reader needs to repeat it."""
     study = options.study
     versions = {name: version(name) for name in ("optuna", "mlflow", "numpy", "pandas", "matplotlib")}
-    known = ledger.read_json(options.study_dir / "study.json") or {}
+    known = ledger.read_manifest(options.study_dir)
     return {
         "study": options.name,
         "file": str(options.file),
@@ -46,7 +46,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
 
 def write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float) -> None:
     """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it."""
-    ledger.write_json(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
+    ledger.write_sealed(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
 
 
 def sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def _begin_anew(options: Options, console: Console) -> None:
         kept = set_aside(options.storage, options.name)
         if kept:
             console.print(f"the study that was in the storage is called {kept} now", soft_wrap=True)
-    console.print(f"what there was is kept in {ledger.put_aside(options.study_dir)}", soft_wrap=True)
+    ledger.put_aside(options.study_dir, f"study {options.name!r} begins anew, and there is an earlier one")
 
 
 def _run(session: _Session, task: Mapping[str, Any]) -> int:
@@ -243,9 +243,7 @@ def _open_study(session: _Session, config_hash: str, deadline: float) -> Sampler
     shared = options.storage is not None
     sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared, patience=patience)
     if not sampler.has_trials and ledger.numbers(options.study_dir):
-        kept = ledger.put_aside(options.study_dir / "trials")
-        said = f"the study is new to its storage: trials of an earlier one are kept in {kept}"
-        session.console.print(said, soft_wrap=True)
+        ledger.put_aside(options.study_dir / "trials", "the study is new to its storage, and there are trials on disk")
     return sampler
 
 

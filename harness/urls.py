@@ -1,14 +1,44 @@
-"""Where stores are: URLs without their passwords, the files of SQLite ones, and those for readers only."""
+"""Where stores are: URLs without their passwords and tokens, the files of SQLite ones, and those for readers only."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "***"
+VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
+"""Variables of the environment whose values are secrets, whatever text they turn up in."""
+SHORTEST = 4
+"""Of a variable's value that is looked for: a shorter one would take ordinary words apart."""
+NAMES = (
+    r"(?:[\w.-]*[_.-])?(?:[a-z]*password|passwd|pwd|passphrase|secret|token|api_?key|access_?key|account_?key|sig|"
+    r"signature|credentials?)"
+)
+"""What a key is called whose value is a secret."""
+USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)([^\s:/@?#]*):\S*@")
+TOKEN = re.compile(r"(?i)\b(https?://)(?!\*\*\*)[^\s:/@?#]+@")
+PAIR = re.compile(rf"(?i)(?<![\w.-])({NAMES}\s*=\s*)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|\S+?(?=&[\w.-]+=|\s|$))")
+QUOTED = re.compile(rf"(?i)(['\"]{NAMES}['\"]\s*:\s*)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")")
+HEADER = re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic)\s+)?)[^\s'\"]+")
 
 
-def redact(url: str) -> str:
-    """A URL, or a message with URLs in it, without passwords."""
-    return re.sub(r"//([^:/@\s]*):[^@\s]*@", r"//\1:***@", url)
+def redact(text: str) -> str:
+    """A URL, or a message with URLs in it, without passwords and tokens.
+
+    Hidden are passwords of URLs of any scheme, up to the last `@` of what may be one, the user of an `http` one, who
+    may be a token; values of keys such as `password=`, in queries and in connection strings; and what `VARIABLES` hold.
+    """
+    for secret in filter(None, map(os.environ.get, VARIABLES)):
+        if len(secret) >= SHORTEST:
+            for said in (secret, quote(secret, safe=""), quote_plus(secret)):
+                text = text.replace(said, HIDDEN)
+    text = USER.sub(rf"\1\2:{HIDDEN}@", text)
+    text = TOKEN.sub(rf"\1{HIDDEN}@", text)
+    text = PAIR.sub(rf"\1{HIDDEN}", text)
+    text = QUOTED.sub(rf"\1'{HIDDEN}'", text)
+    return HEADER.sub(rf"\1{HIDDEN}", text)
 
 
 def sqlite_file(url: str) -> Path | None:

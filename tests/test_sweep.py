@@ -116,6 +116,15 @@ def test_the_end_of_a_sweep_names_the_next_commands(home: Path) -> None:
     assert "python -m harness.report mine" in printed
 
 
+def test_what_a_sweep_leaves_is_the_users_own(home: Path) -> None:
+    found = list((home / "results").rglob("*"))
+    assert {"mlflow.db", "study.db", "result.json", "summary.md", "worker.log", "weights.safetensors"} <= {
+        path.name for path in found
+    }
+    assert [path for path in found if path.stat().st_mode & 0o077] == []
+    assert not list((home / "results").rglob(".*.tmp"))
+
+
 def test_the_search_never_reads_the_test_split(home: Path) -> None:
     manifest = ledger.read_json(home / "results" / "mine" / "study.json")
     assert manifest["task"]["test_reads"] == 0
@@ -192,7 +201,7 @@ def test_trials_of_a_storage_that_is_gone_are_kept_aside_and_not_reported(home: 
     shutil.copytree(home / "results", out, ignore=shutil.ignore_patterns("study.db*", "mlflow.db*", ".mlflow*"))
     done = run(home / "mine.py", "--out", out, "--trials", 1)
     assert done.returncode == 0, done.stderr
-    assert "are kept in" in done.stdout
+    assert "the study is new to its storage" in done.stderr and "is kept as" in " ".join(done.stderr.split())
     assert len(ledger.numbers(out / "mine")) == 1 + 2
 
 

@@ -32,7 +32,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """News of a job: `progress`, `done` (with its result), `refused` (bad input, `reason`) or `failed` (`reason`)."""
+    """News of a job: `progress`, `done` (with its result), `refused` (bad input, `reason`) or `failed` (`reason`).
+
+    A job that failed because a disk is full says so with `full` true, and by its reason: `no space left: <file>`.
+    """
 
     job: Job
     kind: str

@@ -23,9 +23,12 @@ from harness import cohort, targets, tasks, teacher
 from harness.cohort import State, calibrate, checkpoint
 from harness.costs import How
 from harness.executors.trials import Keep, Training, run_cohort
+from harness.files import keep_private, no_room
 from harness.models import num_params
+from harness.problems import one_line
 from harness.spec import Record, StudentSpec, spec_from_json
 from harness.tasks import LockedSplit, Split
+from harness.urls import redact
 
 Report = Callable[[str, Mapping[str, Any]], None]
 
@@ -122,11 +125,14 @@ def outcome(
     try:
         return "done", work(kind, body, cache, wanted_device, report)
     except ValueError as error:
-        traceback.print_exc()
-        return "refused", {"reason": str(error)}
+        _log_traceback()
+        return "refused", {"reason": one_line(redact(str(error)))}
+    except OSError as error:
+        _log_traceback()
+        return "failed", {"reason": _said_of(error), "full": no_room(error)}
     except (Exception, SystemExit) as error:  # a study's own form may raise anything: it costs a trial, not the worker
-        traceback.print_exc()
-        return "failed", {"reason": f"{type(error).__name__}: {error}"}
+        _log_traceback()
+        return "failed", {"reason": one_line(redact(f"{type(error).__name__}: {error}"))}
 
 
 def share_gpu(index: int, share: float) -> str:
@@ -162,6 +168,18 @@ def printing_to(log: Path) -> Iterator[None]:
             os.close(kept)
 
 
+def _log_traceback() -> None:
+    with suppress(OSError):  # the log's disk may be full
+        traceback.print_exc()
+
+
+def _said_of(error: OSError) -> str:
+    """The reason of a job that failed by a file: `no space left: /its/path` where the disk is full."""
+    if no_room(error):
+        return f"no space left: {error.filename}"
+    return one_line(redact(f"{type(error).__name__}: {error}"))
+
+
 def _die_first() -> None:
     """Where memory runs out, let the system kill a worker, which costs a cohort, and not the driver."""
     with suppress(OSError):  # only Linux has it
@@ -171,13 +189,15 @@ def _die_first() -> None:
 def main() -> None:
     """Serve jobs until the input ends. Arguments: the teachers' folder, the log file, the device."""
     cache, log, device = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    keep_private()  # a worker may have no driver's umask
     _die_first()
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)  # whatever a study's own code prints goes to the log
         for line in sys.stdin:
             job = json.loads(line)
             if job["kind"] != "describe":
-                _write_to(log)
+                with suppress(OSError):  # of a full disk the driver hears when results are written
+                    _write_to(log)
 
             def report(event: str, data: Mapping[str, Any], job_id: int = job["id"]) -> None:
                 channel.write(json.dumps({"id": job_id, "event": event, "data": data}) + "\n")

@@ -46,7 +46,7 @@ class Place:
     @property
     def manifest(self) -> Mapping[str, Any]:
         """What `study.json` says."""
-        return ledger.read_json(self.study_dir / "study.json") or {}
+        return ledger.read_sealed(self.study_dir / "study.json") or {}
 
 
 @dataclass

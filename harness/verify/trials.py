@@ -42,14 +42,17 @@ def look(folder: Path, study: str, config_hash: str, kept: Kept) -> Entry:
     if wrong:
         what = f"its spec.json is not its own: {', '.join(wrong)}"
         return Entry(None, None, (Fault(number, what, _lost(folder)),))
-    reason = ledger.read_failure(folder, trial)
+    try:
+        reason = ledger.failure_of(folder, trial)
+    except ValueError:
+        reason = None
     if kept.state == "failed":
         return Entry(trial, reason)
     try:
-        records = ledger.look_at_result(folder, trial)
+        found = ledger.result_of(folder, trial)
     except ValueError as error:
         return Entry(trial, None, (Fault(number, f"its result is damaged: {error}", mend="aside"),))
-    return Entry(trial, records if records is not None else reason)
+    return Entry(trial, found[0] if found is not None else reason)
 
 
 def _lost(folder: Path) -> str:
