@@ -266,5 +266,7 @@ def test_a_second_signal_does_not_wait_for_ray(tmp_path: Path, cache: Path) -> N
         with pytest.raises(KeyboardInterrupt):
             executor.poll(30.0)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        elsewhere.let_go(cache)
     assert executor.num_pending == 1  # left as it was
