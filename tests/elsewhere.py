@@ -24,7 +24,7 @@ from tests.fakes import fake_train
 
 
 def arrange(cache: Path, *, seconds: float = 0.0, harm: str = "", guilty: float = 0.0, held: bool = False) -> None:
-    """Cohorts take `seconds`, and are `held` until `let_go`; the trial of learning rate `guilty` does `harm`."""
+    """Every job is `held` until `let_go`, cohorts take `seconds`; the trial of learning rate `guilty` does `harm`."""
     cache.mkdir(parents=True, exist_ok=True)
     facts = {"seconds": seconds, "harm": harm, "guilty": guilty, "held": held}
     (cache / "arranged.json").write_text(json.dumps(facts))
@@ -55,10 +55,13 @@ def _faked(desk: Desk) -> Desk:
 
     arranged = json.loads((desk.cache / "arranged.json").read_text())
 
-    def train_each(specs: Sequence[StudentSpec], **_: Any) -> Iterator[tuple[list[Record], list[Any]]]:
-        time.sleep(arranged["seconds"])
+    def prepare() -> dict[str, Any]:
         while arranged["held"] and not (desk.cache / "go").exists():
             time.sleep(0.02)
+        return {"name": "made up"}
+
+    def train_each(specs: Sequence[StudentSpec], **_: Any) -> Iterator[tuple[list[Record], list[Any]]]:
+        time.sleep(arranged["seconds"])
         if any(spec.lr == arranged["guilty"] for spec in specs):
             _do(arranged["harm"], desk.cache)
         with (desk.cache / "trained").open("a") as file:
@@ -66,7 +69,7 @@ def _faked(desk: Desk) -> Desk:
         yield fake_train(specs), []
 
     cohort.train_each = train_each
-    targets.prepare = lambda *_: {"name": "made up"}
+    targets.prepare = lambda *_: prepare()
     if arranged["harm"] != "blind":
         return desk
     remote.SEEN_WITHIN = 0.0

@@ -208,16 +208,17 @@ def test_a_node_that_is_lost_costs_nothing(cluster: Any, tmp_path: Path, cache: 
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from harness.executors import ray
 from tests import elsewhere
-from tests.fakes import FakeRuns, make_driver
-from tests.test_ray import SMALL, sweep
+from tests.fakes import STUDY, FakeRuns, make_driver
 
 ray.run_job = elsewhere.run_on_ray
-folder = Path(sys.argv[1])
-driver = make_driver(folder / "fake", FakeRuns(), study=SMALL, deterministic=False)
-sweep(driver, folder / "cache", address=sys.argv[2])
+folder, study = Path(sys.argv[1]), replace(STUDY, trials=8, batch=4, controls=0)
+driver = make_driver(folder / "fake", FakeRuns(), study=study, deterministic=False)
+driver.executor = ray.Ray(2, folder / "cache", "cpu", folder / "fake" / "worker.log", {"address": sys.argv[2]})
+driver.run(set())
 """
 
 
@@ -266,5 +267,7 @@ def test_a_second_signal_does_not_wait_for_ray(tmp_path: Path, cache: Path) -> N
         with pytest.raises(KeyboardInterrupt):
             executor.poll(30.0)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        elsewhere.let_go(cache)
     assert executor.num_pending == 1  # left as it was
