@@ -98,6 +98,7 @@ class Driver:
     watch: Callable[[Progress], None] = lambda _: None
     asked_to_stop: Callable[[], bool] = lambda: False
     _open: dict[int, tuple[Asked, TrialSpec]] = field(default_factory=dict)  # asked, not yet told
+    _logged: frozenset[str] = frozenset()  # the keys of trials that tracking had when the sweep began
     _recovered: set[int] = field(default_factory=set)
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
@@ -116,7 +117,8 @@ class Driver:
         `"complete"`, `"timeout"`, `"stopped"` or `"failures"`. For a timeout or a wish to stop nothing is waited for:
         what is published is committed, and what is being trained is the next sweep's."""
         running = self.sampler.trials("running")
-        self._restore(logged)
+        self._logged = frozenset(logged)
+        self._restore()
         self._hand_out([self._reopen(asked) for asked in running])
         self._ask_rounds(self._round(), self._round_cut_short(running))
         self._restore_brackets()
@@ -227,13 +229,6 @@ class Driver:
         known = ledger.read_spec(ledger.write_spec(plan.study_dir, trial))
         assert known is not None
         return known
-
-    def _spec_of_told(self, asked: Asked) -> TrialSpec | None:
-        """What the directory of a told trial says that it is, or None where it is gone; a damaged spec is mended."""
-        try:
-            return ledger.read_spec(self._folder(asked.number))
-        except ValueError:
-            return self._write_spec(asked)  # it puts the damaged one aside
 
     def _hand_out(self, trials: Sequence[TrialSpec]) -> None:
         """Begin trials; in a study that prunes they are taken into their brackets, and begun by `_go_on`."""
@@ -375,7 +370,8 @@ class Driver:
         if self._brackets is not None:
             self._brackets.leave(asked.number)
             self._busy.discard(asked.number)
-        folder, maybe_there = self._folder(asked.number), asked.number in self._recovered
+        folder = self._folder(asked.number)
+        maybe_there = asked.number in self._recovered or trial.key in self._logged
         records = ledger.read_result(folder, trial)
         result = records or ledger.read_failure(folder, trial) or "no result was published"
         stores = Stores(self.tracker, self.sampler)
@@ -397,29 +393,30 @@ class Driver:
             log.warning("trial %d was told, but its result is lost and could not be had again", trial.number)
             return
         self._best = max(self._best, values_of(records, "val_accuracy"))
-        self.tracker.log(trial, records, maybe_there=True)
+        if trial.key not in self._logged:
+            self.tracker.log(trial, records, maybe_there=True)
 
-    def _restore(self, logged: set[str]) -> None:
+    def _restore(self) -> None:
         """Have of every told trial its result, which is trained again where it was lost, and its run, which is logged
         again where tracking does not know it: its store was lost, or changed."""
         lost = []
         for asked in (*self.sampler.trials("complete"), *self.sampler.trials("pruned")):
             folder = self._folder(asked.number)
-            trial = self._spec_of_told(asked)
-            records = ledger.read_result(folder, trial) if trial is not None else None
+            trial = self._write_spec(asked)  # it puts aside what is damaged, and what is another's
+            records = ledger.read_result(folder, trial)
             if self._brackets is not None:
                 ledger.drop_checkpoints(folder)
-            if trial is None or records is None:
+            if records is None:
                 lost.append(asked)
                 continue
             if records[0].status != "pruned":
                 self._best = max(self._best, values_of(records, "val_accuracy"))
-            if trial.key not in logged:
+            if trial.key not in self._logged:
                 self.tracker.log(trial, records, maybe_there=True)
         for asked in self.sampler.trials("failed"):
-            trial = self._spec_of_told(asked)
-            reason = ledger.read_failure(self._folder(asked.number), trial) if trial is not None else None
-            if trial is not None and reason is not None and trial.key not in logged:
+            trial = self._write_spec(asked)
+            reason = ledger.read_failure(self._folder(asked.number), trial)
+            if reason is not None and trial.key not in self._logged:
                 self.tracker.log_failure(trial, reason, maybe_there=True)
         self._find_again(lost)
 

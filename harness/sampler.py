@@ -267,7 +267,12 @@ class Sampler:
 
     def _enter(self, trial: FrozenTrial) -> None:
         """Take a trial from disk into its arm."""
-        own = self._arms[trial.user_attrs["arm"]]
+        own = self._arms.get(trial.user_attrs.get("arm", ""))
+        if own is None:
+            raise ValueError(
+                f"trial {trial.number} of the storage was not asked for by this harness; delete it there, or begin "
+                "anew with --new, which keeps it aside"
+            )
         own.put(trial.number, _in_arm(trial, own, trial.state, trial.values))
         own.show(trial.number)
         self._num_asked = trial.number + 1

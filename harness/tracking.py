@@ -157,15 +157,24 @@ class Tracker:
             self._finish(run, "FAILED", now_ms())
 
     def _run_of(self, trial: TrialSpec, tags: Mapping[str, str], maybe_there: bool) -> str:
-        """The run of a trial, begun before or now. One of other parameters is another trial's, of which its storage
-        has lost the last writes; it goes into the bin."""
+        """The run of a trial, begun before or now, with its tags. One of other parameters is that of a trial of which
+        its storage has lost the last writes; it goes into the bin."""
         known = self._find_run(trial.key) if maybe_there else None
         if known is not None:
-            theirs, ours = self._client.get_run(known).data.params, trial_params(trial)
-            if all(theirs[name] == str(ours.get(name)) for name in theirs):
+            theirs, ours = self._client.get_run(known).data, trial_params(trial)
+            if all(value == str(ours.get(name)) for name, value in theirs.params.items()):
+                self._tag_again(known, theirs.tags, tags)
                 return known
             self._client.delete_run(known)
         return self._create_run(trial.key, run_name(trial), trial.started_ms, tags)
+
+    def _tag_again(self, run: str, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+        """Give a run that was found the tags of what has become of its trial, which may have failed before."""
+        for name, value in ours.items():
+            if theirs.get(name) != value:
+                self._client.set_tag(run, name, value)
+        if "failure" in theirs and "failure" not in ours:
+            self._client.delete_tag(run, "failure")
 
     def leave(self) -> None:
         """The sweep was asked to stop: its parent run does not go on until it does."""

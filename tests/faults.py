@@ -136,7 +136,7 @@ def foreign_run(out: Path) -> str:
 
 def edit(name: str, key: str, value: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        ledger.write_json(folder / name, {**ledger.read_json(folder / name), key: value})
+        ledger.write_sealed(folder / name, {**(ledger.read_sealed(folder / name) or {}), key: value})
 
     return change
 
@@ -294,11 +294,11 @@ FAULTS: Mapping[str, tuple[Callable[[Path], str], str, str]] = {
     ),
     "another trial's result": (
         in_the_ledger(take_anothers("result.json")),
-        "holds the records of other students; --repair puts the file aside",
+        "is another trial's; --repair puts the file aside",
         "COMPLETE in Optuna, and its result.json is missing",
     ),
     "another hash": (
-        in_the_ledger(edit("result.json", "hash", "c0ffee")), "holds the records of other students",
+        in_the_ledger(edit("result.json", "hash", "c0ffee")), "is another trial's",
         "COMPLETE in Optuna, and its result.json is missing",
     ),
     "no result": (

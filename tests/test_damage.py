@@ -86,6 +86,9 @@ class MemorySampler:
         self.trials_by_state["running"][number] = Asked(number, arm, params)
         return self.trials_by_state["running"][number]
 
+    def take_twins(self) -> list[Asked]:
+        return []
+
     def tell(self, asked: Asked, told: Sequence[float]) -> None:
         self._move(asked, "complete")
         self.values[asked.number] = list(told)
@@ -101,7 +104,7 @@ class MemorySampler:
 
 def driver_of(folder: Path, sampler: MemorySampler, runs: FakeRuns, like: Driver) -> Driver:
     made = replace(like, plan=replace(like.plan, study_dir=folder), sampler=sampler, tracker=runs)  # type: ignore[arg-type]
-    made._open, made._recovered, made._ready = {}, set(), []
+    made._open, made._recovered, made._ready, made._lost = {}, set(), [], set()
     return made
 
 

@@ -301,7 +301,7 @@ def test_a_result_that_is_lost_after_it_was_told_is_trained_again(tmp_path: Path
         return fake_train(specs)
 
     assert make_driver(tmp_path, runs, train=train).run(set(runs.runs)) == "complete"
-    assert len(trained) == 4 * STUDY.seeds
+    assert len(trained) == 3 * STUDY.seeds  # a result says itself whose it is, whatever became of the spec beside it
     assert results(tmp_path) == before and told(tmp_path) == before_told
     assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
 
