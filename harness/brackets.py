@@ -37,15 +37,32 @@ class Brackets:
         self._open[asked.number] = key, trial
         self._members.setdefault(key, {})[asked.number] = self._read(trial)
 
-    def restore(self, told: Iterable[Asked]) -> None:
-        """Take in what open trials are compared with: those of their brackets that were told before a restart."""
+    def restore(self, told: Iterable[Asked], state: str) -> None:
+        """Take in what open trials are compared with: those of their brackets that were told before a restart, as what
+        `state` says."""
         rounds = {key[:2] for key in self._members}
         for asked in told:
             if (asked.round, asked.arm) not in rounds:
                 continue
-            trial = ledger.read_spec(ledger.trial_dir(self._study_dir, asked.number))
+            trial = ledger.find_spec(ledger.trial_dir(self._study_dir, asked.number))
             if trial is not None and (key := (asked.round, asked.arm, trial.specs[0].width)) in self._members:
-                self._members[key][asked.number] = replace(self._read(trial), over=True)
+                self._members[key][asked.number] = Member(self._scores_of_told(trial, state), over=True)
+
+    def _scores_of_told(self, trial: TrialSpec, state: str) -> tuple[float, ...]:
+        """As `_read`. Where a rung's file was lost since, its verdict is known: the trial went on there, or it did not.
+        That ranks all others as its score did."""
+        folder = ledger.trial_dir(self._study_dir, trial.number)
+        found = [ledger.read_rung(folder, trial, epoch) for epoch in self._halving.rungs]
+        scores = [score(records, self._metric) if records else math.inf for records in found]
+        if state == "complete":
+            return tuple(scores)
+        reached = max((place + 1 for place, records in enumerate(found) if records), default=0)
+        if state == "pruned" and ledger.read_result(folder, trial):
+            records, facts = ledger.result_of(folder, trial) or ((), {})
+            if facts.get("pruned_at") in self._halving.rungs:
+                reached = self._halving.rungs.index(facts["pruned_at"]) + 1
+                scores[reached - 1] = score(records, self._metric)
+        return tuple(scores[:reached])
 
     def arrive(self, number: int, epoch: int) -> bool:
         """Note that a trial was trained up to a rung; whether it truly has published it."""

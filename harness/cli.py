@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -11,6 +12,11 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+
+from harness.files import keep_private
+from harness.problems import one_line
+from harness.space import NAME
+from harness.urls import redact
 
 STUDIES = (Path("studies"), Path(__file__).parents[1] / "studies")
 """Where a study's name is looked up: here first, then beside the package."""
@@ -21,8 +27,11 @@ INTERRUPTED = 130
 
 def run(app: typer.Typer) -> NoReturn:
     """Run a program. Bad input is one line on standard error and exit code 2, never a traceback."""
-    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
+    handler = RichHandler(console=Console(stderr=True))
+    handler.addFilter(_without_secrets)
+    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[handler])
     try:
+        keep_private()
         code = app(standalone_mode=False)
     except typer.TyperException as error:
         message = str(error.format_message()) if hasattr(error, "format_message") else str(error)
@@ -34,15 +43,20 @@ def run(app: typer.Typer) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
-    """Print one line and leave."""
+    """Print one line, without passwords, and leave."""
     say_error(message)
     sys.exit(code)
 
 
 def say_error(message: str) -> None:
-    """Print one line to standard error."""
-    line = " ".join(message.split())
+    """Print one line, without passwords, to standard error."""
+    line = redact(" ".join(message.split()))
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escaped(line)}")
 
 
@@ -57,6 +71,19 @@ def check_writable(out: Path) -> None:
         tempfile.TemporaryFile(dir=place).close()  # permissions alone do not tell: root, read-only mounts
     except OSError as error:
         raise ValueError(f"--out {str(out)!r} cannot be written to ({error.strerror}); choose another folder") from None
+
+
+def results_of(study: str, out: Path) -> Path:
+    """The folder in `out` of a study that was swept, given its name or its `.py` file; never one outside of `out`.
+
+    Raises `ValueError` where there is none.
+    """
+    name = Path(study).stem if study.endswith(".py") else study
+    if not re.fullmatch(NAME, name) or not (out / name / "study.json").is_file():
+        known = sorted(path.parent.name for path in out.glob("*/study.json"))
+        choices = f"studies with results in {out} are {', '.join(known)}" if known else f"{out} holds no results yet"
+        raise ValueError(one_line(f"no results for study {study!r}; {choices}"))
+    return out / name
 
 
 def _escaped(text: str) -> str:

@@ -7,12 +7,13 @@ there. More students never cost less: where a moment's disturbance measured that
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
+
+from harness.spec import Range
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,34 @@ class Costs:
         return {**asdict(self), "bytes_each": {str(width): count for width, count in self.bytes_each.items()}}
 
 
-def costs_from_json(data: Mapping[str, Any]) -> Costs:
-    """The costs that `Costs.to_json` gave. Raises `KeyError`, `TypeError` or `ValueError` for other data."""
-    timings = tuple(Timing(**timing) for timing in data["timings"])
-    if not all(timing.students >= 1 and 0 < timing.seconds < math.inf for timing in timings):
-        raise ValueError("timings must be of one student and more, in seconds above 0")
-    bytes_each = {int(width): int(count) for width, count in data["bytes_each"].items()}
-    if not timings or set(bytes_each) != {timing.width for timing in timings} or min(bytes_each.values()) < 1:
-        raise ValueError("timings and widths do not fit together")
-    return Costs(timings, bytes_each, bool(data["pads"]), int(data["memory"]), str(data["where"]))
+def costs_from_json(data: Any) -> Costs:
+    """The costs that `Costs.to_json` gave. Raises `ValueError` for other data."""
+    try:
+        timings = tuple(Timing(**timing) for timing in data["timings"])
+        bytes_each = {int(width): count for width, count in data["bytes_each"].items()}
+        found = Costs(timings, bytes_each, data["pads"], data["memory"], data["where"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"not what a step costs: {error!r}") from None
+    for problem in _problems(found):
+        raise ValueError(f"not what a step costs: {problem}")
+    return found
+
+
+def _problems(costs: Costs) -> Iterator[str]:
+    whole, ways = Range(1, whole=True), set()
+    for timing in costs.timings:
+        if not all(whole.admits(count) for count in (timing.width, timing.students, timing.threads)):
+            yield f"{timing} is of no student, width or thread"
+        if not Range(0, open_low=True).admits(timing.seconds) or not isinstance(timing.looped, bool):
+            yield f"{timing} is of no time"
+        ways.add((timing.width, timing.students, timing.looped, timing.threads))
+    if not ways or len(ways) < len(costs.timings):
+        yield "there are no timings, or two of the same"
+    if set(costs.bytes_each) != {timing.width for timing in costs.timings}:
+        yield "timings and widths do not fit together"
+    if not all(whole.admits(count) for count in costs.bytes_each.values()) or not Range(0, whole=True).admits(
+        costs.memory
+    ):
+        yield "memory is no number of bytes"
+    if not isinstance(costs.pads, bool) or not isinstance(costs.where, str):
+        yield "it does not say where it was measured"

@@ -6,13 +6,12 @@ A new kind of dimension is a frozen dataclass here with a `problem()` and a bran
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.forms import FEATURE_KNOBS, FEATURE_WEIGHTS, KNOBS, Knob
-from harness.spec import NONE, RANGES, check_range
+from harness.spec import NONE, RANGES, check_range, is_number
 
 Value = str | int | float
 TEMPERATURE_FORMS = tuple(form for form, knobs in KNOBS.items() if "temperature" in knobs)
@@ -34,8 +33,10 @@ class Float:
 
     def problem(self, name: str) -> str | None:
         """What is wrong with the dimension, in one line, or None."""
-        if not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in (self.low, self.high)):
+        if not is_number(self.low) or not is_number(self.high):
             return f"{name}: bounds {self.low!r} and {self.high!r} must be finite numbers"
+        if not isinstance(self.log, bool):
+            return f"{name}: log {self.log!r} must be True or False"
         if self.low > self.high:
             return f"{name}: low {self.low!r} is above high {self.high!r}"
         if self.log and self.low <= 0:
@@ -52,7 +53,7 @@ class Choice:
 
     def __init__(self, *options: Value, when: Mapping[str, Sequence[Value]] | None = None) -> None:
         object.__setattr__(self, "options", tuple(options))
-        object.__setattr__(self, "when", dict(when or {}))
+        object.__setattr__(self, "when", dict(when) if isinstance(when, Mapping) else {} if when is None else when)
 
     def problem(self, name: str) -> str | None:
         """What is wrong with the dimension, in one line, or None."""

@@ -98,6 +98,7 @@ class Driver:
     watch: Callable[[Progress], None] = lambda _: None
     asked_to_stop: Callable[[], bool] = lambda: False
     _open: dict[int, tuple[Asked, TrialSpec]] = field(default_factory=dict)  # asked, not yet told
+    _logged: frozenset[str] = frozenset()  # the keys of trials that tracking had when the sweep began
     _recovered: set[int] = field(default_factory=set)
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
@@ -116,7 +117,8 @@ class Driver:
         `"complete"`, `"timeout"`, `"stopped"` or `"failures"`. For a timeout or a wish to stop nothing is waited for:
         what is published is committed, and what is being trained is the next sweep's."""
         running = self.sampler.trials("running")
-        self._restore(logged)
+        self._logged = frozenset(logged)
+        self._restore()
         self._hand_out([self._reopen(asked) for asked in running])
         self._ask_rounds(self._round(), self._round_cut_short(running))
         self._restore_brackets()
@@ -210,19 +212,22 @@ class Driver:
 
     def _reopen(self, asked: Asked, *, new: bool = False) -> TrialSpec:
         """The trial that was asked for, with its directory on disk."""
+        seen = self._folder(asked.number).exists()  # also of a new one, where its storage has lost its latest writes
+        known = self._write_spec(asked)
+        self._open[asked.number] = (asked, known)  # with the clock of its first attempt
+        if seen or not new:
+            self._recovered.add(asked.number)
+        return known
+
+    def _write_spec(self, asked: Asked) -> TrialSpec:
         plan = self.plan
         specs = tuple(plan.study.specs(asked.params, plain=asked.is_control, task=plan.task))
         arm = "control" if asked.is_control else SEARCH
         trial = TrialSpec(
             plan.name, asked.number, arm, dict(asked.params), specs, plan.config_hash, ledger.now_ms(), asked.round
         )
-        seen = self._folder(asked.number).exists()  # also of a new one, where its storage has lost its latest writes
-        folder = ledger.write_spec(plan.study_dir, trial)
-        known = ledger.read_spec(folder)
+        known = ledger.read_spec(ledger.write_spec(plan.study_dir, trial))
         assert known is not None
-        self._open[asked.number] = (asked, known)  # with the clock of its first attempt
-        if seen or not new:
-            self._recovered.add(asked.number)
         return known
 
     def _hand_out(self, trials: Sequence[TrialSpec]) -> None:
@@ -239,7 +244,7 @@ class Driver:
     def _restore_brackets(self) -> None:
         if self._brackets is not None:
             for state in ("complete", "pruned", "failed"):
-                self._brackets.restore(self.sampler.trials(state))
+                self._brackets.restore(self.sampler.trials(state), state)
 
     def _go_on(self) -> None:
         """Hand out what is due of the trials at their rungs, all widths and rounds together, and prune the others.
@@ -303,8 +308,8 @@ class Driver:
         """Take news of a cohort: its published trials are ready; the rest is tried again."""
         if event.job.kind != "cohort" or event.kind == "progress":
             return
-        if event.data.get("disk"):
-            raise Halt(f"a worker cannot write: {event.data['reason']}; make room and give the same command")
+        if event.data.get("full"):
+            raise Halt(f"a worker cannot write, {event.data['reason']}; make room and give the same command")
         waiting, until = [], event.job.body.get("until")
         for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
             if self._brackets is not None and until is not None and number not in self._lost:
@@ -365,20 +370,17 @@ class Driver:
         if self._brackets is not None:
             self._brackets.leave(asked.number)
             self._busy.discard(asked.number)
-        folder, maybe_there = self._folder(asked.number), asked.number in self._recovered
+        folder = self._folder(asked.number)
+        maybe_there = asked.number in self._recovered or trial.key in self._logged
         records = ledger.read_result(folder, trial)
+        result = records or ledger.read_failure(folder, trial) or "no result was published"
+        stores = Stores(self.tracker, self.sampler)
+        commit(stores, asked, trial, result, self.plan.study.objectives, maybe_there=maybe_there)
         if records is None:
-            reason = ledger.read_failure(folder, trial) or "no result was published"
-            self.tracker.log_failure(trial, reason, maybe_there=maybe_there)
-            self.sampler.fail(asked)
             ledger.drop_checkpoints(folder)
             self._num_failed += 1
             return
-        self.tracker.log(trial, records, maybe_there=maybe_there)
-        if records[0].status == "pruned":
-            self.sampler.prune(asked)
-        else:
-            self.sampler.tell(asked, values(self.plan.study, records))
+        if records[0].status != "pruned":
             self._best = max(self._best, values_of(records, "val_accuracy"))
         if self._brackets is not None:
             ledger.drop_checkpoints(folder)
@@ -391,38 +393,32 @@ class Driver:
             log.warning("trial %d was told, but its result is lost and could not be had again", trial.number)
             return
         self._best = max(self._best, values_of(records, "val_accuracy"))
-        self.tracker.log(trial, records, maybe_there=True)
+        if trial.key not in self._logged:
+            self.tracker.log(trial, records, maybe_there=True)
 
-    def _restore(self, logged: set[str]) -> None:
+    def _restore(self) -> None:
         """Have of every told trial its result, which is trained again where it was lost, and its run, which is logged
         again where tracking does not know it: its store was lost, or changed."""
         lost = []
         for asked in (*self.sampler.trials("complete"), *self.sampler.trials("pruned")):
             folder = self._folder(asked.number)
-            trial, records = self._read(folder)
+            trial = self._write_spec(asked)  # it puts aside what is damaged, and what is another's
+            records = ledger.read_result(folder, trial)
             if self._brackets is not None:
                 ledger.drop_checkpoints(folder)
-            if trial is None or records is None:
+            if records is None:
                 lost.append(asked)
                 continue
             if records[0].status != "pruned":
                 self._best = max(self._best, values_of(records, "val_accuracy"))
-            if trial.key not in logged:
+            if trial.key not in self._logged:
                 self.tracker.log(trial, records, maybe_there=True)
         for asked in self.sampler.trials("failed"):
-            trial, _ = self._read(self._folder(asked.number))
-            reason = ledger.read_failure(self._folder(asked.number), trial) if trial is not None else None
-            if trial is not None and reason is not None and trial.key not in logged:
+            trial = self._write_spec(asked)
+            reason = ledger.read_failure(self._folder(asked.number), trial)
+            if reason is not None and trial.key not in self._logged:
                 self.tracker.log_failure(trial, reason, maybe_there=True)
         self._find_again(lost)
-
-    def _read(self, folder: Path) -> tuple[TrialSpec | None, tuple[Record, ...] | None]:
-        """A trial and its records; a directory that is damaged has neither."""
-        try:
-            trial = ledger.read_spec(folder)
-        except ValueError:
-            return None, None
-        return trial, ledger.read_result(folder, trial) if trial is not None else None
 
     def _find_again(self, lost: Sequence[Asked]) -> None:
         """Train trials again that were told, and of which the result is gone or damaged."""
@@ -443,11 +439,53 @@ class Driver:
         self.watch(Progress(done, max(done, sum(arms.values())), failed, self._best, pruned))
 
 
-def values(study: Study, records: Sequence[Record]) -> list[float]:
+def values(objectives: Sequence[str], records: Sequence[Record]) -> list[float]:
     """What is told of a trial: each objective's mean over its students."""
-    return [values_of(records, objective) for objective in study.objectives]
+    return [values_of(records, objective) for objective in objectives]
 
 
 def values_of(records: Sequence[Record], name: str) -> float:
     """A measurement's mean over a trial's students."""
     return mean(record.value(name) for record in records)
+
+
+class Tells(Protocol):
+    """What a commit needs of Optuna: `harness.sampler` has it twice."""
+
+    def tell(self, asked: Asked, values: Sequence[float]) -> None:
+        """The trial is complete."""
+
+    def prune(self, asked: Asked) -> None:
+        """The trial was stopped at a rung."""
+
+    def fail(self, asked: Asked) -> None:
+        """The trial was given up."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where a trial is committed, in this order."""
+
+    runs: Runs
+    trials: Tells
+
+
+def commit(
+    stores: Stores,
+    asked: Asked,
+    trial: TrialSpec,
+    result: Sequence[Record] | str,
+    objectives: Sequence[str],
+    *,
+    maybe_there: bool,
+) -> None:
+    """Log a trial, then tell it: its records, or the reason for which it was given up."""
+    if isinstance(result, str):
+        stores.runs.log_failure(trial, result, maybe_there=maybe_there)
+        stores.trials.fail(asked)
+        return
+    stores.runs.log(trial, result, maybe_there=maybe_there)
+    if result[0].status == "pruned":
+        stores.trials.prune(asked)
+    else:
+        stores.trials.tell(asked, values(objectives, result))

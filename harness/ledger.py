@@ -5,25 +5,60 @@
                                         rung-<epoch>.safetensors (until told), rung-<epoch>.json; until published
                                         also begun.json, student-<place>.safetensors, student-<place>.json
 
-A file is written whole or not at all. `result.json` is the worker's last word on a trial; the driver's own last word is
-Optuna's `tell`. A new fact about a trial is a new key of one of these files.
+A file is written whole or not at all, and sealed with a digest (see `harness.files`). One that is damaged, or another
+trial's, is put aside, and its trial is trained again. `result.json` is the worker's last word on a trial; the driver's
+own last word is Optuna's `tell`. A new fact about a trial is a new key of one of these files.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from harness.files import (
+    is_locked,
+    lock,
+    now_ms,
+    put_aside,
+    read_json,
+    read_sealed,
+    write_bytes,
+    write_json,
+    write_sealed,
+)
+from harness.spec import (
+    Range,
+    Record,
+    StudentSpec,
+    check_record,
+    digest,
+    is_number,
+    record_from_json,
+    spec_from_json,
+    to_json,
+)
 
-from harness.spec import Record, StudentSpec, digest, record_from_json, spec_from_json, to_json
+__all__ = [
+    "TrialSpec",
+    "is_locked",
+    "lock",
+    "now_ms",
+    "put_aside",
+    "read_json",
+    "read_sealed",
+    "write_bytes",
+    "write_json",
+    "write_sealed",
+]
+COUNT = Range(0, 2**53, whole=True)
+MOST_ATTEMPTS = Range(0, 1000, whole=True)
 
 
 @dataclass(frozen=True)
@@ -48,56 +83,10 @@ class TrialSpec:
         """`<study>/<number>`: the trial's name in every store."""
         return f"{self.study}/{self.number}"
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Stands for what is to be trained; a result for another hash is not this trial's."""
         return digest([to_json(spec) for spec in self.specs])
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader, or a restart after a power cut, sees the old file or the new one, never a part."""
-    with _whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        json.dump(_finite(data), file, allow_nan=False, separators=(",", ":"))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, as `write_json` does."""
-    with _whole(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A place to write to, which takes the place of `path` once it is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    yield temporary
-    temporary.replace(path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def read_json(path: Path) -> Any:
-    """The JSON data in a file, or None where there is no file. Raises `ValueError` for a file that is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
 
 
 def trial_dir(study_dir: Path, number: int) -> Path:
@@ -107,56 +96,125 @@ def trial_dir(study_dir: Path, number: int) -> Path:
 
 def numbers(study_dir: Path) -> list[int]:
     """The trials that have a directory, in order."""
-    return sorted(int(p.name) for p in (study_dir / "trials").glob("*") if p.name.isdecimal())
+    names = (path.name for path in (study_dir / "trials").glob("*"))
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]{0,14}", name))
 
 
 def write_spec(study_dir: Path, trial: TrialSpec) -> Path:
-    """Write a trial's `spec.json` and return its directory. A directory of another trial is put aside."""
+    """Write a trial's `spec.json` and return its directory. A directory of another trial is put aside.
+
+    A damaged `spec.json` is put aside alone: what else is in the directory says itself whose it is.
+    """
     folder = trial_dir(study_dir, trial.number)
-    try:
-        known = read_spec(folder)
-    except ValueError:
-        known = None
-    if known is not None and known.hash == trial.hash and known.key == trial.key:
+    for place in (folder.parent, folder):
+        if os.path.lexists(place) and not place.is_dir():
+            put_aside(place, f"{place} is no folder")
+    known = find_spec(folder)
+    if known is not None and dataclasses.replace(known, started_ms=trial.started_ms) == trial:
         return folder
-    if folder.exists():
-        put_aside(folder)
+    if known is not None:
+        put_aside(folder, f"{folder} holds another trial than number {trial.number} of this study")
+    data = {f.name: getattr(trial, f.name) for f in dataclasses.fields(trial)}
     specs = [to_json(spec) for spec in trial.specs]
-    write_json(folder / "spec.json", {**trial.__dict__, "params": dict(trial.params), "specs": specs})
+    write_sealed(folder / "spec.json", {**data, "params": dict(trial.params), "specs": specs})
     return folder
 
 
 def read_spec(folder: Path) -> TrialSpec | None:
     """The trial of a directory, or None where it has no `spec.json`. Raises `ValueError` for a file that is not one."""
-    data = read_json(folder / "spec.json")
+    path = folder / "spec.json"
+    data = read_sealed(path)
     if data is None:
         return None
     try:
-        return TrialSpec(**{**data, "specs": tuple(spec_from_json(spec) for spec in data["specs"])})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'spec.json'} is not a trial: {error!r}") from None
+        found = TrialSpec(**{**data, "specs": tuple(spec_from_json(spec) for spec in data["specs"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a trial: {error!r}") from None
+    if problem := _trial_problem(found):
+        raise ValueError(f"{path} is not a trial: {problem}")
+    return found
+
+
+def _trial_problem(trial: TrialSpec) -> str | None:
+    words = {name: getattr(trial, name) for name in ("study", "arm", "config_hash")}
+    counts = {name: getattr(trial, name) for name in ("number", "started_ms")}
+    if odd := [name for name, value in words.items() if not isinstance(value, str)]:
+        return f"its {odd[0]} is no text"
+    if odd := [name for name, value in counts.items() if not COUNT.admits(value)]:
+        return f"its {odd[0]} must be {COUNT}"
+    if isinstance(trial.round, bool) or not isinstance(trial.round, int):
+        return "its round is no whole number"
+    if not isinstance(trial.params, Mapping):
+        return "its params are no mapping"
+    if odd := [name for name, value in trial.params.items() if not (isinstance(value, str | bool) or is_number(value))]:
+        return f"its parameter {odd[0]!r} is neither text nor a number"
+    return None if trial.specs else "it has no students"
+
+
+def find_spec(folder: Path) -> TrialSpec | None:
+    """As `read_spec`, but a file that is not one is put aside."""
+    try:
+        return read_spec(folder)
+    except ValueError as error:
+        put_aside(folder / "spec.json", str(error))
+        return None
+
+
+def read_manifest(study_dir: Path) -> dict[str, Any]:
+    """What `study.json` says; empty where there is none. A damaged one is put aside: a sweep writes it anew."""
+    try:
+        found = read_sealed(study_dir / "study.json") or {}
+        if not (Range(0).admits(found.get("seconds", 0)) and COUNT.admits(found.get("started_ms", 0))):
+            raise ValueError(f"{study_dir / 'study.json'} has no time")
+        return found
+    except ValueError as error:
+        put_aside(study_dir / "study.json", str(error))
+        return {}
 
 
 def publish(folder: Path, trial: TrialSpec, records: Sequence[Record], **facts: Any) -> None:
-    """Write a trial's `result.json`: its students' records, and facts of where and when they were trained."""
+    """Write a trial's `result.json`: its students' records, and facts of where and when they were trained.
+
+    Raises `ValueError` for records that would not be believed when they are read.
+    """
+    for record in records:
+        check_record(record)
     data = {"hash": trial.hash, "records": [to_json(record) for record in records], **facts}
-    write_json(folder / "result.json", data)
+    write_sealed(folder / "result.json", data)
 
 
 def publish_failure(folder: Path, trial: TrialSpec, reason: str) -> None:
     """Write a trial's `failed.json`: it was given up, and why."""
-    write_json(folder / "failed.json", {"hash": trial.hash, "reason": reason})
+    write_sealed(folder / "failed.json", {"hash": trial.hash, "reason": reason})
 
 
 def publish_rung(folder: Path, trial: TrialSpec, epoch: int, records: Sequence[Record]) -> None:
-    """Write a trial's `rung-<epoch>.json`: its students' records as they stand after so many epochs."""
+    """Write a trial's `rung-<epoch>.json`: its students' records as they stand after so many epochs, as `publish`."""
+    for record in records:
+        check_record(record)
     data = {"hash": trial.hash, "records": [to_json(record) for record in records]}
-    write_json(folder / f"rung-{epoch}.json", data)
+    write_sealed(folder / f"rung-{epoch}.json", data)
+
+
+def result_of(folder: Path, trial: TrialSpec) -> tuple[tuple[Record, ...], Mapping[str, Any]] | None:
+    """The records of a trial, and the file's other facts, or None where there are none. Changes nothing.
+
+    Raises `ValueError` for a file that is damaged, or not its own.
+    """
+    found = _records_in(folder / "result.json", trial, trial.specs)
+    if found is not None and not Range(1, whole=True).admits(found[1].get("pruned_at", 1)):
+        raise ValueError(f"{folder / 'result.json'}: pruned_at is no epoch")
+    return found
 
 
 def read_result(folder: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
-    """The records of a trial, or None where there are none. A file that is not whole, or not its own, is put aside."""
-    return _read_records(folder / "result.json", trial, trial.specs)
+    """The records of a trial, or None where there are none. A file that is damaged, or not its own, is put aside."""
+    try:
+        found = result_of(folder, trial)
+    except ValueError as error:
+        put_aside(folder / "result.json", str(error))
+        return None
+    return found[0] if found else None
 
 
 def read_rung(folder: Path, trial: TrialSpec, epoch: int) -> tuple[Record, ...] | None:
@@ -171,7 +229,8 @@ def checkpoint(folder: Path, epoch: int) -> Path:
 
 def checkpoints(folder: Path) -> dict[int, Path]:
     """A trial's checkpoints by epoch, the latest first."""
-    found = {int(path.stem[5:]): path for path in folder.glob("rung-*.safetensors") if path.stem[5:].isdecimal()}
+    paths = [path for path in folder.glob("rung-*.safetensors") if re.fullmatch(r"[0-9]{1,9}", path.stem[5:])]
+    found = {int(path.stem[5:]): path for path in paths}
     return dict(sorted(found.items(), reverse=True))
 
 
@@ -189,7 +248,7 @@ def student_checkpoint(folder: Path, place: int) -> Path:
 
 def publish_student(folder: Path, trial: TrialSpec, place: int, record: Record) -> None:
     """Write `student-<place>.json`: a student that is done, while others of its trial are not."""
-    write_json(folder / f"student-{place}.json", {"hash": trial.hash, "records": [to_json(record)]})
+    write_sealed(folder / f"student-{place}.json", {"hash": trial.hash, "records": [to_json(record)]})
 
 
 def read_student(folder: Path, trial: TrialSpec, place: int) -> Record | None:
@@ -200,30 +259,51 @@ def read_student(folder: Path, trial: TrialSpec, place: int) -> Record | None:
 
 def drop_students(folder: Path) -> None:
     """Delete what is kept of single students: their trial has published more."""
-    for path in folder.glob("student-*"):
-        path.unlink(missing_ok=True)
+    for kind in ("json", "safetensors"):
+        for path in folder.glob(f"student-*.{kind}"):
+            path.unlink(missing_ok=True)
 
 
 def _read_records(path: Path, trial: TrialSpec, specs: Sequence[StudentSpec]) -> tuple[Record, ...] | None:
     try:
-        data = read_json(path)
-        if data is None:
-            return None
+        found = _records_in(path, trial, specs)
+    except ValueError as error:
+        put_aside(path, str(error))
+        return None
+    return found[0] if found else None
+
+
+def _records_in(
+    path: Path, trial: TrialSpec, specs: Sequence[StudentSpec]
+) -> tuple[tuple[Record, ...], Mapping[str, Any]] | None:
+    data = read_sealed(path)
+    if data is None:
+        return None
+    try:
         records = tuple(record_from_json(record) for record in data["records"])
-        if data["hash"] == trial.hash and [r.spec for r in records] == list(specs):
-            return records
-    except (ValueError, KeyError, TypeError):
-        pass
-    put_aside(path)
-    return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no records: {error!r}") from None
+    if data.get("hash") != trial.hash or [record.spec for record in records] != list(specs):
+        raise ValueError(f"{path} is another trial's")
+    return records, data
+
+
+def failure_of(folder: Path, trial: TrialSpec) -> str | None:
+    """Why a trial was given up, or None where it was not. Changes nothing. Raises `ValueError` as `result_of`."""
+    data = read_sealed(folder / "failed.json")
+    if data is None:
+        return None
+    if data.get("hash") != trial.hash or not isinstance(data.get("reason"), str):
+        raise ValueError(f"{folder / 'failed.json'} is damaged, or another trial's")
+    return str(data["reason"]).encode(errors="replace").decode()
 
 
 def read_failure(folder: Path, trial: TrialSpec) -> str | None:
-    """Why a trial was given up, or None. A file that is not whole is none."""
+    """Why a trial was given up, or None. A file that is damaged, or not its own, is put aside."""
     try:
-        data = read_json(folder / "failed.json")
-        return str(data["reason"]) if data is not None and data["hash"] == trial.hash else None
-    except (ValueError, KeyError, TypeError):
+        return failure_of(folder, trial)
+    except ValueError as error:
+        put_aside(folder / "failed.json", str(error))
         return None
 
 
@@ -235,11 +315,18 @@ def count_attempt(folder: Path) -> int:
 
 
 def attempts(folder: Path) -> int:
-    """How often a trial was handed to a worker."""
+    """How often a trial was handed to a worker. A damaged count is put aside, and starts anew."""
+    path = folder / "attempts.json"
     try:
-        return int(read_json(folder / "attempts.json") or 0)
-    except (ValueError, TypeError):
+        count = read_json(path)
+        if count is None and not path.exists():
+            return 0
+        if not MOST_ATTEMPTS.admits(count):
+            raise ValueError(f"{path} is no count")
+    except ValueError as error:
+        put_aside(path, str(error))
         return 0
+    return int(count)
 
 
 def begin(folder: Path) -> None:
@@ -249,40 +336,14 @@ def begin(folder: Path) -> None:
 
 
 def begun(folder: Path) -> int:
-    """How often a trial's training was begun since it last got anywhere."""
+    """How often a trial's training was begun since it last got anywhere; a damaged count is none."""
     try:
-        return int(read_json(folder / "begun.json") or 0)
-    except (ValueError, TypeError):
+        count = read_json(folder / "begun.json")
+    except ValueError:
         return 0
+    return int(count) if MOST_ATTEMPTS.admits(count) else 0
 
 
 def got_somewhere(folder: Path) -> None:
     """Note that a trial's training has not been for nothing: what was begun counts no more."""
     (folder / "begun.json").unlink(missing_ok=True)
-
-
-def lock(path: Path) -> FileLock | None:
-    """The lock at `path`, taken, or None where another process holds it. It goes when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(path)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        return None
-    return held
-
-
-def put_aside(path: Path) -> Path:
-    """Rename what is in the way, and give its new place; nothing is deleted."""
-    return path.rename(path.with_name(f"{path.name}.aside-{time.time_ns()}"))
-
-
-def _finite(data: Any) -> Any:
-    """JSON has no infinities: a number that is not finite becomes null."""
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, Mapping):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return data

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__, ledger
 from harness.options import Options
-from harness.spec import digest
-from harness.tracking import Sweep
 
 if TYPE_CHECKING:
     from harness.report import Report
@@ -26,7 +24,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
     """What `study.json` says: what a report needs beside the trials, and what a reader needs to repeat it."""
     study = options.study
     versions = {name: version(name) for name in ("optuna", "mlflow", "numpy", "pandas", "matplotlib")}
-    known = ledger.read_json(options.study_dir / "study.json") or {}
+    known = ledger.read_manifest(options.study_dir)
     return {
         "study": options.name,
         "file": str(options.file),
@@ -48,22 +46,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
 
 def write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float) -> None:
     """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it."""
-    ledger.write_json(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
-
-
-def runs_in_common(options: Options, study_id: str, manifest: Mapping[str, Any]) -> Sweep:
-    """What every run of the sweep is tagged with."""
-    task = manifest["task"]
-    data_hash = digest(task["hashes"])
-    tags = {
-        "task": str(task["name"]),
-        "config_hash": str(manifest["config_hash"]),
-        "data_hash": data_hash,
-        "git_commit": str(manifest["git_commit"]),
-        "seeds": ", ".join(map(str, manifest["seeds"])),
-    } | {f"version.{name}": str(value) for name, value in manifest["versions"].items()}
-    dataset = {"name": str(task["name"]), "digest": data_hash, "source": str(task["source"])}
-    return Sweep(options.name, study_id, dataset, tags, str(options.file))
+    ledger.write_sealed(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
 
 
 def sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from harness.locks import making_tables
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
 from harness.stopping import Halt
-from harness.urls import redact, sqlite_file
+from harness.urls import read_only, redact, sqlite_file
 
 T = TypeVar("T")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -217,7 +217,7 @@ class Sampler:
 
     def _finish(self, asked: Asked, state: TrialState, values: list[float] | None) -> None:
         own, number = self._arms[asked.arm], asked.number
-        self._patiently(lambda again: self._end_on_disk(number, state, values, again))
+        self._patiently(lambda again: _set_state(self._disk, self._disk_id, number, state, values, again))
         own.put(number, _in_arm(own.trials[number], own, state, values))
         own.study.tell(own.places[number], values, state)
 
@@ -243,16 +243,6 @@ class Sampler:
         there = self._disk.get_trial(disk_id)
         return there.params == template.params and there.user_attrs == template.user_attrs
 
-    def _end_on_disk(self, number: int, state: TrialState, values: list[float] | None, again: bool) -> None:
-        """Keep what became of a trial, unless a try before this one did and its answer was lost."""
-        disk_id = self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number)
-        try:
-            self._disk.set_trial_state_values(disk_id, state, values)
-        except UpdateFinishedTrialError:
-            there = self._disk.get_trial(disk_id)
-            if not again or (there.state, there.values) != (state, values):
-                raise ValueError(f"trial {number} is over already: another sweep writes to this storage") from None
-
     def _patiently(self, act: Callable[[bool], T]) -> T:
         """Do something with the storage, again and again while it does not answer; `act` is told whether it is again.
 
@@ -277,7 +267,12 @@ class Sampler:
 
     def _enter(self, trial: FrozenTrial) -> None:
         """Take a trial from disk into its arm."""
-        own = self._arms[trial.user_attrs["arm"]]
+        own = self._arms.get(trial.user_attrs.get("arm", ""))
+        if own is None:
+            raise ValueError(
+                f"trial {trial.number} of the storage was not asked for by this harness; delete it there, or begin "
+                "anew with --new, which keeps it aside"
+            )
         own.put(trial.number, _in_arm(trial, own, trial.state, trial.values))
         own.show(trial.number)
         self._num_asked = trial.number + 1
@@ -446,11 +441,9 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _open(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:
-    is_sqlite = sqlite_file(url) is not None
-    options = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
     try:
         with making_tables(url):
-            storage = RDBStorage(url, engine_kwargs=options)
+            storage = RDBStorage(url, engine_kwargs=_engine(url))
         if (file := sqlite_file(url)) is not None:
             with closing(sqlite3.connect(file)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -481,10 +474,102 @@ def set_aside(url: str, name: str) -> str | None:
     """Rename a study of a storage, with all its trials, so that its name is free; gives the new name, None where there
     was no such study."""
     with making_tables(url):
-        storage = RDBStorage(url)
+        storage = RDBStorage(url, engine_kwargs=_engine(url))
     if name not in optuna.get_all_study_names(storage):
         return None
     kept = f"{name}.aside-{time.time_ns()}"
     optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
     optuna.delete_study(study_name=name, storage=storage)
     return kept
+
+
+def _set_state(
+    disk: RDBStorage, study_id: int, number: int, state: TrialState, values: list[float] | None, again: bool = False
+) -> None:
+    """Tell a trial on disk, unless a try before this one (`again`) did and its answer was lost. Raises `ValueError`
+    where it is over already."""
+    disk_id = disk.get_trial_id_from_study_id_trial_number(study_id, number)
+    try:
+        disk.set_trial_state_values(disk_id, state, values)
+    except UpdateFinishedTrialError:
+        there = disk.get_trial(disk_id)
+        if not again or (there.state, there.values) != (state, values):
+            raise ValueError(f"trial {number} is over already: another sweep writes to this storage") from None
+
+
+class Teller:
+    """Tells trials that a sweep has asked for, and needs no study file for it. Use under the driver's lock only."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """Open a storage that has the study."""
+        self._disk = RDBStorage(url, engine_kwargs=_engine(url), skip_table_creation=True)
+        self._disk_id = self._disk.get_study_id_from_name(name)
+
+    def tell(self, asked: Asked, values: Sequence[float]) -> None:
+        """As `Sampler.tell`."""
+        _set_state(self._disk, self._disk_id, asked.number, TrialState.COMPLETE, list(values))
+
+    def prune(self, asked: Asked) -> None:
+        """As `Sampler.prune`."""
+        _set_state(self._disk, self._disk_id, asked.number, TrialState.PRUNED, None)
+
+    def fail(self, asked: Asked) -> None:
+        """As `Sampler.fail`."""
+        _set_state(self._disk, self._disk_id, asked.number, TrialState.FAIL, None)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A trial as it is on disk: `state` is one of `STATES`, or `"waiting"`; `values` are empty where it has none. Its
+    arm is empty where it was not asked for by this harness."""
+
+    asked: Asked
+    state: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class KeptStudy:
+    """A study as it is on disk, its trials in order of number."""
+
+    study_id: str
+    config_hash: str
+    objectives: tuple[str, ...]
+    trials: tuple[Kept, ...]
+
+
+def read_study(url: str, name: str) -> KeptStudy:
+    """The study as it is on disk, and nothing is written. Raises `ValueError` in one line where it cannot be read."""
+    shown = redact(url)
+    try:
+        disk = RDBStorage(read_only(url), engine_kwargs=_engine(url), skip_table_creation=True)
+        try:
+            study_id = disk.get_study_id_from_name(name)
+            attrs = disk.get_study_user_attrs(study_id)
+            trials = disk.get_all_trials(study_id, deepcopy=False)
+        finally:
+            disk.remove_session()
+            disk.engine.dispose()
+    except KeyError:
+        raise ValueError(f"the storage {shown} holds no study {name!r}") from None
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
+        reason = str(error.__cause__ if isinstance(error, StorageInternalError) else error)
+        raise ValueError(f"cannot read the storage {shown}: {redact(reason).splitlines()[0]}") from None
+    if "harness.config" not in attrs:
+        raise ValueError(f"study {name!r} in {shown} was not begun by this harness")
+    names = {state: word for word, state in STATES.items()}
+    found = [
+        Kept(
+            Asked(trial.number, trial.user_attrs.get("arm", ""), dict(trial.params), trial.user_attrs.get("round", 0)),
+            names.get(trial.state, "waiting"),
+            tuple(trial.values or ()),
+        )
+        for trial in sorted(trials, key=lambda trial: trial.number)
+    ]
+    objectives = tuple(attrs["harness.objectives"])
+    return KeptStudy(attrs["harness.id"], attrs["harness.config"], objectives, tuple(found))
+
+
+def _engine(url: str) -> dict[str, Any]:
+    """How connections are made: SQLite's wait for another writer, a server's are tried before they are used."""
+    return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}

@@ -30,9 +30,10 @@ from harness.dimensions import (
     range_problem,
     with_condition,
 )
-from harness.forms import FEATURE_KNOBS, KNOBS, TAKES, Form, Knob
+from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
+from harness.problems import form_problems, kind_problems, one_line
 from harness.rungs import Halving
-from harness.spec import CHOICES, NONE, PLAIN, RANGES, VAL_METRICS, Range, StudentSpec, digest, to_json
+from harness.spec import CHOICES, NONE, PLAIN, RANGES, VAL_METRICS, WORDS, Range, StudentSpec, digest, to_json
 
 __all__ = [
     "STUDENT_KNOBS",
@@ -73,6 +74,18 @@ STUDENT_KNOBS = tuple(
 )
 BUILT_IN = (*KNOBS, *FEATURE_KNOBS, PLAIN)
 MOST_PROBES = 1000
+BUDGETS: Mapping[str, Range] = {
+    "trials": Range(1, whole=True),
+    "seeds": Range(1, 1000, whole=True),  # the next study's seeds begin there
+    "batch": Range(1, whole=True),
+    "controls": Range(0, whole=True),
+    "seed": Range(0, whole=True),
+}
+"""What each of a study's own counts may be."""
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
+"""What a study may be called; its name is that of a folder."""
+TAKEN = ("plans", "teachers", "mlartifacts")
+"""Folders beside those of the studies."""
 
 
 @dataclass(frozen=True)
@@ -113,37 +126,11 @@ class Study:
     file: str = ""  # set by `load_study`: where a worker finds the study's own forms
 
     def __post_init__(self) -> None:
-        for problem in self._form_problems():
-            raise ValueError(problem)
+        for problem in itertools.chain(form_problems(self.forms, BUILT_IN), kind_problems(self)):
+            raise ValueError(one_line(problem))
         object.__setattr__(self, "space", {name: self._conditional(name, dim) for name, dim in self.space.items()})
         for problem in self._problems():
-            raise ValueError(problem)
-
-    def _form_problems(self) -> Iterator[str]:
-        if not isinstance(self.forms, Mapping):
-            yield f"forms {self.forms!r} must be a mapping, as {{'my_form': Form(function)}}"
-            return
-        for name, form in self.forms.items():
-            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name) or name in BUILT_IN:
-                yield f"form {name!r} of the study: its name must be a word, and none of the built-in forms'"
-            elif not isinstance(form, Form) or not callable(form.function):
-                yield f"form {name!r} of the study is {form!r}; write Form(function, knobs={{...}})"
-            elif not isinstance(form.knobs, Mapping) or not isinstance(form.learned, Mapping):
-                yield f"form {name!r}: its knobs and learned numbers must be mappings"
-            elif not isinstance(form.takes, tuple) or set(form.takes) - set(TAKES):
-                yield f"form {name!r} takes {form.takes!r}; a form may take a tuple of {', '.join(TAKES)}"
-            else:
-                yield from self._knob_problems(name, form)
-
-    def _knob_problems(self, name: str, form: Form) -> Iterator[str]:
-        for knob, what in form.knobs.items():
-            if not isinstance(what, Knob):
-                yield f"form {name!r}: its knob {knob!r} must be a Knob(default, low, high)"
-            elif not all(what.allowed.admits(value) for value in (what.default, what.low, what.high)):
-                yield f"{name}.{knob} {what.default!r}, {what.low!r}, {what.high!r}: each must be {what.allowed}"
-        for learned, start in form.learned.items():
-            if learned in form.knobs or isinstance(start, bool) or not isinstance(start, int | float):
-                yield f"form {name!r}: learned {learned!r} is {start!r}; it must be a number, and no knob's name"
+            raise ValueError(one_line(problem))
 
     @property
     def form_knobs(self) -> dict[str, Mapping[str, Knob]]:
@@ -212,10 +199,12 @@ class Study:
             yield f"equal {self.equal!r} must name a Choice of the space"
         if self.equal == "width":
             yield "equal 'width' is not possible: width is an objective's size; give each width a study, or search it"
-        for name, low in (("trials", 1), ("seeds", 1), ("batch", 1), ("controls", 0), ("seed", 0)):
-            value, allowed = getattr(self, name), Range(low, whole=True)
+        for name, allowed in BUDGETS.items():
+            value = getattr(self, name)
             if not allowed.admits(value) and (name, value) != ("controls", None):
                 yield f"{name} {value!r} is out of range; it must be {allowed}"
+        if 1000 * self.seed + self.seeds >= 2**63:
+            yield f"seed {self.seed} is out of range: its students' seeds, 1000 times it and more, must be below 2**63"
         yield from self._pruning_problems()
         if self.sampler not in SAMPLERS:
             yield f"unknown sampler {self.sampler!r}; samplers are {', '.join(SAMPLERS)}"
@@ -255,14 +244,14 @@ class Study:
             if choices is not None and value not in choices:
                 extra = f", or {PLAIN} for plain training" if name == "form" else ""
                 yield f"unknown {name} {value!r}; {name}s are {', '.join(c for c in choices if c != PLAIN)}{extra}"
+            if name in WORDS and not isinstance(value, str):
+                yield f"{name} {value!r} must be text"
             if name in self.own_knobs() and not self.own_knobs()[name][2].allowed.admits(value):
                 yield f"{name} {value!r} is out of range; it must be {self.own_knobs()[name][2].allowed}"
 
     def _condition_problems(self, name: str, dimension: Dimension) -> Iterator[str]:
         before = list(self.space)[: list(self.space).index(name)]
-        for parent, options in dimension.when.items():
-            if isinstance(options, str):
-                yield f"{name}: its condition on {parent!r} is {options!r}; write a tuple, ({options!r},)"
+        for parent in dimension.when:
             if parent not in before and parent not in self.fixed:
                 yield f"{name}: its condition names {parent!r}, which must stand before it in the space"
 
@@ -410,31 +399,50 @@ def load_study(name_or_path: str, folders: Sequence[Path]) -> tuple[str, Path, S
     Raises `ValueError` in one line for a study that is not there, does not load, or defines no `STUDY`.
     """
     path = Path(name_or_path)
-    if path.suffix != ".py":
-        path = next((p for f in folders if (p := f / f"{name_or_path}.py").is_file()), path)
-    if path.suffix != ".py" or not path.is_file():
-        known = sorted({p.stem for folder in folders for p in folder.glob("*.py")})
-        raise ValueError(
-            f"unknown study {name_or_path!r}; studies are {', '.join(known)}, or give a path to a .py file"
-        )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", path.stem):
-        raise ValueError(f"study name {path.stem!r} may hold letters, digits, '-' and '_' only")
-    study = getattr(load_module(path), "STUDY", None)
+    if re.fullmatch(NAME, name_or_path):
+        path = next((p for f in folders if _is_file(p := f / f"{name_or_path}.py")), path)
+    if path.suffix != ".py" or not _is_file(path):
+        known = ", ".join(sorted({p.stem for folder in folders for p in folder.glob("*.py")}))
+        raise ValueError(one_line(f"unknown study {name_or_path!r}; studies are {known}, or give a path to a .py file"))
+    if not re.fullmatch(NAME, path.stem):
+        raise ValueError(f"study name {path.stem!r} may hold letters, digits, '-' and '_' only, 100 at most")
+    if path.stem in TAKEN:
+        raise ValueError(f"study name {path.stem!r} is taken: results has a folder of that name; rename the file")
+    study = vars(load_module(path)).get("STUDY")
     if not isinstance(study, Study):
         raise ValueError(f"{path} defines no STUDY; write STUDY = Study(...)")
     return path.stem, path.resolve(), dataclasses.replace(study, file=str(path.resolve()))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
+
+
 def load_module(path: Path) -> Any:
-    """Run a study file and return it as a module; `ValueError` in one line, with the place, when it does not run."""
+    """Run a study file and return it as a module; `ValueError` in one line, with the place, when it does not run.
+
+    It is compiled anew each time: Python's own cache takes an edit of the same second and length for the file before.
+    """
     spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and typing look a class's module up by its name
     try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from None
-    except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to see, in one line
-        raise ValueError(f"{path} does not load: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's own code raises is the user's to see, in one line
+        line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
+        said = f", line {line}: {error.msg}" if line and isinstance(error, SyntaxError) else _said(error)
+        raise ValueError(one_line(f"{path}{said}")) from None
     return module
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f" does not load: {type(error).__name__}: {error}"
+    except Exception:  # a class of the user's own, whose message is one more error
+        return f" does not load: {type(error).__name__}"

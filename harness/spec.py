@@ -11,9 +11,10 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 PLAIN = "ce"
 """The form of a student trained without a teacher: cross-entropy alone."""
@@ -29,6 +30,9 @@ TEACHERS = ("offline", "online", "assistant", "self", "uniform", "shuffled", "sh
 """Where a student's teacher comes from; see `StudentSpec.teacher`."""
 VAL_METRICS = ("val_accuracy", "val_loss", "val_agreement", "val_kl")
 """What a record measures on the validation split."""
+STATUSES = ("ok", "diverged", "pruned")
+WORDS = ("task", "family", "form", "feature", "form_file", "assistants", "transform")
+"""The fields of a `StudentSpec` that are text, beside those of `CHOICES`."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,16 @@ class StudentSpec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        for name in WORDS:
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} {getattr(self, name)!r} must be text")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choices are {', '.join(choices)}")
         for name in RANGES:
             check_range(name, getattr(self, name))
+        if not isinstance(self.knobs, tuple) or not all(_is_knob(knob) for knob in self.knobs):
+            raise ValueError(f"knobs {self.knobs!r} must be pairs of a name and a number")
         for problem in self._contradictions():
             raise ValueError(problem)
 
@@ -125,9 +134,7 @@ class StudentSpec:
         """The widths of the chain between the task's teacher and the student. Raises `ValueError` where unreadable."""
         if self.assistants == NONE:
             return ()
-        if not isinstance(self.assistants, str) or not re.fullmatch(
-            r"[1-9]\d{0,5}(>[1-9]\d{0,5})*", self.assistants, re.A
-        ):
+        if not re.fullmatch(r"[1-9]\d{0,5}(>[1-9]\d{0,5})*", self.assistants, re.A):
             raise ValueError(f"assistants {self.assistants!r} must be widths parted by '>', as '16>8', or {NONE!r}")
         return tuple(int(part) for part in self.assistants.split(">"))
 
@@ -146,6 +153,16 @@ class StudentSpec:
         return (*shape, self.optimiser, self.epochs, self.batch_size, self.transform, self.views)
 
 
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether the value is a finite number that a float can hold; a truth value is none."""
+    most = sys.float_info.max
+    return not isinstance(value, bool) and isinstance(value, int | float) and -most <= value <= most
+
+
+def _is_knob(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and is_number(value[1])
+
+
 @dataclass(frozen=True)
 class Range:
     """The values a number may take: `low` and `high` are included unless `open_low`."""
@@ -162,9 +179,7 @@ class Range:
         return f"{kind} {'above' if self.open_low else 'of at least'} {self.low:g}"
 
     def admits(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            return False
-        if self.whole and not isinstance(value, int):
+        if not is_number(value) or (self.whole and (not isinstance(value, int) or value >= 2**63)):
             return False
         return (value > self.low if self.open_low else value >= self.low) and value <= self.high
 
@@ -200,6 +215,8 @@ RANGES: Mapping[str, Range] = {
     "seed": Range(0, 2**63 - 1, whole=True),
 }
 """What each number of a `StudentSpec` may be."""
+SIZE = Range(0, 2**53, whole=True)
+"""What a count of parameters, operations or students may be."""
 
 
 def check_range(name: str, value: object) -> None:
@@ -285,35 +302,72 @@ class Record:
 
 def to_json(value: Any) -> dict[str, Any]:
     """A dataclass of this module as plain JSON data."""
-    return dataclasses.asdict(value)
+    found = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return {name: to_json(part) if dataclasses.is_dataclass(part) else part for name, part in found.items()}
 
 
-def spec_from_json(data: Mapping[str, Any]) -> StudentSpec:
-    """The `StudentSpec` that `to_json` wrote. Raises `ValueError` for a field that is missing or unknown."""
+def spec_from_json(data: Any) -> StudentSpec:
+    """The `StudentSpec` that `to_json` wrote. Raises `ValueError` for a field that is missing, unknown or no value."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"not a student spec: {type(data).__name__}")
     names = {f.name for f in dataclasses.fields(StudentSpec)}
-    if unknown := set(data) - names:
-        raise ValueError(f"unknown field {sorted(unknown)[0]!r} of a student; fields are {', '.join(sorted(names))}")
+    if unknown := set(map(str, data)) - names:
+        raise ValueError(f"unknown field {min(unknown)!r} of a student; fields are {', '.join(sorted(names))}")
     try:
-        return StudentSpec(**{**data, "knobs": tuple((str(name), float(v)) for name, v in data.get("knobs", ()))})
-    except TypeError as error:
+        knobs = tuple((name, float(v) if is_number(v) else v) for name, v in data.get("knobs", ()))
+        return StudentSpec(**{**data, "knobs": knobs})
+    except (TypeError, ValueError) as error:
         raise ValueError(f"not a student spec: {error}") from None
 
 
-def record_from_json(data: Mapping[str, Any]) -> Record:
-    """The `Record` that `to_json` wrote. Raises `ValueError` when the data is not one."""
+def record_from_json(data: Any) -> Record:
+    """The `Record` that `to_json` wrote. Raises `ValueError` when the data is not one, whatever it is."""
     try:
-        return Record(
+        found = Record(
             spec=spec_from_json(data["spec"]),
-            status=str(data["status"]),
+            status=data["status"],
             curve=Curve(**{name: tuple(values) for name, values in data["curve"].items()}),
-            metrics={str(name): float(value) for name, value in data["metrics"].items()},
-            num_params=int(data["num_params"]),
-            macs=int(data["macs"]),
+            metrics=dict(data["metrics"]),
+            num_params=data["num_params"],
+            macs=data["macs"],
             cost=Cost(**data["cost"]),
             balance=Balance(**{name: tuple(values) for name, values in data.get("balance", {}).items()}),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a record: {error!r}") from None
+    check_record(found)
+    return dataclasses.replace(found, num_params=int(found.num_params), macs=int(found.macs))
+
+
+def check_record(record: Record) -> None:
+    """Raise `ValueError` for a record that training does not give: numbers that are not finite, sizes that are none."""
+    for problem in _record_problems(record):
+        raise ValueError(f"not a record: {problem}")
+
+
+def _record_problems(record: Record) -> Iterator[str]:
+    if record.status not in STATUSES:
+        yield f"status {record.status!r}"
+    for name, values in vars(record.curve).items():
+        if not all(is_number(value) for value in values):
+            yield f"curve {name} is not of finite numbers"
+    for name, value in record.metrics.items():
+        if not (isinstance(name, str) and re.fullmatch(r"(train|val|test)_\w+", name, re.A) and is_number(value)):
+            yield f"metric {name!r} is {value!r}"
+    if missing := [name for name in VAL_METRICS if name not in record.metrics]:
+        yield f"there is no {missing[0]}"
+    for name in ("num_params", "macs"):
+        size = getattr(record, name)  # a family of the user's own may give it as a float
+        if not is_number(size) or not SIZE.admits(int(size)) or size != int(size):
+            yield f"{name} {size!r} must be {SIZE}"
+    cost = record.cost
+    if not all(Range(0).admits(value) for value in (cost.seconds, cost.train_flops)):
+        yield f"cost {cost.seconds!r}, {cost.train_flops!r} must be numbers of at least 0"
+    if not SIZE.admits(cost.cohort_size) or not isinstance(cost.device, str):
+        yield f"cohort size {cost.cohort_size!r} on {cost.device!r}"
+    for name, values in vars(record.balance).items():
+        if len(values) > 3 or not all(value is None or is_number(value) for value in values):
+            yield f"balance {name} is not of three numbers"
 
 
 def digest(value: Any) -> str:

@@ -32,7 +32,7 @@ from harness.sampler import Sampler, set_aside
 from harness.space import load_study
 from harness.spec import StudentSpec, digest, to_json
 from harness.stopping import Halt, Stop
-from harness.tracking import Tracker
+from harness.tracking import Tracker, in_common
 
 if TYPE_CHECKING:
     from harness.report import Report
@@ -193,7 +193,7 @@ def _begin_anew(options: Options, console: Console) -> None:
         kept = set_aside(options.storage, options.name)
         if kept:
             console.print(f"the study that was in the storage is called {kept} now", soft_wrap=True)
-    console.print(f"what there was is kept in {ledger.put_aside(options.study_dir)}", soft_wrap=True)
+    ledger.put_aside(options.study_dir, f"study {options.name!r} begins anew, and there is an earlier one")
 
 
 def _run(session: _Session, task: Mapping[str, Any]) -> int:
@@ -243,9 +243,7 @@ def _open_study(session: _Session, config_hash: str, deadline: float) -> Sampler
     shared = options.storage is not None
     sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared, patience=patience)
     if not sampler.has_trials and ledger.numbers(options.study_dir):
-        kept = ledger.put_aside(options.study_dir / "trials")
-        said = f"the study is new to its storage: trials of an earlier one are kept in {kept}"
-        session.console.print(said, soft_wrap=True)
+        ledger.put_aside(options.study_dir / "trials", "the study is new to its storage, and there are trials on disk")
     return sampler
 
 
@@ -253,7 +251,7 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
     """Reach the plan's targets; gives why it stopped. `said` is what the manifest says."""
     options, tracker, stop = session.options, owed.store, session.stop
     try:
-        common = manifest.runs_in_common(options, sampler.study_id, said)
+        common = in_common(said, sampler.study_id)
         logged = tracker.begin(common, manifest.sweep_params(options, said["teacher"]))
         with screen.bar(session.console, "students of every trial") as bar, stop.waits():
             watch = lambda done: screen.show(bar, done)  # noqa: E731

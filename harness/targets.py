@@ -14,6 +14,7 @@ depend on the student's own knobs (`self`, `assistant`) are trained with the coh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from harness import tasks, teacher
 from harness.batches import epochs, transform_hash, view_inputs
+from harness.files import put_aside
 from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec, digest
 from harness.tasks import Task
@@ -142,11 +144,26 @@ def _views_key(spec: StudentSpec, task: Task) -> str:
 
 
 def _ensure(path: Path, key: Callable[[], str], make: Callable[[], dict[str, Tensor]]) -> None:
+    """Make a file of the cache unless it is there; one that does not fit is put aside."""
+    if path.exists() and _fits(path, key) is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
+        problem = _fits(path, key)
+        if problem is not None and os.path.lexists(path):
+            put_aside(path, problem)
+        if problem is not None:
             teacher.save_keyed(make(), path, key())
     _read(path, key)
+
+
+def _fits(path: Path, key: Callable[[], str]) -> str | None:
+    """Why a file cannot be used, or None where it can."""
+    try:
+        _read(path, key)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @lru_cache(maxsize=16)
@@ -158,7 +175,7 @@ def _read(path: Path, key: Callable[[], str]) -> dict[str, Tensor]:
     try:
         expected = key()
     except OSError as error:
-        raise ValueError(f"cannot read the teacher's weights ({error}); delete {path.parent} and run again") from None
+        raise ValueError(f"cannot read the teacher's weights beside {path} ({error})") from None
     return _read_once(path, expected)
 
 

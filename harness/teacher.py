@@ -3,7 +3,8 @@
     <cache>/<task>-<key>/   weights.safetensors, logits.safetensors, teacher.json
 
 The folder's key stands for the recipe and the data; the logits carry a second one, of the weights themselves, the
-data, the transform and the dtype. Logits whose key does not fit are refused, never used. What students are given of a
+data, the transform and the dtype; and a checksum of what is in the file. What does not fit is put aside and made
+anew, never used. A folder that is whole is only read, so a cache may be shared read-only. What students are given of a
 teacher beside its plain logits is in `harness.targets`.
 """
 
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,16 +27,18 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from harness.ledger import read_json, write_json
+from harness.files import read_sealed, write_bytes, write_sealed
 from harness.models import init, num_params
 from harness.seeds import generator
-from harness.spec import digest
+from harness.spec import digest, is_number
 from harness.tasks import Split, Task, TeacherRecipe
 from harness.tasks.transforms import shifted
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with its number, the number of epochs, and the val accuracy."""
 
@@ -45,6 +51,8 @@ class Source:
     epochs: int = 0
 
 
+FACTS = ("width", "num_params", "macs", "val_accuracy", "val_loss", "train_accuracy", "train_flops", "seconds")
+"""The numbers in `teacher.json`."""
 OWN = Source()
 """The task's own teacher, as its recipe says."""
 
@@ -67,17 +75,46 @@ def ensure(
 ) -> dict[str, Any]:
     """Train a teacher of the task unless the cache has it, and return what `teacher.json` says of it."""
     place = folder(task, cache, source)
-    place.mkdir(parents=True, exist_ok=True)
-    with FileLock(place / "lock"):
-        try:
-            facts = read_json(place / "teacher.json")
-        except ValueError as error:
-            raise ValueError(f"{error}; delete {place} and run again") from None
-        if facts is None:
-            facts = _make(task, place, device, progress or (lambda *_: None), source)
-            write_json(place / "teacher.json", facts)
+    try:
+        facts = _whole(task, cache, source)
+    except ValueError:
+        facts = None
+    if facts is None:
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / "lock"):
+            facts = _kept(task, cache, source)
+            if facts is None:
+                facts = _make(task, place, device, progress or (lambda *_: None), source)
+                write_sealed(place / "teacher.json", facts)
+        load_logits(task, cache, source)
+    return facts
+
+
+def _whole(task: Task, cache: Path, source: Source) -> dict[str, Any] | None:
+    """What `teacher.json` says, its logits checked; None where there is none. Raises `ValueError` for damaged ones."""
+    path = folder(task, cache, source) / "teacher.json"
+    facts = read_sealed(path)
+    if facts is None:
+        return None
+    if not isinstance(facts.get("name"), str) or not all(is_number(facts.get(name)) for name in FACTS):
+        raise ValueError(f"{path} is not what is said of a teacher")
     load_logits(task, cache, source)
-    return dict(facts)
+    return facts
+
+
+def _kept(task: Task, cache: Path, source: Source) -> dict[str, Any] | None:
+    """As `_whole`, but what is damaged is put aside; the folder's lock is held."""
+    try:
+        return _whole(task, cache, source)
+    except ValueError as error:
+        place = folder(task, cache, source)
+        aside = place / f"aside-{time.time_ns()}"
+        aside.mkdir()
+        for name in ("teacher.json", "logits.safetensors", "weights.safetensors"):
+            if os.path.lexists(place / name):
+                (place / name).rename(aside / name)
+        log.warning("%s; the teacher is made again, what was there is kept in %s", error, aside)
+        return None
 
 
 @lru_cache(maxsize=8)
@@ -86,9 +123,9 @@ def load_logits(task: Task, cache: Path, source: Source = OWN) -> TeacherLogits:
     place = folder(task, cache, source)
     found = read_keyed(place / "logits.safetensors", lambda: weights_key(task, place, "none"))
     if missing := {"train", "val"} - set(found):
-        raise ValueError(f"cannot read the teacher's logits (no {sorted(missing)[0]}); delete {place} and run again")
+        raise ValueError(f"cannot read the teacher's logits in {place} (no {sorted(missing)[0]})")
     if len(found["train"]) != len(task.train) or len(found["val"]) != len(task.val):
-        raise ValueError(f"the teacher's logits are not one row an example; delete {place} and run again")
+        raise ValueError(f"the teacher's logits in {place} are not one row an example")
     return TeacherLogits(found["train"], found["val"])
 
 
@@ -118,24 +155,34 @@ def weights_key(task: Task, place: Path, kind: str) -> str:
 
 def read_keyed(path: Path, expected: Callable[[], str]) -> dict[str, Tensor]:
     """The tensors of a file in the cache. Raises `ValueError` for one that is missing, damaged or of another key."""
-    remedy = f"delete {path.parent} and run again"
     try:
         with safe_open(path, framework="pt") as file:
-            found_key = (file.metadata() or {}).get("key")
+            said = file.metadata() or {}
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         wanted = expected()
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"cannot read the teacher's logits ({error}); {remedy}") from None
-    if found_key != wanted:
-        raise ValueError(f"the teacher's logits belong to other weights or data; {remedy}")
+        raise ValueError(f"cannot read the teacher's logits in {path} ({error})") from None
+    if said.get("key") != wanted:
+        raise ValueError(f"the teacher's logits in {path} belong to other weights or data")
+    if said.get("sum", check := checksum(found)) != check:
+        raise ValueError(f"the teacher's logits in {path} are not as they were written")
     return found
 
 
 def save_keyed(tensors: dict[str, Tensor], path: Path, own_key: str) -> None:
     """Write tensors to the cache, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata={"key": own_key})
-    temporary.replace(path)
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, to_bytes(plain, {"key": own_key, "sum": checksum(plain)}))
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Changes with every bit of the tensors, their names, shapes and dtypes."""
+    found = 0
+    for name, tensor in sorted(tensors.items()):
+        own = tensor.detach().contiguous()
+        found = zlib.crc32(f"{name} {own.dtype} {list(own.shape)}".encode(), found)
+        found = zlib.crc32(own.flatten().view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 @torch.no_grad()

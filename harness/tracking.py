@@ -12,6 +12,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -22,7 +23,7 @@ from typing import Any
 from harness.ledger import TrialSpec, now_ms
 from harness.locks import is_server, making_tables, probe
 from harness.outages import StoreError
-from harness.spec import NONE, Balance, Curve, Record
+from harness.spec import NONE, Balance, Curve, Record, digest
 from harness.urls import redact, sqlite_file
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -30,6 +31,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its seven take minutes; the driver tries again anyway
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 METRICS_A_BATCH = 1000  # MLflow's own limit
+AT_A_TIME = 8  # requests for curves
 VIEW = "trials"
 """The name of the view of the runs table that is kept with the experiment."""
 COLUMNS = {
@@ -114,6 +116,29 @@ class Tracker:
             if self._parent not in known:
                 self._open_parent()
 
+    def attach(self, sweep: Sweep) -> None:
+        """As `begin`, for who mends runs and does not sweep: the parent run stays as it is, and none is made."""
+        self._sweep = sweep
+        with _answering():
+            self._parent = self._find_run(f"{sweep.study}/sweep") or ""
+
+    def make_parent(self) -> None:
+        """A parent run where there is none, as of a sweep that was stopped."""
+        assert self._sweep is not None
+        with _answering():
+            self._parent = self._create_run(f"{self._sweep.study}/sweep", f"sweep {self._sweep.study}", now_ms(), {})
+        self.leave()
+
+    def delete(self, run: str) -> None:
+        """Put a run where the UI shows deleted ones; it can be restored there."""
+        with _answering():
+            self._client.delete_run(run)
+
+    def restore(self, run: str) -> None:
+        """Bring a deleted run back."""
+        with _answering():
+            self._client.restore_run(run)
+
     def log(self, trial: TrialSpec, records: Sequence[Record], *, maybe_there: bool) -> None:
         """One trial's run: parameters, whole curves (mean over seeds), final metrics, tags, dataset; then finished.
 
@@ -126,22 +151,30 @@ class Tracker:
 
     def log_failure(self, trial: TrialSpec, reason: str, *, maybe_there: bool) -> None:
         """The run of a trial that was given up: its parameters, the reason as a tag, status FAILED."""
-        tags = {"arm": trial.arm, "status": "failed", "failure": redact(reason)[:500]}
         with _answering():
-            run = self._run_of(trial, tags, maybe_there)
+            run = self._run_of(trial, failure_tags(trial, reason), maybe_there)
             self._log(run, {}, trial_params(trial), trial.started_ms)
             self._finish(run, "FAILED", now_ms())
 
     def _run_of(self, trial: TrialSpec, tags: Mapping[str, str], maybe_there: bool) -> str:
-        """The run of a trial, begun before or now. One of other parameters is another trial's, of which its storage
-        has lost the last writes; it goes into the bin."""
+        """The run of a trial, begun before or now, with its tags. One of other parameters is that of a trial of which
+        its storage has lost the last writes; it goes into the bin."""
         known = self._find_run(trial.key) if maybe_there else None
         if known is not None:
-            theirs, ours = self._client.get_run(known).data.params, trial_params(trial)
-            if all(theirs[name] == str(ours.get(name)) for name in theirs):
+            theirs, ours = self._client.get_run(known).data, trial_params(trial)
+            if all(value == str(ours.get(name)) for name, value in theirs.params.items()):
+                self._tag_again(known, theirs.tags, tags)
                 return known
             self._client.delete_run(known)
         return self._create_run(trial.key, run_name(trial), trial.started_ms, tags)
+
+    def _tag_again(self, run: str, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+        """Give a run that was found the tags of what has become of its trial, which may have failed before."""
+        for name, value in ours.items():
+            if theirs.get(name) != value:
+                self._client.set_tag(run, name, value)
+        if "failure" in theirs and "failure" not in ours:
+            self._client.delete_tag(run, "failure")
 
     def leave(self) -> None:
         """The sweep was asked to stop: its parent run does not go on until it does."""
@@ -190,14 +223,7 @@ class Tracker:
     def _logged_keys(self) -> set[str]:
         assert self._sweep is not None
         wanted = f"tags.`harness.study_id` = '{self._sweep.study_id}' and attributes.status != 'RUNNING'"
-        keys: set[str] = set()
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], wanted, max_results=1000, page_token=token)
-            keys |= {run.data.tags["harness.key"] for run in page}
-            token = page.token
-            if not token:
-                return keys
+        return {run.data.tags["harness.key"] for run in _search(self._client, self._experiment, wanted)}
 
     def _create_run(self, key: str, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
         assert self._sweep is not None
@@ -389,3 +415,102 @@ def _dataset_input(dataset: Mapping[str, str]) -> Any:
     source = json.dumps({"source": dataset["source"]})
     entity = Dataset(name=dataset["name"], digest=dataset["digest"], source_type="code", source=source)
     return DatasetInput(entity, [InputTag("mlflow.data.context", "train, val")])
+
+
+def _search(client: Any, experiment: str, wanted: str, *, deleted: bool = False) -> Iterator[Any]:
+    """The runs that a filter finds, page by page; those that were `deleted` too."""
+    from mlflow.entities import ViewType
+
+    view, token = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY, None
+    while True:
+        page = client.search_runs([experiment], wanted, view, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def in_common(manifest: Mapping[str, Any], study_id: str) -> Sweep:
+    """What the runs of a study have in common, from its `study.json`."""
+    task = manifest["task"]
+    data_hash = digest(task["hashes"])
+    tags = {
+        "task": str(task["name"]),
+        "config_hash": str(manifest["config_hash"]),
+        "data_hash": data_hash,
+        "git_commit": str(manifest["git_commit"]),
+        "seeds": ", ".join(map(str, manifest["seeds"])),
+    } | {f"version.{name}": str(value) for name, value in manifest["versions"].items()}
+    dataset = {"name": str(task["name"]), "digest": data_hash, "source": str(task["source"])}
+    return Sweep(str(manifest["study"]), study_id, dataset, tags, str(manifest["file"]))
+
+
+def failure_tags(trial: TrialSpec, reason: str) -> dict[str, str]:
+    """As `trial_tags`, of a trial that was given up."""
+    return {"arm": trial.arm, "status": "failed", "failure": redact(reason)[:500]}
+
+
+class Reader:
+    """A study's runs, those deleted too, by MLflow's client: for tracking servers, a request for each curve."""
+
+    def __init__(self, uri: str, study: str, study_id: str) -> None:
+        """Find the runs. Raises `ValueError` in one line when the server cannot be reached."""
+        reachable(uri)
+        import mlflow
+
+        self._uri = uri
+        with self._in_one_line():
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            experiment = self._client.get_experiment_by_name(study)
+            wanted = f"tags.`harness.study_id` = '{study_id}'"
+            found = list(_search(self._client, experiment.experiment_id, wanted, deleted=True)) if experiment else []
+        self._runs = {str(run.info.run_id): run for run in found}
+
+    def heads(self) -> list[Head]:
+        """Every run, in no order."""
+        return [
+            Head(number, run.data.tags["harness.key"], run.info.status, run.info.lifecycle_stage != "active")
+            for number, run in self._runs.items()
+        ]
+
+    def bodies(self, ids: Sequence[str]) -> dict[str, Body]:
+        """What is in the runs of these ids."""
+        wanted = [(number, name) for number in ids for name in self._runs[number].data.metrics]
+        curves: dict[str, dict[str, list[tuple[int, float]]]] = {number: {} for number in ids}
+        with self._in_one_line(), ThreadPoolExecutor(AT_A_TIME) as pool:
+            histories = pool.map(lambda each: self._client.get_metric_history(*each), wanted)
+            for (number, name), points in zip(wanted, histories, strict=True):
+                curves[number][name] = [(point.step, point.value) for point in points]
+        data = {number: self._runs[number].data for number in ids}
+        return {number: Body(dict(data[number].params), dict(data[number].tags), curves[number]) for number in ids}
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            raise ValueError(f"cannot read the runs in {redact(self._uri)}: {str(error).splitlines()[0]}") from None
+
+
+@dataclass(frozen=True)
+class Head:
+    """A run: `key` is the trial's or the sweep's own, `status` MLflow's word."""
+
+    id: str
+    key: str
+    status: str
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is in a run. `curves` has every point of a metric, step and value, in no order."""
+
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    curves: Mapping[str, Sequence[tuple[int, float]]]

@@ -1,16 +1,67 @@
-"""Where stores are: URLs without their passwords, and the files of SQLite ones."""
+"""Where stores are: URLs without their passwords and tokens, the files of SQLite ones, and those for readers only."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "***"
+VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
+"""Variables of the environment whose values are secrets, whatever text they turn up in."""
+SHORTEST = 4
+"""Of a variable's value that is looked for: a shorter one would take ordinary words apart."""
+NAMES = (
+    r"(?:[\w.-]*[_.-])?(?:[a-z]*password|passwd|pwd|passphrase|secret|token|api_?key|access_?key|account_?key|sig|"
+    r"signature|credentials?)"
+)
+"""What a key is called whose value is a secret."""
+USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)([^\s:/@?#]*):\S*@")
+TOKEN = re.compile(r"(?i)\b(https?://)(?!\*\*\*)[^\s:/@?#]+@")
+PAIR = re.compile(rf"(?i)(?<![\w.-])({NAMES}\s*=\s*)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|\S+?(?=&[\w.-]+=|\s|$))")
+QUOTED = re.compile(rf"(?i)(['\"]{NAMES}['\"]\s*:\s*)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")")
+HEADER = re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic)\s+)?)[^\s'\"]+")
 
 
-def redact(url: str) -> str:
-    """A URL, or a message with URLs in it, without passwords."""
-    return re.sub(r"//([^:/@\s]*):[^@\s]*@", r"//\1:***@", url)
+def redact(text: str) -> str:
+    """A URL, or a message with URLs in it, without passwords and tokens.
+
+    Hidden are passwords of URLs of any scheme, up to the last `@` of what may be one, the user of an `http` one, who
+    may be a token; values of keys such as `password=`, in queries and in connection strings; and what `VARIABLES` hold.
+    """
+    for secret in filter(None, map(os.environ.get, VARIABLES)):
+        if len(secret) >= SHORTEST:
+            for said in (secret, quote(secret, safe=""), quote_plus(secret)):
+                text = text.replace(said, HIDDEN)
+    text = USER.sub(rf"\1\2:{HIDDEN}@", text)
+    text = TOKEN.sub(rf"\1{HIDDEN}@", text)
+    text = PAIR.sub(rf"\1{HIDDEN}", text)
+    text = QUOTED.sub(rf"\1'{HIDDEN}'", text)
+    return HEADER.sub(rf"\1{HIDDEN}", text)
 
 
 def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite URL, or None for any other store."""
     return Path(url.removeprefix("sqlite:///").partition("?")[0]) if url.startswith("sqlite:///") else None
+
+
+def read_only(url: str) -> str:
+    """The URL of the same store for a reader that leaves everything as it is. Raises `ValueError` for a missing file.
+
+    SQLite makes files beside a database in WAL mode even for a reader, and leaves them. Where there are none, nobody
+    has it open, and it is read as a file that does not change; else only the memory that its users share does.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        return url
+    if not file.is_file():
+        raise ValueError(f"there is no database at {file}")
+    in_use = file.with_name(f"{file.name}-wal").exists()
+    still = "&immutable=1" if _in_wal_mode(file) and not in_use else ""
+    return f"sqlite:///{file.absolute().as_uri()}?mode=ro{still}&uri=true"
+
+
+def _in_wal_mode(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(20)[18:] == b"\x02\x02"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from harness import cohort, targets
@@ -187,16 +190,48 @@ def test_a_state_holds_a_student_at_its_own_width(full_cache: Path) -> None:
         assert {state.tensors[name].shape for name in ("network", "first", "second")} == {(record.num_params,)}
 
 
-def test_a_file_that_is_damaged_missing_or_another_trials_is_no_checkpoint(full_cache: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_or_another_trials_is_put_aside_with_one_line(
+    full_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     targets.prepare([student()], full_cache, "cpu", lambda *_: None)
     _, states = cohort.train_part([student()], cache=full_cache, device="cpu", until=1, states={})
     path = tmp_path / "rung-1.safetensors"
+    assert checkpoint.load(path, "key") is None and not caplog.messages
+    checkpoint.save(path, "key", states)
+    whole = path.read_bytes()
+    flipped = bytes([*whole[:-1], whole[-1] ^ 1])
+    oversized = b"\xff" * 7 + b"\x7f" + whole[8:]
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
+    foreign = (tmp_path / "foreign").read_bytes()
+    damaged = (whole[:-9], whole[:40], b"", b"{}", flipped, oversized, foreign)
+    for kept, (content, key) in enumerate([*((content, "key") for content in damaged), (whole, "other")], 1):
+        path.write_bytes(content)
+        assert checkpoint.load(path, key) is None
+        asides = sorted(tmp_path.glob("rung-1.safetensors.aside-*"))
+        assert len(asides) == len(caplog.messages) == kept
+        assert caplog.messages[-1].endswith(f"it is kept as {asides[-1].name}")
+        assert asides[-1].read_bytes() == content
+    path.mkdir()
     assert checkpoint.load(path, "key") is None
     checkpoint.save(path, "key", states)
-    assert checkpoint.load(path, "key") is not None and checkpoint.load(path, "other") is None
+    assert checkpoint.load(path, "key") is not None
+
+
+@settings(max_examples=1000)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_checkpoint_of_which_anything_changed_is_never_used(
+    place: int, bit: int, cut: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    state = State(2, {"network": torch.arange(9.0), "curve": torch.zeros(2, 5), "pulls": torch.zeros(3, 3)}, 1.5)
+    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        checkpoint.save(path, "key", [state])
     whole = path.read_bytes()
-    for content in (whole[:-9], whole[:40], b"", b"{}"):
-        path.write_bytes(content)
-        assert checkpoint.load(path, "key") is None
-    save_file({"a": torch.zeros(1)}, path)
-    assert checkpoint.load(path, "key") is None
+    place %= len(whole)
+    path.write_bytes(whole[:place] if cut else bytes([*whole[:place], whole[place] ^ (1 << bit), *whole[place + 1 :]]))
+    found = checkpoint.load(path, "key")
+    assert found is None or (found[0].epoch, found[0].seconds) == (2, 1.5)
+    assert found is None or all(torch.equal(found[0].tensors[name], own) for name, own in state.tensors.items())
+    for aside in path.parent.glob("changed.safetensors.aside-*"):
+        aside.unlink()

@@ -69,7 +69,7 @@ def test_links_lead_somewhere(page: str) -> None:
         assert (place / target).exists(), f"{page} links to {target}"
 
 
-@pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.bench"])
+@pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.bench", "harness.verify"])
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_help_teaches_with_examples(
     module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

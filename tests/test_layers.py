@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from harness import teacher
+from harness.cohort import checkpoint
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "optuna", "mlflow", "ray", "matplotlib", "pandas"}
+HEAVY = {"torch", "optuna", "mlflow", "ray", "submitit", "matplotlib", "pandas"}
 MAY_IMPORT = {
     "harness/__init__.py": set(),
     "harness/spec.py": set(),
@@ -18,6 +22,8 @@ MAY_IMPORT = {
     "harness/presets.py": set(),
     "harness/dimensions.py": set(),
     "harness/space.py": set(),
+    "harness/problems.py": set(),
+    "harness/files.py": set(),
     "harness/ledger.py": set(),
     "harness/rungs.py": set(),
     "harness/brackets.py": set(),
@@ -51,9 +57,15 @@ MAY_IMPORT = {
     "harness/executors/inline.py": set(),
     "harness/executors/local.py": set(),
     "harness/executors/worker.py": {"torch"},
+    "harness/executors/options.py": set(),
+    "harness/executors/remote.py": set(),
+    "harness/executors/ray.py": {"ray"},
+    "harness/executors/ray_cluster.py": {"ray"},
+    "harness/executors/slurm.py": {"submitit"},
     "harness/analysis": {"pandas"},
     "harness/figures": {"matplotlib", "pandas"},
     "harness/report": {"matplotlib", "pandas"},
+    "harness/verify": set(),
     "harness/bench": HEAVY,
     "studies": set(),
 }
@@ -95,7 +107,7 @@ def test_only_one_file_knows_optuna_and_only_one_mlflow() -> None:
         assert {name for name in users if "bench" not in name} == {owner}
 
 
-@pytest.mark.parametrize("module", ["harness.sweep", "harness.report"])
+@pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.verify.__main__"])
 def test_the_programs_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -109,13 +121,43 @@ def test_code_raises_no_bare_exceptions_away() -> None:
 
 def test_nothing_reads_a_pickle() -> None:
     """Results, checkpoints and teachers are JSON and safetensors: opening another's results runs no code."""
-    loaders = {("torch", "load"), ("np", "load"), ("numpy", "load"), ("pd", "read_pickle"), ("mlflow", "pytorch")}
+    modules = {"pickle", "_pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal", "yaml"}
+    loaders = {"torch.load", "np.load", "numpy.load", "pd.read_pickle", "pd.read_hdf", "pandas.read_pickle",
+               "mlflow.pytorch", "mlflow.pyfunc", "torch.hub", "torch.jit", "np.lib", "ctypes.CDLL"}  # fmt: skip
     for path in FILES:
-        packages = {name.partition(".")[0] for name in imported(path)}
-        assert not packages & {"pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal"}, path
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                assert (node.value.id, node.attr) not in loaders, path
+        tree = ast.parse(path.read_text())
+        assert not {name.partition(".")[0] for name in imported(path)} & modules, path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                assert not {f"{node.module}.{alias.name}" for alias in node.names} & loaders, path
+            if isinstance(node, ast.Attribute):
+                assert ast.unparse(node) not in loaders, path
+            if isinstance(node, ast.keyword):
+                assert node.arg not in ("allow_pickle", "pickle_module", "weights_only"), path
+
+
+def test_only_a_studys_own_file_is_run() -> None:
+    for path in FILES:
+        called = [node.func.id for node in ast.walk(ast.parse(path.read_text()))
+                  if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]  # fmt: skip
+        wanted = {"harness/space.py": ["compile", "exec"]}.get(path.relative_to(ROOT).as_posix(), [])
+        assert sorted(set(called) & {"eval", "exec", "compile", "__import__"}) == wanted, path
+
+
+def test_a_safetensors_file_that_is_no_data_runs_nothing(tmp_path: Path) -> None:
+    """What torch would unpickle is refused by what reads the cache and the checkpoints."""
+    ran = tmp_path / "ran"
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return Path.touch, (ran,)
+
+    torch.save({"network": Trap()}, tmp_path / "a.safetensors")
+    assert checkpoint.load(tmp_path / "a.safetensors", "key") is None
+    torch.save({"logits": Trap()}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="cannot read the teacher's logits"):
+        teacher.read_keyed(tmp_path / "a.safetensors", str)
+    assert not ran.exists()
 
 
 def test_the_ui_is_for_this_machine_alone() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import ledger
+from harness import files, ledger
 from harness.ledger import TrialSpec
-from harness.spec import Curve, Record, StudentSpec
+from harness.spec import VAL_METRICS, Curve, Record, StudentSpec
 
 
 def trial(number: int = 3, **changed: Any) -> TrialSpec:
@@ -27,7 +30,8 @@ def trial(number: int = 3, **changed: Any) -> TrialSpec:
 
 
 def records(of: TrialSpec) -> tuple[Record, ...]:
-    return tuple(Record(spec, "ok", Curve((1.5,)), {"val_accuracy": 0.5}, 10, 20) for spec in of.specs)
+    metrics = dict.fromkeys(VAL_METRICS, 0.5)
+    return tuple(Record(spec, "ok", Curve((1.5,)), metrics, 10, 20) for spec in of.specs)
 
 
 def names(folder: Path) -> set[str]:
@@ -150,12 +154,19 @@ def test_the_directory_of_another_trial_is_put_aside(other: TrialSpec, tmp_path:
 
 
 @pytest.mark.parametrize("content", ['{"study":', "[]", "null", '{"study": "study"}', '{"specs": [{"width": 0}]}'])
-def test_a_directory_whose_spec_is_damaged_is_put_aside(content: str, tmp_path: Path) -> None:
+def test_a_damaged_spec_is_put_aside_and_written_again_beside_its_result(
+    content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = ledger.write_spec(tmp_path, trial())
+    ledger.publish(folder, trial(), records(trial()))
     (folder / "spec.json").write_text(content)
     ledger.write_spec(tmp_path, trial())
     assert ledger.read_spec(folder) == trial()
-    assert (aside(tmp_path / "trials", "3") / "spec.json").read_text() == content
+    assert ledger.read_result(folder, trial()) == records(trial())
+    kept = aside(folder, "spec.json")
+    assert kept.read_text() == content
+    [line] = caplog.messages
+    assert str(folder / "spec.json") in line and line.endswith(f"it is kept as {kept.name}")
 
 
 def test_trials_are_listed_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -236,7 +247,7 @@ def holder_of(path: Path) -> subprocess.Popen[str]:
 HOLD = """
 import sys
 from pathlib import Path
-from harness import ledger
+from harness import files, ledger
 held = ledger.lock(Path(sys.argv[1]))
 print("no" if held is None else "held", flush=True)
 sys.stdin.read()
@@ -266,3 +277,93 @@ def test_a_failure_that_is_not_whole_is_none(tmp_path: Path) -> None:
     for text in ("[", "{}", '{"hash": "x"}'):
         (tmp_path / "failed.json").write_text(text)
         assert ledger.read_failure(tmp_path, trial()) is None
+
+
+def test_a_number_changed_by_hand_is_not_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = ledger.write_spec(tmp_path, trial())
+    ledger.publish(folder, trial(), records(trial()))
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text.replace('"val_accuracy":0.5', '"val_accuracy":0.9'))
+    assert ledger.read_result(folder, trial()) is None
+    [line] = caplog.messages
+    assert (
+        line == f"{folder / 'result.json'} is not as it was written; it is kept as {aside(folder, 'result.json').name}"
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5", True, 10**400])
+def test_what_would_not_be_believed_is_not_published(value: Any, tmp_path: Path) -> None:
+    folder = ledger.write_spec(tmp_path, trial())
+    [first, *rest] = records(trial())
+    odd = dataclasses.replace(first, metrics={**first.metrics, "val_loss": value})
+    with pytest.raises(ValueError, match="not a record: metric 'val_loss'"):
+        ledger.publish(folder, trial(), [odd, *rest])
+    assert names(folder) == {"spec.json"}
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    host = socket.gethostname()
+    stale, elsewhere = tmp_path / f".data.json.{host}-{dead.pid}.tmp", tmp_path / f".data.json.other-{dead.pid}.tmp"
+    alive, another = tmp_path / f".data.json.{host}-1.tmp", tmp_path / f".more.json.{host}-{dead.pid}.tmp"
+    for place in (stale, elsewhere, alive, another):
+        place.write_text("{")
+    ledger.write_json(path, {})
+    assert names(tmp_path) == {"data.json", elsewhere.name, alive.name, another.name}
+
+
+def test_two_things_put_aside_in_one_moment_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 7)
+    for content in ("one", "two"):
+        (tmp_path / "a").write_text(content)
+        ledger.put_aside(tmp_path / "a", "it is in the way")
+    assert names(tmp_path) == {"a.aside-7", "a.aside-8"}
+
+
+def test_a_disk_that_is_full_is_told_with_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ledger.write_json(tmp_path / "a.json", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*a\.json'") as caught:
+            ledger.write_json(tmp_path / "a.json", 2)
+    assert files.no_room(caught.value)
+    assert names(tmp_path) == {"a.json"} and ledger.read_json(tmp_path / "a.json") == 1
+
+
+@pytest.mark.parametrize(("variable", "mode"), [("", 0o600), ("077", 0o600), ("027", 0o640), ("007", 0o660)])
+def test_what_is_written_is_the_users_own_unless_the_user_says_more(
+    variable: str, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_UMASK", variable)
+    before = os.umask(0o022)
+    try:
+        files.keep_private()
+        ledger.write_json(tmp_path / "folder" / "a.json", 1)
+        held = ledger.lock(tmp_path / "folder" / "lock")
+    finally:
+        os.umask(before)
+    assert held is not None
+    held.release()
+    for name in ("a.json", "lock"):
+        assert (tmp_path / "folder" / name).stat().st_mode & 0o777 == mode
+    for odd in ("777", "0o77", "x", "-1", "700"):
+        monkeypatch.setenv("HARNESS_UMASK", odd)
+        with pytest.raises(ValueError, match=f"HARNESS_UMASK '{odd}' must be octal digits"):
+            files.keep_private()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"seconds": "1"}', '{"started_ms": -1}', '{"seconds": 1.0, "digest": "0"}']
+)
+def test_a_manifest_that_is_damaged_is_put_aside_and_the_sweep_begins_a_new_one(content: str, tmp_path: Path) -> None:
+    assert ledger.read_manifest(tmp_path) == {}
+    ledger.write_sealed(tmp_path / "study.json", {"seconds": 1.5, "started_ms": 3})
+    assert ledger.read_manifest(tmp_path) == {"seconds": 1.5, "started_ms": 3}
+    (tmp_path / "study.json").write_text(content)
+    assert ledger.read_manifest(tmp_path) == {}
+    assert aside(tmp_path, "study.json").read_text() == content

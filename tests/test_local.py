@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from harness import driver as driver_module
 from harness.executors import local
 from harness.executors.local import Local, keep_memory
+from harness.outages import Owed
+from harness.tracking import Sweep, Tracker
 from tests.fakes import STUDY, FakeRuns, make_driver
 
 
@@ -25,6 +30,47 @@ def test_an_allocator_is_told_only_what_it_takes(
     monkeypatch.setattr(platform, "libc_ver", lambda: library)
     said = keep_memory()
     assert said.get("MALLOC_MMAP_THRESHOLD_") == (None if threshold is None else str(threshold))
+
+
+LONG = os.environ.get("HARNESS_LONG")  # `make torture` sets it
+READ = """
+import sys, time, mlflow
+client = mlflow.MlflowClient(sys.argv[1])
+while True:
+    runs = client.search_runs(["1"], max_results=50)
+    for run in runs[:3]:
+        client.get_metric_history(run.info.run_id, "val_loss")
+    print(len(runs), flush=True)
+"""
+
+
+def test_many_trials_of_two_workers_meet_no_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real workers, real stores, and somebody who looks at the runs all the time, as an open UI does."""
+    (tmp_path / "worker.py").write_text(SCRIPT.replace("{harm}", "pass"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    study = replace(STUDY, trials=500 if LONG else 60, batch=8, controls=0)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    owed = Owed(Tracker(uri, "fake", tmp_path / "files"))
+    owed.store.begin(Sweep("fake", "id", {"name": "digits", "digest": "d", "source": "s"}, {}, "fake.py"), {})
+    executor = Local(2, tmp_path, "cpu", tmp_path / "worker.log")
+    executor._command = [sys.executable, str(tmp_path / "worker.py"), *executor._command[3:], "nan"]
+    driver = make_driver(tmp_path / "mine", owed, study=study, deterministic=False)
+    driver.executor = executor
+    with subprocess.Popen([sys.executable, "-c", READ, uri], stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        try:
+            assert driver.run(set()) == "complete"
+            assert reader.poll() is None
+        finally:
+            executor.close()
+            reader.kill()
+    assert len(owed) == 0
+    assert [asked.number for asked in driver.sampler.trials("complete")] == list(range(study.trials))
+    client = mlflow.MlflowClient(uri)
+    runs = client.search_runs(["1"], "attributes.status = 'FINISHED'", max_results=1000)
+    assert {run.data.tags["harness.key"] for run in runs} == {f"fake/{number}" for number in range(study.trials)}
+    assert len(runs) == study.trials
 
 
 SCRIPT = """

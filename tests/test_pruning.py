@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harness import brackets, ledger
 from harness.driver import Progress
@@ -17,6 +19,7 @@ from harness.executors.trials import Keep, Training, run_cohort
 from harness.rungs import Halving, best
 from harness.space import Choice
 from harness.spec import Record, StudentSpec, digest, to_json
+from tests.damage import Harm, sealed
 from tests.fakes import STUDY, FakeRuns, FakeTraining, fake_record, make_driver
 from tests.test_driver import Killed, die_at
 
@@ -235,3 +238,23 @@ def test_pruning_is_part_of_a_studys_identity_only_when_set() -> None:
 def test_pruning_that_cannot_be_is_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(STUDY, **changed)
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0.3, 0.99), harms=st.lists(st.tuples(st.integers(0, 999), sealed), min_size=8, max_size=8))
+def test_a_sweep_whose_files_were_damaged_while_it_was_down_ends_the_same(
+    share: float, harms: list[tuple[int, Harm]], tmp_path_factory: pytest.TempPathFactory, undisturbed: Undisturbed
+) -> None:
+    folder, wanted, _, moments = undisturbed
+    place, runs = tmp_path_factory.mktemp("damaged"), FakeRuns()
+    with pytest.MonkeyPatch.context() as patch:
+        die_at(max(1, int(share * moments)), patch)
+        with pytest.raises(Killed):
+            make_driver(place, runs, study=PRUNED).run(set())
+    files = sorted(place.rglob("rung-*.json")) * 3 + sorted(place.rglob("*.json"))
+    for path, harm in {files[index % len(files)]: harm for index, harm in harms}.items():
+        harm(path)
+    assert make_driver(place, runs, study=PRUNED).run(set(runs.values)) == "complete"
+    assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
+    assert told(place) == told(folder)
+    assert (runs.values, runs.statuses) == (wanted.values, wanted.statuses)

@@ -19,6 +19,7 @@ from harness.spec import (
     OPTIMISERS,
     PLAIN,
     SCHEDULES,
+    VAL_METRICS,
     Balance,
     Cost,
     Curve,
@@ -33,6 +34,7 @@ from harness.spec import (
 
 positive = st.floats(1e-9, 1e9)
 finite = st.floats(allow_nan=False, allow_infinity=False)
+costs = st.floats(0, allow_infinity=False)
 columns = st.lists(finite, max_size=4).map(tuple)
 
 
@@ -64,10 +66,10 @@ records = st.builds(
     spec=specs(),
     status=st.sampled_from(["ok", "diverged"]),
     curve=st.builds(Curve, columns, columns, columns, columns, columns),
-    metrics=st.dictionaries(st.text(max_size=8), finite, max_size=4),
-    num_params=st.integers(0, 2**53),
-    macs=st.integers(0, 2**53),
-    cost=st.builds(Cost, finite, finite, st.integers(1, 99), st.sampled_from(["cpu", "cuda"])),
+    metrics=st.fixed_dictionaries(dict.fromkeys(VAL_METRICS, finite), optional={"train_loss": finite}),
+    num_params=st.integers(1, 2**53),
+    macs=st.integers(1, 2**53),
+    cost=st.builds(Cost, costs, costs, st.integers(1, 99), st.sampled_from(["cpu", "cuda"])),
 )
 
 
@@ -76,7 +78,7 @@ def spec(**changed: Any) -> StudentSpec:
 
 
 def record() -> Record:
-    return Record(spec(), "ok", Curve((1.0,)), {"val_accuracy": 0.5}, 10, 20)
+    return Record(spec(), "ok", Curve((1.0,)), dict.fromkeys(VAL_METRICS, 0.5), 10, 20)
 
 
 def through_text(value: Any) -> Any:

@@ -118,6 +118,15 @@ def test_the_end_of_a_sweep_names_the_next_commands(home: Path) -> None:
     assert "python -m harness.report mine" in printed
 
 
+def test_what_a_sweep_leaves_is_the_users_own(home: Path) -> None:
+    found = list((home / "results").rglob("*"))
+    assert {"mlflow.db", "study.db", "result.json", "summary.md", "worker.log", "weights.safetensors"} <= {
+        path.name for path in found
+    }
+    assert [path for path in found if path.stat().st_mode & 0o077] == []
+    assert not list((home / "results").rglob(".*.tmp"))
+
+
 def test_the_search_never_reads_the_test_split(home: Path) -> None:
     manifest = ledger.read_json(home / "results" / "mine" / "study.json")
     assert manifest["task"]["test_reads"] == 0
@@ -198,12 +207,12 @@ def test_two_sweeps_on_one_storage_are_refused_also_from_different_folders(
 
 
 def test_trials_of_a_storage_that_is_gone_are_kept_aside_and_not_reported(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "results"
     shutil.copytree(home / "results", out, ignore=shutil.ignore_patterns("study.db*", "mlflow.db*", ".mlflow*"))
     assert sweep_here(home / "mine.py", out, trials=1, deterministic=True) == 0
-    assert "are kept in" in capsys.readouterr().out
+    assert "the study is new to its storage" in caplog.text and "is kept as" in caplog.text
     assert len(ledger.numbers(out / "mine")) == 1 + 2
 
 

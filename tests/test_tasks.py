@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import random
 import sys
@@ -243,6 +244,17 @@ def test_a_task_of_a_study_file_loads_by_its_path(tmp_path: Path) -> None:
     task = tasks.load(str(path))
     assert (task.name, task.input_shape, len(task.val)) == ("own", (3,), 10)
     assert tasks.load(str(path)) is task
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "/x", "a b", "a\0", "x" * 300])
+@pytest.mark.parametrize("whose", ["name", "families", "transforms"])
+def test_names_that_files_are_called_by_are_words(whose: str, name: str) -> None:
+    known = tasks.load("digits")
+    changed = {
+        "name": name, "families": {**known.families, name: MLP}, "transforms": {name: noisy},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="must be a word: files are called by it"):
+        dataclasses.replace(known, **{whose: changed[whose]})  # type: ignore[arg-type]
 
 
 def test_a_task_function_that_returns_something_else_is_refused(tmp_path: Path) -> None:

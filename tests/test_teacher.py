@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +161,23 @@ def drop_val(folder: Path) -> None:
     change_logits(folder, val=None)
 
 
+def flip_a_bit(folder: Path) -> None:
+    path = folder / "logits.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def lengthen_the_header(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(b"\xff" * 7 + b"\x7f" + path.read_bytes()[8:])
+
+
+def change_facts(folder: Path) -> None:
+    path = folder / "teacher.json"
+    path.write_text(path.read_text().replace('"width":8', '"width":9'))
+
+
 def damage_facts(folder: Path) -> None:
     (folder / "teacher.json").write_text('{"name": "conv", "wid')
 
@@ -175,22 +194,42 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         cut_logits, scramble_logits, lose_logits, lose_weights, exchange_weights,
         forge_key, drop_key, drop_a_train_row, drop_a_val_row, drop_val, damage_facts,
+        flip_a_bit, lengthen_the_header, change_facts,
     ],
     ids=lambda harm: harm.__name__,
 )  # fmt: skip
-def test_a_cache_that_does_not_fit_is_refused_in_one_line_that_says_what_to_delete(
-    harm: Callable[[Path], None], sound: Path, tmp_path: Path
+def test_a_cache_that_does_not_fit_is_put_aside_and_made_anew_with_one_line(
+    harm: Callable[[Path], None], sound: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(sound, cache)
     folder = only_folder(cache)
     harm(folder)
-    with pytest.raises(ValueError, match="delete") as caught:
-        teacher.ensure(quick(), cache)
-    assert f"delete {folder} and run again" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    shutil.rmtree(folder)
-    assert teacher.ensure(quick(), cache)["key"] == folder.name
+    facts = teacher.ensure(quick(), cache)
+    assert facts == {**teacher.ensure(quick(), sound), "seconds": facts["seconds"]}
+    assert torch.equal(teacher.load_logits(quick(), cache).train, teacher.load_logits(quick(), sound).train)
+    [line], [aside] = caplog.messages, list(folder.glob("aside-*"))
+    assert str(folder) in line and line.endswith(f"the teacher is made again, what was there is kept in {aside}")
+    assert (aside / "teacher.json").exists()
+    teacher.ensure(quick(), cache, progress=lambda *_: pytest.fail("trained again"))
+
+
+def test_a_whole_cache_is_only_read(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, name in ((Path, "mkdir"), (teacher, "FileLock"), (teacher, "write_sealed")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("it was written to"))
+    teacher.ensure(quick(), sound)
+
+
+def test_a_full_disk_leaves_no_part_of_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*weights\.safetensors'"):
+            teacher.ensure(quick(), tmp_path)
+    assert {path.name for path in only_folder(tmp_path).iterdir()} == {"lock"}
+    assert teacher.ensure(quick(), tmp_path)["name"]
 
 
 def test_logits_of_a_teacher_that_was_never_trained_are_refused(tmp_path: Path) -> None:

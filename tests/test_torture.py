@@ -16,7 +16,7 @@ import pytest
 
 from tests.inline import sweep_here
 from tests.servers import postgres
-from tests.torture import Kills, Stores, outcome, torture, write_study
+from tests.torture import Kills, Stores, outcome, torture, verify, write_study
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(
     torture(file, tmp_path, kills, longest=8.0, finish=finish)
     assert kills.done["drivers"] and kills.done["workers"]
     assert outcome(tmp_path) == calm
+    assert verify(tmp_path).endswith("no fault")
 
 
 def test_so_it_does_in_postgresql(file: Path, calm: Mapping[int, Any], digits_cache: Path, tmp_path: Path) -> None:
@@ -61,3 +62,4 @@ def test_so_it_does_in_postgresql(file: Path, calm: Mapping[int, Any], digits_ca
         torture(file, tmp_path, kills, stores, longest=7.0, finish=finish)
         assert kills.done["drivers"]
         assert outcome(tmp_path, stores) == calm
+        assert verify(tmp_path, stores).endswith("no fault")

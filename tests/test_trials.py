@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import pytest
 from harness import cohort, ledger
 from harness.cohort import State, checkpoint, training
 from harness.costs import TOGETHER, How
+from harness.executors import worker
 from harness.executors.trials import Keep, Training, run_cohort
+from harness.files import no_room
 from harness.ledger import TrialSpec
 from harness.spec import PLAIN, Record, StudentSpec
 from tests.students import assert_same, student
@@ -150,3 +155,45 @@ def test_without_a_long_training_nothing_is_kept(folders: list[Path], digits_cac
     with pytest.raises(Killed):
         run(folders, digits_cache, die_at=1)  # the first moment is the end
     assert not [path for folder in folders for path in folder.glob("student-*.safetensors")]
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_student_that_cannot_be_kept_does_not_cost_the_cohort(
+    folders: list[Path],
+    digits_cache: Path,
+    undisturbed: list[Record],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(training, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(ledger, "write_bytes", full)
+    run(folders, digits_cache)
+    assert_alike(results(folders), undisturbed)
+    assert {line.partition(" (")[0] for line in caplog.messages} == {"how far a student is cannot be kept"}
+
+
+def test_a_full_disk_is_a_failure_that_says_so_and_leaves_no_part_of_a_file(
+    folders: list[Path], digits_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            run(folders, digits_cache)
+    assert no_room(caught.value) and worker._said_of(caught.value) == f"no space left: {folders[0] / 'result.json'}"
+    assert [path.name for folder in folders for path in folder.glob(".*.tmp")] == []
+    run(folders, digits_cache)
+    assert len(results(folders)) == 4
+
+
+def test_a_wall_clock_that_is_set_back_makes_no_negative_time(
+    folders: list[Path], digits_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10**9, 0, -1000))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    run(folders, digits_cache)
+    for folder in folders:
+        facts = ledger.read_json(folder / "result.json")
+        assert facts["finished"] >= facts["started"]

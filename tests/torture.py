@@ -2,7 +2,8 @@
 
 `python -m tests.torture --driver-kills 50 --worker-kills 200` is the long run (`make torture`); the suite has a short
 one. With `--postgres` both stores are in a real PostgreSQL. The end is compared with an undisturbed `--deterministic`
-run of the same study: every trial COMPLETE once, one MLflow run each, curves and values equal.
+run of the same study: every trial COMPLETE once, one MLflow run each, curves and values equal; and `harness.verify`
+finds no fault in either.
 """
 
 from __future__ import annotations
@@ -177,6 +178,15 @@ def outcome(out: Path, stores: Stores = None) -> Mapping[int, Any]:
     return found
 
 
+def verify(out: Path, stores: Stores = None) -> str:
+    """What `harness.verify` says, which finds no fault."""
+    command = [sys.executable, "-m", "harness.verify", "torn", "--out", str(out)]
+    command += ["--storage", stores[0], "--tracking-uri", stores[1]] if stores else []
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--driver-kills", type=int, default=50)
@@ -197,6 +207,8 @@ def main() -> None:
         started = time.monotonic()
         torture(file, Path(folder) / "torn", kills, stores)
         say(f"tortured: {time.monotonic() - started:.0f} s, kills {json.dumps(kills.done)}")
+        verify(Path(folder) / "calm")
+        say(verify(Path(folder) / "torn", stores))
         calm, torn = outcome(Path(folder) / "calm"), outcome(Path(folder) / "torn", stores)
     assert not kills.left(), "the study was done before the kills were; give it more --trials"
     assert torn == calm, [number for number in calm if torn.get(number) != calm[number]]

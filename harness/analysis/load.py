@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import pandas as pd
 
-from harness.ledger import TrialSpec, numbers, read_failure, read_json, read_spec, trial_dir
+from harness.ledger import TrialSpec, failure_of, numbers, read_sealed, read_spec, result_of, trial_dir
 from harness.space import Dimension, dimension_from_json
-from harness.spec import PLAIN, Balance, Curve, Record, StudentSpec, record_from_json
+from harness.spec import PLAIN, Balance, Curve, Record, StudentSpec, is_number
 
 METRICS = ("val_accuracy", "val_loss", "val_agreement", "val_kl", "train_accuracy", "train_loss")
 KNOBS = tuple(f.name for f in dataclasses.fields(StudentSpec) if f.name not in ("seed", "knobs"))
@@ -23,6 +23,11 @@ MOMENTS = ("start", "middle", "end")
 PULLS = tuple(f"{f.name}_{moment}" for f in dataclasses.fields(Balance) for moment in MOMENTS)
 """How the losses pull (see `harness.spec.Balance`), a column for each moment of training."""
 STATES = ("complete", "pruned", "failed", "running", "unreadable")
+MANIFEST: Mapping[str, Any] = {
+    "study": str, "identity": dict, "budget": dict, "objectives": list, "widths": list, "seeds": list, "task": dict,
+    "teacher": dict, "versions": dict, "seconds": int | float,
+}  # fmt: skip
+"""What kind of thing each part of `study.json` is, where it is there."""
 CURVES = tuple(f.name for f in dataclasses.fields(Curve))
 FACTS = ("num_params", "macs", "seconds", "train_flops", "cohort_size")
 COLUMNS = (
@@ -76,10 +81,11 @@ class StudyData:
 
 
 def load(study_dir: Path) -> StudyData:
-    """Read a study's directory. Raises `FileNotFoundError` where there is no `study.json`."""
-    manifest = read_json(study_dir / "study.json")
-    if not isinstance(manifest, dict):
-        raise FileNotFoundError(f"no study at {study_dir}: it has no study.json")
+    """Read a study's directory. A trial whose files are damaged is a row whose state is `"unreadable"`.
+
+    Raises `FileNotFoundError` where there is no `study.json`, `ValueError` for one that is damaged.
+    """
+    manifest = _manifest(study_dir / "study.json")
     trials: list[dict[str, Any]] = []
     students: list[dict[str, Any]] = []
     curves: dict[str, list[Any]] = {name: [] for name in ("number", "seed", "epoch", *CURVES)}
@@ -101,6 +107,26 @@ def load(study_dir: Path) -> StudyData:
         students=student_frame,
         curves=pd.DataFrame(curves).astype(dict.fromkeys(CURVES, float)),
     )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    found = read_sealed(path)
+    if found is None:
+        raise FileNotFoundError(f"no study at {path.parent}: it has no study.json")
+    for name, kind in MANIFEST.items():
+        if not isinstance(found.get(name), kind | None):
+            raise ValueError(f"{path} is damaged: {name} is {found[name]!r:.80}; the study's sweep writes it anew")
+    try:
+        for name, data in ((found.get("identity") or {}).get("space") or {}).items():
+            if problem := dimension_from_json(data).problem(name):
+                raise ValueError(problem)
+        if any(not isinstance(name, str) for name in found.get("objectives") or []):
+            raise ValueError("an objective is no name")
+        if not is_number(found.get("seconds") or 0):
+            raise ValueError("seconds is no number")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error!r:.80}; the study's sweep writes it anew") from None
+    return found
 
 
 def finished(trials: pd.DataFrame) -> pd.DataFrame:
@@ -128,26 +154,17 @@ def _read_trial(folder: Path, number: int) -> tuple[dict[str, Any] | None, Seque
         return {"number": number, "state": "unreadable"}, ()
     if trial is None:
         return None, ()  # the driver made the directory and was stopped before it said what the trial is
+    if trial.number != number:
+        return {"number": number, "state": "unreadable"}, ()
     try:
-        records, facts = _read_records(folder, trial)
-        reason = None if records else read_failure(folder, trial)
-    except (ValueError, KeyError, TypeError):
+        records, facts = result_of(folder, trial) or ((), {})
+        reason = None if records else failure_of(folder, trial)
+    except ValueError:
         return _trial_row(trial, "unreadable", ()), ()
     state = "complete" if records else "running" if reason is None else "failed"
     if records and records[0].status == "pruned":
         return {**_trial_row(trial, "pruned", records), "pruned_at": facts.get("pruned_at")}, records
     return _trial_row(trial, state, records), records
-
-
-def _read_records(folder: Path, trial: TrialSpec) -> tuple[tuple[Record, ...], Mapping[str, Any]]:
-    """As `ledger.read_result`, which renames a file that is not the trial's own; a reader must not. And its facts."""
-    data = read_json(folder / "result.json")
-    if data is None:
-        return (), {}
-    records = tuple(record_from_json(record) for record in data["records"])
-    if data["hash"] != trial.hash or [record.spec for record in records] != list(trial.specs):
-        raise ValueError(f"{folder / 'result.json'} is another trial's")
-    return records, data
 
 
 def _trial_row(trial: TrialSpec, state: str, records: Sequence[Record]) -> dict[str, Any]:

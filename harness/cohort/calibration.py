@@ -6,6 +6,7 @@ everything it depends on that is known here; another machine, library or batch s
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -23,7 +24,7 @@ from harness.cohort.objective import Batch
 from harness.cohort.stack import GRAIN, Cohort, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import Costs, Timing, costs_from_json
-from harness.ledger import read_json, write_json
+from harness.files import put_aside, read_sealed, write_sealed
 from harness.models import Family, num_params
 from harness.spec import NONE, StudentSpec, digest
 from harness.targets import Targets
@@ -38,6 +39,7 @@ SHARE = 0.5
 COPIES = 6
 """Of a student's numbers: themselves, their gradient, two moments, and what the optimiser makes of them."""
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
@@ -60,10 +62,8 @@ def calibrate(
     key = digest([machine, software, shape, widths, SIZES, built, [_kind(probe) for probe in probes]])
     path = folder / f"{task.name}-{family.name}-{key}.json"
     room = _room(device, workers)
-    try:
-        return replace(costs_from_json(read_json(path) or {}), memory=room)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass  # not measured yet, or damaged
+    if (known := _known(path, widths)) is not None:
+        return replace(known, memory=room)
     data = load_inputs(probes[0], device)
     timings: list[Timing] = []
     bytes_each: dict[int, int] = {}
@@ -73,8 +73,26 @@ def calibrate(
         bytes_each[width] = _bytes_each(own, data, device)
         progress(done + 1, len(widths))
     costs = Costs(tuple(timings), bytes_each, family.pads, room, where(device))
-    write_json(path, costs.to_json())
+    try:
+        write_sealed(path, costs.to_json())
+    except OSError as error:
+        log.warning("what a step costs cannot be kept (%s); the next sweep measures it again", error)
     return costs
+
+
+def _known(path: Path, widths: Sequence[int]) -> Costs | None:
+    """What was measured before at these widths; a damaged file is put aside."""
+    try:
+        data = read_sealed(path)
+        if data is None:
+            return None
+        found = costs_from_json(data)
+        if sorted(found.bytes_each) != list(widths):
+            raise ValueError("it is of other widths")
+    except ValueError as error:
+        put_aside(path, f"{path}: {error}; steps are measured again")
+        return None
+    return found
 
 
 def where(device: str) -> str:

@@ -12,6 +12,7 @@ may go on beside others, in tensors of another width: the same to the bit but fo
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from harness.cohort.patience import Patience
 from harness.cohort.stack import Cohort
 from harness.losses import FeatureForm
 from harness.models.family import pad
+from harness.spec import Range, digest
+from harness.teacher import checksum
 
 
 @dataclass(frozen=True)
@@ -134,22 +137,32 @@ def save(path: Path, key: str, states: Sequence[State]) -> None:
         for place, state in enumerate(states)
         for name in ("epoch", "seconds", "teacher_flops")
     }
-    ledger.write_bytes(path, to_bytes(tensors, {"key": key, "students": str(len(states)), **numbers}))
+    said = {"key": key, "students": str(len(states)), **numbers}
+    ledger.write_bytes(path, to_bytes(tensors, {**said, "sum": digest([checksum(tensors), said])}))
 
 
 def load(path: Path, key: str) -> list[State] | None:
-    """The states of a file, or None where it is missing, damaged, or of another key."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
-            if said.get("key") != key:
-                return None
-            names = [name.partition("/") for name in file.keys()]  # noqa: SIM118 - it is no dict
-            found = []
-            for place in map(str, range(int(said["students"]))):
-                tensors = {name: file.get_tensor(f"{place}/{name}") for owner, _, name in names if owner == place}
-                seconds, flops = float(said[f"{place}/seconds"]), float(said[f"{place}/teacher_flops"])
-                found.append(State(int(said[f"{place}/epoch"]), tensors, seconds, flops))
-            return found
-    except (SafetensorError, OSError, KeyError, ValueError):
+    """The states of a file, or None where it is missing. One that is damaged, or of another key, is put aside."""
+    if not os.path.lexists(path):
         return None
+    try:
+        return _read(path, key)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        ledger.put_aside(path, f"{path} is no checkpoint of these students ({error})")
+        return None
+
+
+def _read(path: Path, key: str) -> list[State]:
+    with safe_open(path, framework="pt") as file:
+        said = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    if said.pop("sum", "") != digest([checksum(tensors), said]) or said.get("key") != key:
+        raise ValueError("it is another's, or not as it was written")
+    found = []
+    for place in map(str, range(int(said["students"]))):
+        own = {name.partition("/")[2]: tensor for name, tensor in tensors.items() if name.partition("/")[0] == place}
+        seconds, flops = float(said[f"{place}/seconds"]), float(said[f"{place}/teacher_flops"])
+        found.append(State(int(said[f"{place}/epoch"]), own, seconds, flops))
+        if not (found[-1].epoch >= 1 and Range(0).admits(seconds) and Range(0).admits(flops)):
+            raise ValueError("its epoch or cost is none")
+    return found

@@ -1,6 +1,7 @@
 """Where jobs run. An executor takes jobs and gives events; the driver knows no more of it than this file.
 
-`local` runs worker processes on this machine, `inline` runs in the driver itself, for tests. A job is one of
+`local` runs worker processes on this machine, `ray` tasks of a Ray cluster, `slurm` jobs of a Slurm cluster; `inline`
+runs in the driver itself, for tests. A job is one of
 
     describe  {"specs": [...]}      check the students, tell about their task
     teacher   {"specs": [...]}      train the teachers that these students need, unless they are cached
@@ -31,7 +32,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """News of a job: `progress`, `done` (with its result), `refused` (bad input, `reason`) or `failed` (`reason`)."""
+    """News of a job: `progress`, `done` (with its result), `refused` (bad input, `reason`) or `failed` (`reason`).
+
+    A job that failed because a disk is full says so with `full` true, and by its reason: `no space left: <file>`.
+    """
 
     job: Job
     kind: str

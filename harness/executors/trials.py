@@ -6,6 +6,7 @@ the others where they were (`student-<place>.json`, `student-<place>.safetensors
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from harness import ledger
 from harness.ledger import TrialSpec
 from harness.spec import Record, StudentSpec
 
+log = logging.getLogger(__name__)
 State = TypeVar("State")
 Trial = tuple[Path, TrialSpec]
 Keep = Callable[[Sequence[StudentSpec], Sequence[State]], None]
@@ -60,21 +62,30 @@ def run_cohort(folders: Sequence[Path], until: int | None, training: Training[St
         def keep(specs: Sequence[StudentSpec], states: Sequence[State]) -> None:
             for spec, state in zip(specs, states, strict=True):
                 for folder, trial, place in owners[spec]:
-                    training.save(ledger.student_checkpoint(folder, place), trial.hash, [state])
-                    ledger.got_somewhere(folder)
+                    with _unless_full("how far a student is"):
+                        training.save(ledger.student_checkpoint(folder, place), trial.hash, [state])
+                        ledger.got_somewhere(folder)
 
         reached = _trained_before(waiting) if until is None else {}
         states = {spec: state for trial in waiting for spec, state in _latest(*trial, until, training).items()}
         specs = [spec for spec in owners if spec not in reached]
         left: dict[StudentSpec, State] = {}
-        started = time.time()
-        waiting = _publish(waiting, until, reached, left, started, training)
+        started, clock = time.time(), time.monotonic()
+
+        def publish(waiting: Sequence[Trial]) -> list[Trial]:
+            times = {
+                "started": started,
+                "finished": started + time.monotonic() - clock,
+            }  # the clock may be set meanwhile
+            return _publish(waiting, until, reached, left, times, training)
+
+        waiting = publish(waiting)
         for folder, _ in waiting:
             ledger.begin(folder)
         for records, after in training.train(specs, until, states, keep) if waiting else ():
             reached |= {record.spec: record for record in records}
             left |= {record.spec: state for record, state in zip(records, after, strict=False)}
-            waiting = _publish(waiting, until, reached, left, started, training)
+            waiting = publish(waiting)
             if until is None:
                 _keep_trained(waiting, records)
 
@@ -132,7 +143,7 @@ def _publish(
     until: int | None,
     reached: Mapping[StudentSpec, Record],
     left: Mapping[StudentSpec, State],
-    started: float,
+    times: Mapping[str, float],
     training: Training[State],
 ) -> list[Trial]:
     """Publish the trials whose students have all been trained; gives the others."""
@@ -143,7 +154,7 @@ def _publish(
             continue
         records = [reached[spec] for spec in trial.specs]
         if until is None:
-            ledger.publish(folder, trial, records, started=started, finished=time.time())
+            ledger.publish(folder, trial, records, **times)
         else:
             training.save(ledger.checkpoint(folder, until), trial.hash, [left[spec] for spec in trial.specs])
             ledger.publish_rung(folder, trial, until, records)
@@ -159,4 +170,14 @@ def _keep_trained(waiting: Sequence[Trial], records: Sequence[Record]) -> None:
     for folder, trial in waiting:
         for place, spec in enumerate(trial.specs):
             if spec in done:
-                ledger.publish_student(folder, trial, place, done[spec])
+                with _unless_full("a student that is done"):
+                    ledger.publish_student(folder, trial, place, done[spec])
+
+
+@contextmanager
+def _unless_full(what: str) -> Iterator[None]:
+    """Training goes on where what only a kill would need cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s cannot be kept (%s); training goes on", what, error)

@@ -23,9 +23,12 @@ from harness import cohort, targets, tasks, teacher
 from harness.cohort import State, calibrate, checkpoint
 from harness.costs import How
 from harness.executors.trials import Keep, Training, run_cohort
+from harness.files import keep_private, no_room
 from harness.models import num_params
+from harness.problems import one_line
 from harness.spec import Record, StudentSpec, spec_from_json
 from harness.tasks import LockedSplit, Split
+from harness.urls import redact
 
 Report = Callable[[str, Mapping[str, Any]], None]
 
@@ -114,12 +117,67 @@ def _training(cache: Path, device: str, how: How, limit: float | None) -> Traini
     return Training(train, checkpoint.save, checkpoint.load)
 
 
+def outcome(
+    kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, report: Report
+) -> tuple[str, dict[str, Any]]:
+    """Do one job, whatever it raises: the event that ends it, `done`, `refused` or `failed`, and its data."""
+    torch.set_num_threads(1)  # small operations are slower with more, and far slower when cores are shared
+    try:
+        return "done", work(kind, body, cache, wanted_device, report)
+    except ValueError as error:
+        _log_traceback()
+        return "refused", {"reason": one_line(redact(str(error)))}
+    except OSError as error:
+        _log_traceback()
+        return "failed", {"reason": _said_of(error), "full": no_room(error)}
+    except (Exception, SystemExit) as error:  # a study's own form may raise anything: it costs a trial, not the worker
+        _log_traceback()
+        return "failed", {"reason": one_line(redact(f"{type(error).__name__}: {error}"))}
+
+
+def share_gpu(index: int, share: float) -> str:
+    """The device of a GPU of which this process takes no more memory than its share, from 0 to 1.
+
+    Raises `ValueError` where torch does not see that GPU.
+    """
+    if index >= torch.cuda.device_count():
+        raise ValueError(f"torch sees {torch.cuda.device_count()} GPUs on {platform.node()}, so none to use as {index}")
+    torch.cuda.set_per_process_memory_fraction(share, index)
+    return f"cuda:{index}"
+
+
 def _write_to(log: Path) -> None:
     """Send what is printed to the log file from now on."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+
+
+@contextmanager
+def printing_to(log: Path) -> Iterator[None]:
+    """Send what is printed to the log file, in a process whose output is somebody else's otherwise."""
+    before = [os.dup(1), os.dup(2)]
+    _write_to(log)
+    try:
+        yield
+    finally:
+        for own, kept in zip((1, 2), before, strict=True):
+            (sys.stdout if own == 1 else sys.stderr).flush()
+            os.dup2(kept, own)
+            os.close(kept)
+
+
+def _log_traceback() -> None:
+    with suppress(OSError):  # the log's disk may be full
+        traceback.print_exc()
+
+
+def _said_of(error: OSError) -> str:
+    """The reason of a job that failed by a file: `no space left: /its/path` where the disk is full."""
+    if no_room(error):
+        return f"no space left: {error.filename}"
+    return one_line(redact(f"{type(error).__name__}: {error}"))
 
 
 def _die_first() -> None:
@@ -131,14 +189,15 @@ def _die_first() -> None:
 def main() -> None:
     """Serve jobs until the input ends. Arguments: the teachers' folder, the log file, the device."""
     cache, log, device = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    keep_private()  # a worker may have no driver's umask
     _die_first()
-    torch.set_num_threads(1)  # small operations are slower with more, and far slower when cores are shared
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)  # whatever a study's own code prints goes to the log
         for line in sys.stdin:
             job = json.loads(line)
             if job["kind"] != "describe":
-                _write_to(log)
+                with suppress(OSError):  # of a full disk the driver hears when results are written
+                    _write_to(log)
 
             def report(event: str, data: Mapping[str, Any], job_id: int = job["id"]) -> None:
                 channel.write(json.dumps({"id": job_id, "event": event, "data": data}) + "\n")
@@ -146,17 +205,7 @@ def main() -> None:
 
             try:
                 report("begun", {})
-                try:
-                    report("done", work(job["kind"], job["body"], cache, device, report))
-                except ValueError as error:
-                    traceback.print_exc()
-                    report("refused", {"reason": str(error)})
-                except (
-                    Exception,
-                    SystemExit,
-                ) as error:  # a study's own form may raise anything: it costs a trial, not the worker
-                    traceback.print_exc()
-                    report("failed", {"reason": f"{type(error).__name__}: {error}"})
+                report(*outcome(job["kind"], job["body"], cache, device, report))
             except BrokenPipeError:
                 return  # the driver is gone; the results are on disk
 

@@ -36,12 +36,7 @@ def main(
 
       python -m harness.report studies/my_study.py
     """
-    name = Path(study).stem if study.endswith(".py") else study
-    folder = out / name
-    if not name or Path(name).name != name or not (folder / "study.json").is_file():
-        known = sorted(path.parent.name for path in out.glob("*/study.json"))
-        choices = f"studies with results in {out} are {', '.join(known)}" if known else f"{out} holds no results yet"
-        raise ValueError(f"no results for study {study!r}; {choices}")
+    folder = cli.results_of(study, out)
     report = write(folder)
     console = Console()
     console.print(front_table(report))

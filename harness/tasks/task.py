@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -75,7 +76,8 @@ class Task:
     """Data, student families by name, and a teacher's recipe; `source` says where the data comes from.
 
     `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`.
-    Raises `ValueError` for splits that do not fit together: unequal lengths or shapes, labels out of range.
+    Raises `ValueError` for splits that do not fit together (unequal lengths or shapes, labels out of range), and for
+    names that are no words.
     """
 
     name: str
@@ -89,6 +91,10 @@ class Task:
     transforms: Mapping[str, Transform] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        families = [family.name for family in self.families.values()]
+        for name in (self.name, *self.families, *families, *self.transforms):
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name, re.A):
+                raise ValueError(f"task {self.name!r}: the name {name!r} must be a word: files are called by it")
         splits = {"train": self.train, "val": self.val, "test": self.test._split}
         for name, split in splits.items():
             if not len(split) or len(split.inputs) != len(split.labels):

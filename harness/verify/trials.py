@@ -1,0 +1,122 @@
+"""A trial of Optuna held against its directory, which is read and left as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from harness import ledger
+from harness.driver import values
+from harness.ledger import TrialSpec
+from harness.sampler import Asked, Kept, KeptStudy
+from harness.spec import Record
+from harness.verify.compare import same
+from harness.verify.fault import Fault
+
+WORDS = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING", "waiting": "WAITING"}
+"""The states of a trial as Optuna's users know them."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger has of a trial: its spec, where it is the trial's own; its records, or why it was given up; and
+    what is wrong with either."""
+
+    trial: TrialSpec | None
+    result: Sequence[Record] | str | None
+    faults: tuple[Fault, ...] = ()
+
+
+def look(folder: Path, study: str, config_hash: str, kept: Kept) -> Entry:
+    """The ledger's entry of a trial that Optuna has. A failed one's is why, whatever a worker published later."""
+    number = kept.asked.number
+    try:
+        trial = ledger.read_spec(folder)
+    except ValueError as error:
+        return Entry(None, None, (Fault(number, f"its spec.json cannot be read ({error})", _lost(folder)),))
+    if trial is None:
+        return Entry(None, None, (Fault(number, "it has no spec.json", _lost(folder)),))
+    wrong = list(_strange(trial, study, config_hash, kept.asked))
+    if wrong:
+        what = f"its spec.json is not its own: {', '.join(wrong)}"
+        return Entry(None, None, (Fault(number, what, _lost(folder)),))
+    try:
+        reason = ledger.failure_of(folder, trial)
+    except ValueError:
+        reason = None
+    if kept.state == "failed":
+        return Entry(trial, reason)
+    try:
+        found = ledger.result_of(folder, trial)
+    except ValueError as error:
+        return Entry(trial, None, (Fault(number, f"its result is damaged: {error}", mend="aside"),))
+    return Entry(trial, found[0] if found is not None else reason)
+
+
+def _lost(folder: Path) -> str:
+    return f"if you have a copy of {folder}, put it back"
+
+
+def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> Iterator[str]:
+    """In what a `spec.json` differs from the trial that was asked for."""
+    if trial.key != f"{study}/{asked.number}":
+        yield f"it is of {trial.key}"
+    if trial.config_hash != config_hash:
+        yield f"its study has the hash {trial.config_hash} and not {config_hash}"
+    if trial.arm != ("control" if asked.is_control else "search"):
+        yield f"its arm is {trial.arm}"
+    if dict(trial.params) != dict(asked.params):
+        yield f"its parameters are {dict(trial.params)}, Optuna's {dict(asked.params)}"
+    if trial.round != asked.round:
+        yield f"its round is {trial.round}, Optuna's {asked.round}"
+
+
+def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
+    """What is wrong between a told trial's state and values in Optuna and its result."""
+    number, state, result = kept.asked.number, WORDS[kept.state], entry.result
+    if entry.trial is None or entry.faults:
+        return
+    if kept.state == "failed":
+        if result is None:
+            yield Fault(number, f"{state} in Optuna, and its failed.json is missing or another trial's")
+    elif result is None or isinstance(result, str):
+        yield Fault(number, f"{state} in Optuna, and its result.json is missing", "if you have a copy, put it back")
+    elif (result[0].status == "pruned") != (kept.state == "pruned"):
+        yield Fault(number, f"{state} in Optuna, {result[0].status} in the ledger", "nothing changes a told trial")
+    elif kept.state == "complete":
+        yield from _unequal_values(kept, study.objectives, result)
+
+
+def _unequal_values(kept: Kept, objectives: Sequence[str], records: Sequence[Record]) -> Iterator[Fault]:
+    try:
+        wanted = values(objectives, records)
+    except ValueError as error:
+        yield Fault(kept.asked.number, f"its records lack what Optuna was told: {error}")
+        return
+    if len(wanted) != len(kept.values):
+        yield Fault(kept.asked.number, f"Optuna has {len(kept.values)} values of it, not {len(wanted)}")
+        return
+    for name, value, other in zip(objectives, kept.values, wanted, strict=True):
+        if not same(value, other):
+            what = f"{name} is {value:.12g} in Optuna, {other:.12g} in the ledger"
+            yield Fault(kept.asked.number, what, "nothing changes a told trial")
+
+
+def open_faults(asked: Asked, entry: Entry, command: str) -> Iterator[Fault]:
+    """A trial that is RUNNING while no sweep is: what it takes to end it."""
+    if entry.result is not None:
+        what = "given up" if isinstance(entry.result, str) else "trained"
+        yield Fault(asked.number, f"RUNNING in Optuna, and it was {what}", mend="finish")
+        return
+    [*wrong] = entry.faults or [Fault(asked.number, "it has no result")]
+    what = f"RUNNING in Optuna, and {wrong[0].what}"
+    yield Fault(asked.number, what, f"{command} trains it", mend=wrong[0].mend)
+
+
+def leftovers(folder: Path, *, told: bool) -> list[Path]:
+    """Files in a trial's directory that nothing reads any more: put aside, half written, or trained on from."""
+    patterns = ["*.aside-*", ".*.tmp", *(["student-*", "rung-*.safetensors"] if told else [])]
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [folder / name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]

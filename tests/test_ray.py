@@ -1,0 +1,273 @@
+"""Sweeps on Ray: real clusters, real workers, made-up training (`tests.elsewhere`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness import driver as driver_module
+from harness import ledger
+from harness.driver import Driver
+from harness.executors import Event, worker
+from harness.executors import ray as ray_module
+from harness.executors.ray import Ray
+from harness.executors.ray_cluster import connect, wanted
+from tests import elsewhere
+from tests.fakes import STUDY, FakeRuns, make_driver
+
+ROOT = Path(__file__).parents[1]
+NODE = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+SMALL = replace(STUDY, trials=8, batch=4, controls=0)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster of one node with two CPUs, to which this process is connected."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+        from ray.cluster_utils import Cluster
+
+        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, **NODE})
+        connect(found.address, 1)
+        yield found
+        ray.shutdown()
+        found.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(ray_module, "run_job", elsewhere.run_on_ray)
+    elsewhere.arrange(tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def sweep(driver: Driver, cache: Path, num_workers: int = 2, **options: str) -> str:
+    """Run a driver's study on Ray; gives why it stopped."""
+    executor = Ray(num_workers, cache, "cpu", driver.plan.study_dir / "worker.log", options)
+    driver.executor = executor
+    try:
+        return driver.run(set())
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({"adress": "auto"}, "unknown option 'adress' of --executor ray; options are address, cpus, gpus, memory, "
+                             "resources.<name>, retries"),
+        ({"cpus": "many"}, "option cpus=many must be a number at least 0"),
+        ({"gpus": "2"}, "option gpus=2 must be a number from 0 to 1"),
+        ({"memory": "4 bananas"}, "option memory=4 bananas must be a size such as 500MiB, 4GiB or 4GB"),
+        ({"retries": "-1"}, "option retries=-1 must be a whole number of at least 0"),
+        ({"resources.big": "nan"}, "option resources.big=nan must be a number at least 0"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be_are_refused_in_a_line(said: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ValueError, match="option") as raised:
+        wanted(said)
+    assert str(raised.value) == complaint
+
+
+def test_options_say_what_a_task_has() -> None:
+    found = wanted({"cpus": "2", "gpus": "0.25", "memory": "4GiB", "resources.big": "1"})
+    assert found.demand == {"CPU": 2, "GPU": 0.25, "memory": 4 * 2**30, "big": 1}
+    assert found.a_node() == 4
+    assert wanted({}).demand == {"CPU": 1}
+
+
+def test_cuda_without_a_gpu_of_its_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--option gpus=1"):
+        Ray(1, tmp_path, "cuda", tmp_path / "worker.log", {})
+
+
+def test_a_share_of_a_gpu_is_a_share_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the GPU that Ray has given, counted among those that the process sees."""
+    import ray
+
+    said: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *own: said.append(own))
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: ["5"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert worker.share_gpu(ray_module._own_gpu(), 0.25) == "cuda:1"
+    assert said == [(0.25, 1)]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(ValueError, match=r"torch sees 2 GPUs on .*, so none to use as 5"):
+        worker.share_gpu(ray_module._own_gpu(), 1.0)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "host:port"])
+def test_a_cluster_that_is_not_there_is_said_soon(address: str, tmp_path: Path) -> None:
+    executor, started = Ray(1, tmp_path, "cpu", tmp_path / "worker.log", {"address": address}), time.monotonic()
+    with pytest.raises(ValueError, match=address) as raised:
+        executor.submit("describe", {"specs": []})
+    assert "\n" not in str(raised.value)
+    assert time.monotonic() - started < 10
+    executor.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_only_ray_knows_of_is_refused(tmp_path: Path, cache: Path) -> None:
+    executor = Ray(1, cache, "auto", tmp_path / "worker.log", {"gpus": "0.5"})
+    executor.submit("describe", {"specs": []})
+    events: list[Event] = []
+    while executor.num_pending:
+        events += executor.poll(1.0)
+    executor.close()
+    assert events[0].kind == "refused" and "torch sees 0 GPUs" in events[0].data["reason"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_study_is_run_to_its_end_by_two_workers(tmp_path: Path, cache: Path) -> None:
+    elsewhere.arrange(cache, seconds=0.2)
+    driver = make_driver(tmp_path / "fake", FakeRuns(), study=replace(SMALL, trials=10), deterministic=False)
+    assert sweep(driver, cache) == "complete"
+    assert len(driver.sampler.trials("complete")) == 10
+    assert len(set(elsewhere.trained(cache))) == 2
+    assert [path.name for path in (tmp_path / "fake").glob("worker-*.log")]
+    assert not (tmp_path / "fake" / "jobs").exists()
+
+
+HARMS = {
+    "killed": "worker died; see the node's log",
+    "hung": "hung: not done after 2 seconds; worker-{node}.log has where it was",
+    "raises": "MemoryError: no room",
+}
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_worker_that_is_lost_costs_the_guilty_trial_and_no_other(
+    harm: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "ATTEMPTS", 1)
+    runs = FakeRuns()
+    study = replace(SMALL, trials=2, batch=2) if harm == "hung" else SMALL  # of which each waits for the limit
+    driver = make_driver(tmp_path / "fake", runs, study=study)
+    guilty = driver.sampler.ask("search").params["lr"]  # asked, and then the driver died
+    elsewhere.arrange(cache, harm=harm, guilty=float(guilty))
+    driver = make_driver(tmp_path / "fake", runs, study=study)
+    driver.plan = replace(driver.plan, limit=2.0 if harm == "hung" else 60.0)
+    assert sweep(driver, cache) == "complete"
+    assert [asked.number for asked in driver.sampler.trials("failed")] == [0]
+    assert runs.failures == {"fake/0": HARMS[harm].format(node=os.uname().nodename)}
+    assert len(driver.sampler.trials("complete")) == study.trials
+    if harm == "hung":
+        [said] = (tmp_path / "fake").glob("worker-*.log")
+        assert "train_each" in said.read_text()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_node_that_does_not_see_the_folder_stops_the_sweep_and_fails_no_trial(tmp_path: Path, cache: Path) -> None:
+    elsewhere.arrange(cache, harm="blind")
+    driver = make_driver(tmp_path / "fake", FakeRuns(), study=SMALL)
+    with pytest.raises(ValueError, match=r"node .* does not see .*fake; --out must be a folder"):
+        sweep(driver, cache)
+    assert not driver.sampler.trials("failed")
+    elsewhere.arrange(cache)
+    assert sweep(make_driver(tmp_path / "fake", FakeRuns(), study=SMALL), cache) == "complete"
+
+
+def test_a_node_that_is_lost_costs_nothing(cluster: Any, tmp_path: Path, cache: Path) -> None:
+    elsewhere.arrange(cache, held=True)
+    node = cluster.add_node(num_cpus=2, **NODE)
+    runs = FakeRuns()
+    driver = make_driver(tmp_path / "fake", runs, study=replace(SMALL, trials=10), deterministic=False)
+    lost: list[int] = []
+
+    def kill_once(_: driver_module.Progress) -> None:
+        executor = driver.executor
+        assert isinstance(executor, Ray)
+        begun = [track.job.id for track in executor._running.values() if track.node]
+        if len(begun) == 4 and not lost:  # two on either node
+            lost.extend(begun)
+            cluster.remove_node(node, allow_graceful=False)  # kill -9 of all that the node runs
+            elsewhere.let_go(cache)
+
+    driver.watch = kill_once
+    assert sweep(driver, cache, num_workers=4) == "complete"
+    assert lost and runs.failures == {}
+    assert len(driver.sampler.trials("complete")) == 10
+
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from harness.executors import ray
+from tests import elsewhere
+from tests.fakes import STUDY, FakeRuns, make_driver
+
+ray.run_job = elsewhere.run_on_ray
+folder, study = Path(sys.argv[1]), replace(STUDY, trials=8, batch=4, controls=0)
+driver = make_driver(folder / "fake", FakeRuns(), study=study, deterministic=False)
+driver.executor = ray.Ray(2, folder / "cache", "cpu", folder / "fake" / "worker.log", {"address": sys.argv[2]})
+driver.run(set())
+"""
+
+
+def test_a_driver_that_is_killed_loses_nothing(cluster: Any, tmp_path: Path, cache: Path) -> None:
+    elsewhere.arrange(cache, seconds=0.5)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), cluster.address]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    while not elsewhere.trained(cache):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    driver = make_driver(tmp_path / "fake", FakeRuns(), study=SMALL)
+    assert driver.sampler.trials("running")
+    assert sweep(driver, cache) == "complete"
+    numbers = [asked.number for asked in driver.sampler.trials("complete")]
+    assert Counter(numbers) == Counter(range(SMALL.trials)) == Counter(ledger.numbers(tmp_path / "fake"))
+    assert not driver.sampler.trials("failed") and not driver.sampler.trials("running")
+
+
+def test_signals_stay_the_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray puts a handler of its own for SIGTERM, which would end a sweep in the midst of a commit."""
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    connect("auto", 1)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_second_signal_does_not_wait_for_ray(tmp_path: Path, cache: Path) -> None:
+    """`close` from a signal's handler, in the midst of a call of Ray: nothing of Ray is called."""
+    elsewhere.arrange(cache, held=True)
+    executor = Ray(1, cache, "cpu", tmp_path / "worker.log", {})
+    executor.submit("teacher", {"specs": []})
+
+    def stop(*_: Any) -> None:
+        executor.close()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            executor.poll(30.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        elsewhere.let_go(cache)
+    assert executor.num_pending == 1  # left as it was
