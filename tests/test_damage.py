@@ -172,13 +172,13 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-@thousand
+@settings(thousand, max_examples=400)
 @given(data=st.data())
 def test_a_sweep_that_finds_damaged_files_ends_as_one_that_was_not_disturbed(
     data: st.DataObject, begun: Begun, lines: list[str], memory: Path
 ) -> None:
     harm = damage.sealed | st.sampled_from([damage.file_for_the_folder, damage.no_folder])
-    harms = data.draw(st.dictionaries(st.sampled_from(begun.files), harm, min_size=1, max_size=3))
+    harms = data.draw(st.dictionaries(st.sampled_from(begun.files), harm, min_size=1, max_size=4))
     go_on(begun, harms, memory / "damaged", lines)
 
 
@@ -221,7 +221,7 @@ def test_a_damaged_file_is_read_as_it_was_or_put_aside(
             assert not found or found == known
 
 
-@settings(thousand, max_examples=150)
+@settings(thousand, max_examples=100)
 @given(harms=st.lists(st.tuples(st.integers(0, 99), damage.any_harm), min_size=8, max_size=8), alone=damage.any_harm)
 def test_a_study_of_damaged_files_is_loaded_or_refused_in_one_line(
     harms: list[tuple[int, Harm]], alone: Harm, studied: Path, memory: Path
