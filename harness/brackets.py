@@ -15,9 +15,9 @@ from statistics import mean
 from harness import ledger
 from harness.ledger import TrialSpec
 from harness.rungs import Halving, Member, Verdict, verdicts
-from harness.sampler import Asked
 from harness.space import Study, direction
 from harness.spec import Record
+from harness.storage import Asked
 
 Key = tuple[int, str, int]
 """Round, arm and width."""

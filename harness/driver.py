@@ -25,10 +25,11 @@ from harness.executors import Event, Executor
 from harness.ledger import TrialSpec
 from harness.packing import Work, pack
 from harness.rungs import Prune, Train
-from harness.sampler import SEARCH, Asked, Sampler, control, search_arms
+from harness.sampler import Sampler, control, search_arms
 from harness.space import Study
 from harness.spec import Record
 from harness.stopping import Halt
+from harness.storage import SEARCH, Asked
 
 ATTEMPTS = 3
 """How often a trial may fail alone."""
@@ -268,14 +269,16 @@ class Driver:
             self._submit(due[until], None if until == math.inf else int(until))
 
     def _prune(self, number: int, epoch: int) -> None:
-        """Publish what a trial was at a rung as its result."""
+        """Publish what a trial was at a rung as its result; trained up to it again where that was damaged just now."""
         folder, trial = self._folder(number), self._open[number][1]
+        self._busy.add(number)
         if ledger.read_result(folder, trial) is None:
             records = ledger.read_rung(folder, trial, epoch)
-            assert records is not None
+            if records is None:
+                self._submit([trial], epoch)
+                return
             ledger.publish(folder, trial, [replace(record, status="pruned") for record in records], pruned_at=epoch)
         self._ready.append(number)
-        self._busy.add(number)
 
     def _submit(self, trials: Iterable[TrialSpec], until: int | None = None) -> None:
         """Hand out trials as cohorts, those that take longest first."""
@@ -337,7 +340,10 @@ class Driver:
                     self._submit_cohort(part, how, until)
             return
         [number] = waiting
-        if event.kind != "refused" and ledger.count_attempt(self._folder(number)) < ATTEMPTS:
+        asked, _ = self._open[number]
+        was_damaged = ledger.find_spec(self._folder(number)) is None
+        self._write_spec(asked)  # a worker refuses a trial whose spec was damaged while it waited
+        if (was_damaged or event.kind != "refused") and ledger.count_attempt(self._folder(number)) < ATTEMPTS:
             self._submit_cohort([number], how, until)
             return
         self._give_up(self._open[number][1], reason)

@@ -28,11 +28,13 @@ from harness.executors.choice import start
 from harness.locks import Held, driver_of
 from harness.options import Options, check, cores, settings
 from harness.outages import Owed, Patience, StoreError
-from harness.sampler import Sampler, set_aside
+from harness.runs import in_common
+from harness.sampler import Sampler
 from harness.space import load_study
 from harness.spec import StudentSpec, digest, to_json
 from harness.stopping import Halt, Stop
-from harness.tracking import Tracker, in_common
+from harness.storage import set_aside
+from harness.tracking import Tracker
 
 if TYPE_CHECKING:
     from harness.report import Report

@@ -15,9 +15,10 @@ import optuna
 from harness import ledger
 from harness.driver import Driver
 from harness.executors.trials import Training
+from harness.runs import in_common
 from harness.space import Choice, Halving
 from harness.spec import digest
-from harness.tracking import Tracker, in_common
+from harness.tracking import Tracker
 from tests.fakes import STUDY, make_driver
 
 SMALL = replace(

@@ -20,8 +20,8 @@ from harness import ledger
 from harness.analysis.load import load
 from harness.driver import Driver
 from harness.ledger import TrialSpec, read_spec, trial_dir
-from harness.sampler import Asked
 from harness.space import Choice
+from harness.storage import Asked
 from tests import damage
 from tests.damage import Harm
 from tests.fake_study import FakeStudy, write_fake_study

@@ -16,7 +16,8 @@ from harness import driver as driver_module
 from harness.executors import local
 from harness.executors.local import Local, keep_memory
 from harness.outages import Owed
-from harness.tracking import Sweep, Tracker
+from harness.runs import Sweep
+from harness.tracking import Tracker
 from tests.fakes import STUDY, FakeRuns, make_driver
 
 

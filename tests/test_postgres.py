@@ -16,9 +16,9 @@ import pytest
 from harness import outages
 from harness.locks import driver_of
 from harness.outages import Patience
-from harness.sampler import set_aside
 from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
+from harness.storage import set_aside
 from tests.fakes import FakeRuns, fake_train, make_driver
 from tests.servers import Postgres, postgres
 

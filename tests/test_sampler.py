@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import sampler as sampler_module
-from harness.sampler import SEARCH, Asked, Sampler, best, control, importances
+from harness.sampler import Sampler, best, control, importances
 from harness.space import SAMPLERS, Choice, Dimension, Float, Study, Value
+from harness.storage import SEARCH, Asked
 from harness.urls import redact
 from tests.fakes import STUDY
 

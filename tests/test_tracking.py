@@ -15,9 +15,10 @@ import sqlalchemy
 from mlflow.entities import Run
 
 from harness.ledger import TrialSpec
+from harness.runs import Sweep, run_name, trial_metrics, trial_params
 from harness.space import Value
 from harness.spec import Balance, Record
-from harness.tracking import Sweep, Tracker, run_name, trial_metrics, trial_params
+from harness.tracking import Tracker
 from tests.fakes import STUDY, fake_train
 
 PARAMS: dict[str, Value] = {"width": 4, "form": "kl", "alpha": 0.31, "temperature": 4.2, "lr": 0.01}

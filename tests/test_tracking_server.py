@@ -12,8 +12,9 @@ import pytest
 
 from harness import ledger, outages
 from harness.outages import Owed, StoreError
+from harness.runs import Sweep, trial_metrics
 from harness.spec import Record, StudentSpec
-from harness.tracking import Sweep, Tracker, trial_metrics
+from harness.tracking import Tracker
 from tests.fakes import FakeRuns, fake_train, make_driver
 from tests.servers import TrackingServer, tracking_server
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from harness import ledger
-from harness.sampler import Sampler, Teller
+from harness.sampler import Sampler
 from harness.spec import StudentSpec
+from harness.storage import Teller
 from harness.tracking import Reader, Tracker
 from harness.verify.__main__ import app
 from harness.verify.runs import Tables

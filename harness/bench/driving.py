@@ -24,10 +24,11 @@ from harness import cli
 from harness.driver import Driver, Plan, Progress, targets
 from harness.executors.inline import Inline
 from harness.executors.trials import Training, run_cohort
+from harness.runs import Sweep
 from harness.sampler import Sampler
 from harness.space import Study, load_study
 from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec, digest, to_json
-from harness.tracking import Sweep, Tracker
+from harness.tracking import Tracker
 
 COUNTS = (10, 100, 1000, 5000)
 WINDOW = 100

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from harness import cli
 from harness.locks import driver_of
 from harness.outages import StoreError
-from harness.sampler import read_study
+from harness.storage import read_study
 from harness.tracking import Tracker
 from harness.verify.check import Findings, Place, Watch, check
 from harness.verify.fault import Fault

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.ledger import TrialSpec
+from harness.runs import failure_tags, trial_metrics, trial_params, trial_tags
 from harness.spec import Record
-from harness.tracking import Body, Head, failure_tags, trial_metrics, trial_params, trial_tags
+from harness.tracking import Body, Head
 from harness.verify.fault import Fault
 
 CLOSE = 1e-12

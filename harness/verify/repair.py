@@ -8,9 +8,10 @@ from pathlib import Path
 from harness import ledger
 from harness.driver import Stores, commit
 from harness.ledger import TrialSpec
-from harness.sampler import Kept, KeptStudy, Teller
+from harness.runs import in_common
 from harness.spec import Record
-from harness.tracking import Tracker, in_common
+from harness.storage import Kept, KeptStudy, Teller
+from harness.tracking import Tracker
 from harness.verify.check import Findings, Place, Watch, check
 from harness.verify.fault import Fault
 from harness.verify.trials import look

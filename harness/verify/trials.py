@@ -10,8 +10,8 @@ from pathlib import Path
 from harness import ledger
 from harness.driver import values
 from harness.ledger import TrialSpec
-from harness.sampler import Asked, Kept, KeptStudy
 from harness.spec import Record
+from harness.storage import Asked, Kept, KeptStudy
 from harness.verify.compare import same
 from harness.verify.fault import Fault
 

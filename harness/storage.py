@@ -1,0 +1,195 @@
+"""The study on disk: opened, read, told and set aside. With `harness.sampler` the only file that imports optuna.
+
+The driver's own proposals are the sampler's; what a report of the stores, a repair or a new beginning needs is here.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+
+from harness.locks import making_tables
+from harness.space import Study, Value, direction
+from harness.stopping import Halt
+from harness.urls import read_only, redact, sqlite_file
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+SEARCH, CONTROL = "search", "control-"
+LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left", "malformed", "not a database")
+"""What a storage says when it is of no use to try again."""
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+    "running": TrialState.RUNNING,
+    "pruned": TrialState.PRUNED,
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that was asked for: its number in the study on disk, its arm, its parameters, and the round of asking
+    in a study that prunes, else 0."""
+
+    number: int
+    arm: str
+    params: Mapping[str, Value]
+    round: int = 0
+
+    @property
+    def is_control(self) -> bool:
+        return self.arm.startswith(CONTROL)
+
+
+def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:
+    try:
+        with making_tables(url):
+            storage = RDBStorage(url, engine_kwargs=_engine(url))
+        if (file := sqlite_file(url)) is not None:
+            with closing(sqlite3.connect(file)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+        names = optuna.get_all_study_names(storage)
+        if names and name not in names and not shared:
+            raise ValueError(f"{redact(url)} is the database of study {names[0]!r}, not {name!r}; choose another --out")
+        directions = [direction(objective) for objective in study.objectives]
+        disk = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        known = disk.user_attrs.get("harness.config")
+        if known is None and not disk.get_trials(deepcopy=False):
+            known = config_hash
+            disk.set_user_attr("harness.objectives", list(study.objectives))
+            disk.set_user_attr("harness.id", f"{config_hash}-{secrets.token_hex(6)}")
+            disk.set_user_attr("harness.config", config_hash)  # last: without it the study was never begun
+    except (StorageInternalError, SQLAlchemyError, ImportError, OSError, sqlite3.Error) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
+        raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}") from None
+    if known != config_hash:
+        raise ValueError(
+            f"{redact(url)} holds another study called {name!r} (another file, space, seed or objective); restore that "
+            f"study's file, choose another --out, or begin anew with --new, which keeps the old one aside"
+        )
+    return storage
+
+
+def set_aside(url: str, name: str) -> str | None:
+    """Rename a study of a storage, with all its trials, so that its name is free; gives the new name, None where there
+    was no such study."""
+    with making_tables(url):
+        storage = RDBStorage(url, engine_kwargs=_engine(url))
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    kept = f"{name}.aside-{time.time_ns()}"
+    optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
+    optuna.delete_study(study_name=name, storage=storage)
+    return kept
+
+
+def set_state(
+    disk: RDBStorage, study_id: int, number: int, state: TrialState, values: list[float] | None, again: bool = False
+) -> None:
+    """Tell a trial on disk, unless a try before this one (`again`) did and its answer was lost. Raises `ValueError`
+    where it is over already."""
+    disk_id = disk.get_trial_id_from_study_id_trial_number(study_id, number)
+    try:
+        disk.set_trial_state_values(disk_id, state, values)
+    except UpdateFinishedTrialError:
+        there = disk.get_trial(disk_id)
+        if not again or (there.state, there.values) != (state, values):
+            raise ValueError(f"trial {number} is over already: another sweep writes to this storage") from None
+
+
+class Teller:
+    """Tells trials that a sweep has asked for, and needs no study file for it. Use under the driver's lock only."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """Open a storage that has the study."""
+        self._disk = RDBStorage(url, engine_kwargs=_engine(url), skip_table_creation=True)
+        self._disk_id = self._disk.get_study_id_from_name(name)
+
+    def tell(self, asked: Asked, values: Sequence[float]) -> None:
+        """As `Sampler.tell`."""
+        set_state(self._disk, self._disk_id, asked.number, TrialState.COMPLETE, list(values))
+
+    def prune(self, asked: Asked) -> None:
+        """As `Sampler.prune`."""
+        set_state(self._disk, self._disk_id, asked.number, TrialState.PRUNED, None)
+
+    def fail(self, asked: Asked) -> None:
+        """As `Sampler.fail`."""
+        set_state(self._disk, self._disk_id, asked.number, TrialState.FAIL, None)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A trial as it is on disk: `state` is one of `STATES`, or `"waiting"`; `values` are empty where it has none. Its
+    arm is empty where it was not asked for by this harness."""
+
+    asked: Asked
+    state: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class KeptStudy:
+    """A study as it is on disk, its trials in order of number."""
+
+    study_id: str
+    config_hash: str
+    objectives: tuple[str, ...]
+    trials: tuple[Kept, ...]
+
+
+def read_study(url: str, name: str) -> KeptStudy:
+    """The study as it is on disk, and nothing is written. Raises `ValueError` in one line where it cannot be read."""
+    shown = redact(url)
+    try:
+        disk = RDBStorage(read_only(url), engine_kwargs=_engine(url), skip_table_creation=True)
+        try:
+            study_id = disk.get_study_id_from_name(name)
+            attrs = disk.get_study_user_attrs(study_id)
+            trials = disk.get_all_trials(study_id, deepcopy=False)
+        finally:
+            disk.remove_session()
+            disk.engine.dispose()
+    except KeyError:
+        raise ValueError(f"the storage {shown} holds no study {name!r}") from None
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
+        reason = str(error.__cause__ if isinstance(error, StorageInternalError) else error)
+        raise ValueError(f"cannot read the storage {shown}: {redact(reason).splitlines()[0]}") from None
+    if "harness.config" not in attrs:
+        raise ValueError(f"study {name!r} in {shown} was not begun by this harness")
+    names = {state: word for word, state in STATES.items()}
+    found = [
+        Kept(
+            Asked(trial.number, trial.user_attrs.get("arm", ""), dict(trial.params), trial.user_attrs.get("round", 0)),
+            names.get(trial.state, "waiting"),
+            tuple(trial.values or ()),
+        )
+        for trial in sorted(trials, key=lambda trial: trial.number)
+    ]
+    objectives = tuple(attrs["harness.objectives"])
+    return KeptStudy(attrs["harness.id"], attrs["harness.config"], objectives, tuple(found))
+
+
+def _engine(url: str) -> dict[str, Any]:
+    """How connections are made: SQLite's wait for another writer, a server's are tried before they are used."""
+    return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+
+
+def why_away(cause: BaseException | None) -> str:
+    """Why a storage did not answer, in a line. Raises `Halt` where that does not pass by itself."""
+    reason = " ".join(redact(str(getattr(cause, "orig", None) or cause)).split())
+    passing = isinstance(cause, OperationalError | InterfaceError) or getattr(cause, "connection_invalidated", False)
+    if not passing or any(sign in reason for sign in LASTING):
+        raise Halt(f"the storage cannot be written to: {reason}")
+    return reason
