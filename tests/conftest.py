@@ -28,9 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
     """The environment as it was: `mlflow.set_tracking_uri`, as the benchmark's plain loop calls it, sets a variable
-    that the sweeps of later tests would follow."""
-    before = dict(os.environ)
+    that the sweeps of later tests would follow. And the umask, which a program that runs in this process narrows."""
+    before, mask = dict(os.environ), os.umask(0o022)
+    os.umask(mask)
     yield
+    os.umask(mask)
     os.environ.clear()
     os.environ.update(before)
 

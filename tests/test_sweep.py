@@ -265,9 +265,9 @@ def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(
     home: Path, tmp_path: Path, digits_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(digits_cache, tmp_path / "teachers")
-    assert sweep_here(home / "mine.py", tmp_path, trials=400, timeout=4, jobs=1) == 0
+    assert sweep_here(home / "mine.py", tmp_path, trials=400, timeout=4, deterministic=True) == 0
     assert "the time was up before the budget. It goes on with" in capsys.readouterr().out
-    assert sweep_here(home / "mine.py", tmp_path, jobs=1) == 0
+    assert sweep_here(home / "mine.py", tmp_path, deterministic=True) == 0
     told = optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path / 'mine' / 'study.db'}")
     assert len(told.trials) >= TOTAL and {trial.state.name for trial in told.trials} == {"COMPLETE"}
 
