@@ -27,9 +27,7 @@ INTERRUPTED = 130
 
 def run(app: typer.Typer) -> NoReturn:
     """Run a program. Bad input is one line on standard error and exit code 2, never a traceback."""
-    handler = RichHandler(console=Console(stderr=True))
-    handler.addFilter(_without_secrets)
-    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[handler])
+    _log_to_stderr()
     try:
         keep_private()
         code = app(standalone_mode=False)
@@ -41,6 +39,18 @@ def run(app: typer.Typer) -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _log_to_stderr() -> None:
+    """Show warnings: beside progress bars on a terminal, else a line each, as a log of days wants them."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.addFilter(_without_secrets)
+    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[handler])
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:

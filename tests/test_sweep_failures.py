@@ -66,9 +66,11 @@ def test_a_changed_study_is_begun_anew_only_when_asked_and_the_old_one_is_kept(s
     _, errors = refused.communicate()
     assert refused.returncode == 2 and "--new" in errors and len(errors.splitlines()) == 1
     anew = begin(file, "--out", out, "--deterministic", "--new")
-    printed, _ = anew.communicate()
+    _, errors = anew.communicate()
     [kept] = out.glob("mine.aside-*")
-    assert anew.returncode == 0 and f"what there was is kept in {kept}" in printed
+    [line] = errors.splitlines()
+    said = f"WARNING study 'mine' begins anew, and there is an earlier one; it is kept as {kept.name}"
+    assert anew.returncode == 0 and line.endswith(said)
     assert ledger.numbers(kept) == numbers and ledger.numbers(out / "mine") == list(range(8))
     assert len(make_driver(kept, FakeRuns(), name="mine").sampler.trials("running")) == len(numbers)
 
