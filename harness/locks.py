@@ -39,9 +39,9 @@ def probe(url: str) -> None:
 
 def _connect(url: str) -> tuple[Engine, Connection]:
     try:
-        engine = sqlalchemy.create_engine(
-            url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": CONNECT_TIMEOUT}
-        )
+        given = sqlalchemy.make_url(url)
+        options = {"connect_timeout": CONNECT_TIMEOUT} if "psycopg" in given.get_dialect().driver else {}
+        engine = sqlalchemy.create_engine(given, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options)
         return engine, engine.connect()
     except (SQLAlchemyError, ImportError) as error:
         how = "; pip install 'distillation-harness[postgres]'" if isinstance(error, ImportError) else ""

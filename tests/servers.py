@@ -59,12 +59,12 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server, which stops with the block."""
     folder = Path(tempfile.mkdtemp(prefix="postgres"))
     folder.chmod(0o755)  # it runs as a user of its own where it is started by root
-    server = get_server(folder / "data", cleanup_mode="stop")
+    running = Postgres(get_server(folder / "data", cleanup_mode="stop"))
     try:
-        yield Postgres(server)
+        yield running
     finally:
         with suppress(subprocess.CalledProcessError):
-            server.stop()
+            running.crash()  # nobody wants what is in it
         shutil.rmtree(folder, ignore_errors=True)
 
 
