@@ -419,6 +419,8 @@ class Driver:
                 self._best = max(self._best, values_of(records, "val_accuracy"))
             if trial.key not in self._logged:
                 self.tracker.log(trial, records, maybe_there=True)
+            if self._must_stop():
+                return
         for asked in self.sampler.trials("failed"):
             trial = self._write_spec(asked)
             reason = ledger.read_failure(self._folder(asked.number), trial)

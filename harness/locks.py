@@ -119,7 +119,7 @@ def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]
         if file is not None and file.parent.is_dir():  # else what cannot be opened is said so on opening
             lock = ledger.lock(file.with_name(f".{file.name}.driver.lock"))
             if lock is None:
-                raise ValueError(f"another sweep is using the storage {storage}; wait for it or stop it")
+                raise ValueError(f"another sweep is using the storage {redact(str(storage))}; wait for it or stop it")
             stack.callback(lock.release, force=True)
         yield Held()
 

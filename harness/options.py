@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,17 +71,25 @@ class Options:
     def command(self) -> str:
         """The command that goes on with this sweep; stores are named without their passwords."""
         study = self.name if self.file.parent in [place.resolve() for place in cli.STUDIES] else str(self.file)
-        said = [f"python -m harness.sweep {study} --trials {self.trials} --seed {self.study.seed}"]
-        said += [] if self.out == cli.OUT else [f"--out {self.out}"]
-        said += [f"--storage {redact(self.storage)}"] if self.storage else []
-        said += [f"--tracking-uri {redact(self.tracking_uri)}"] if self.tracking_uri else []
+        said = ["python", "-m", "harness.sweep", study, "--trials", str(self.trials), "--seed", str(self.study.seed)]
+        said += [] if self.out == cli.OUT else ["--out", str(self.out)]
+        said += stores(self.storage, self.tracking_uri)
         said += ["--deterministic"] if self.deterministic else []
-        said += [] if self.jobs == cores() else [f"--jobs {self.jobs}"]
-        said += [] if self.device == "auto" else [f"--device {self.device}"]
-        said += [] if self.limit == 60 else [f"--limit {self.limit:g}"]
-        said += [] if self.executor == "local" else [f"--executor {self.executor}"]
-        said += [redact(f"--option {name}={value}") for name, value in self.executor_options.items()]
-        return " ".join([*said, "--plan"] if self.plan else said)
+        said += [] if self.jobs == cores() else ["--jobs", str(self.jobs)]
+        said += [] if self.device == "auto" else ["--device", self.device]
+        said += [] if self.limit == 60 else ["--limit", f"{self.limit:g}"]
+        said += [] if self.executor == "local" else ["--executor", self.executor]
+        for name, value in self.executor_options.items():
+            said += ["--option", redact(f"{name}={value}")]
+        return shlex.join([*said, "--plan"] if self.plan else said)
+
+
+def stores(storage: str | None, tracking_uri: str | None) -> list[str]:
+    """The arguments that name a sweep's stores, without passwords; what the environment names needs none."""
+    said = [] if storage in (None, os.environ.get("OPTUNA_STORAGE")) else ["--storage", redact(str(storage))]
+    if tracking_uri not in (None, os.environ.get("MLFLOW_TRACKING_URI")):
+        said += ["--tracking-uri", redact(str(tracking_uri))]
+    return said
 
 
 def cores() -> int:

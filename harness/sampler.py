@@ -149,8 +149,7 @@ class Sampler:
         found, self._twins = self._twins, []
         twins = []
         for number in found:
-            disk_id = self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number)
-            trial = self._disk.get_trial(disk_id)
+            trial = self._patiently(lambda _, number=number: self._trial_on_disk(number))  # type: ignore[misc]
             self._enter(trial)
             twins.append(Asked(number, trial.user_attrs["arm"], dict(trial.params), trial.user_attrs.get("round", 0)))
         return twins
@@ -206,12 +205,14 @@ class Sampler:
         if self._is_on_disk(number + 1, template):
             self._twins.append(number + 1)
 
+    def _trial_on_disk(self, number: int) -> FrozenTrial:
+        return self._disk.get_trial(self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number))
+
     def _is_on_disk(self, number: int, template: FrozenTrial) -> bool:
         try:
-            disk_id = self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number)
+            there = self._trial_on_disk(number)
         except KeyError:
             return False
-        there = self._disk.get_trial(disk_id)
         return there.params == template.params and there.user_attrs == template.user_attrs
 
     def _patiently(self, act: Callable[[bool], T]) -> T:

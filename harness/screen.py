@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -51,12 +53,12 @@ def say_goodbye(options: Options, console: Console, front: Table, why: str, page
         console.print(f"the time was up before the budget. It goes on with\n[b]{options.command}[/]", soft_wrap=True)
     if why == "failures":
         console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker.log'}[/]")
-    out = "" if options.out == cli.OUT else f" --out {options.out}"
+    out = "" if options.out == cli.OUT else f" --out {shlex.quote(str(options.out))}"
     console.print(f"report   {options.study_dir / 'summary.md'}, figures beside it", highlight=False)
     console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)
     uri = redact(options.tracking)
     if uri.startswith("http"):
         console.print(f"runs     {uri}{page}", highlight=False, soft_wrap=True)
     else:
-        console.print(f"runs     mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
+        console.print(f"runs     mlflow ui --backend-store-uri {shlex.quote(uri)}", highlight=False, soft_wrap=True)
         console.print(f"         then http://127.0.0.1:5000{page}", highlight=False, soft_wrap=True)

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
+GRACE, AGAIN = 20.0, 5.0
+"""Seconds that the first signal may go unseen until it interrupts, and between two such tries."""
 
 
 class Halt(Exception):  # noqa: N818 - it is no error of the sweep
@@ -18,8 +21,9 @@ class Halt(Exception):  # noqa: N818 - it is no error of the sweep
 class Stop:
     """Whether a sweep was asked to stop. True once a signal has come; `code` is then the process's exit code.
 
-    While it `waits` for a signal to be seen, the first one does nothing but be there to see. At any other time the
-    first raises `KeyboardInterrupt`. A second one leaves the process at once, by way of `order`: nothing that runs can
+    While it `waits` for a signal to be seen, the first one does nothing but be there to see; what has not seen it after
+    `GRACE` seconds hangs, in a store that does not answer, and is interrupted by `KeyboardInterrupt`. At any other time
+    the first raises that at once. A second one leaves the process at once, by way of `order`: nothing that runs can
     swallow or delay it, and to the stores it is a kill.
     """
 
@@ -39,15 +43,18 @@ class Stop:
             yield
         finally:
             self._waits = False
+            _set_alarm(0, 0)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals of this process."""
-        before = [signal.signal(number, self._take) for number in SIGNALS]
+        before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        if ALARM is not None:
+            before[ALARM] = signal.signal(ALARM, self._hangs)
         try:
             yield
         finally:
-            for number, handler in zip(SIGNALS, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _take(self, number: int, _: FrameType | None) -> None:
@@ -59,3 +66,12 @@ class Stop:
                 os._exit(self.code)
         if not self._waits:
             raise KeyboardInterrupt
+        _set_alarm(GRACE, AGAIN)
+
+    def _hangs(self, _number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+
+def _set_alarm(first: float, then: float) -> None:
+    if ALARM is not None:
+        signal.setitimer(signal.ITIMER_REAL, first, then)

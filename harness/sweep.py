@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -156,6 +156,9 @@ def sweep(options: Options) -> int:
             cli.say_error(f"stopped: {halt}")
             screen.say_how_to_go_on(options, console)
             return 1
+        except SystemExit:  # rich's word for it
+            cli.say_error(f"stopped: nobody reads what is printed any more; it goes on with {options.command}")
+            return 1
         finally:
             executor.close()
 
@@ -227,11 +230,12 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
         60 * options.limit,
     )
     owed = Owed(tracker)
-    why = _drive(session, plan, sampler, owed, said)
-    report = reporting.result()
-    written: Report = report.write(options.study_dir)
-    metrics = manifest.sweep_metrics(written, said, session.started)
-    is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
+    with _leaving(tracker):
+        why = _drive(session, plan, sampler, owed, said)
+        report = reporting.result()
+        written: Report = report.write(options.study_dir)
+        metrics = manifest.sweep_metrics(written, said, session.started)
+        is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
     screen.say_goodbye(options, console, report.front_table(written), why, tracker.page)
     if not is_logged:
         raise Halt(f"tracking does not answer; {len(owed)} trials are not logged yet, and the same command logs them")
@@ -262,13 +266,21 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
             raise KeyboardInterrupt
     except StoreError as error:
         raise Halt(f"tracking failed before the first trial: {error}") from None
-    except (KeyboardInterrupt, Halt):
+    finally:
+        with suppress(OSError):  # of a full disk the first error tells
+            manifest.write_manifest(options, said, time.monotonic() - session.started)
+    return why
+
+
+@contextmanager
+def _leaving(tracker: Tracker) -> Iterator[None]:
+    """However this ends before its end, the sweep's own run does not stay RUNNING."""
+    try:
+        yield
+    except BaseException:
         with suppress(StoreError):
             tracker.leave()
         raise
-    finally:
-        manifest.write_manifest(options, said, time.monotonic() - session.started)
-    return why
 
 
 def _end_run(options: Options, tracker: Tracker, written: Report, metrics: Mapping[str, float], why: str) -> bool:

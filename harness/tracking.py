@@ -58,6 +58,7 @@ class Tracker:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a store that is away is said in a line
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # of a server that is away the driver tells
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self._uri, self._study, self._artifacts = uri, study, artifacts
         self._parent, self._params = "", dict[str, Any]()
@@ -94,15 +95,18 @@ class Tracker:
     def reopen(self) -> None:
         """Find out whether the store answers, and have the sweep's experiment and its own run where they were deleted:
         out of the UI's bin, or made anew."""
-        try:
-            reachable(self._uri)
-        except ValueError as error:
-            raise StoreError(str(error)) from None
+        self._be_reachable()
         with _answering():
             self._experiment = self._find_experiment(self._study, self._artifacts)
             known = {run.info.run_id for run in self._client.search_runs([self._experiment], self._own("sweep"))}
             if self._parent not in known:
                 self._open_parent()
+
+    def _be_reachable(self) -> None:
+        try:
+            reachable(self._uri)
+        except ValueError as error:
+            raise StoreError(str(error)) from None
 
     def attach(self, sweep: Sweep) -> None:
         """As `begin`, for who mends runs and does not sweep: the parent run stays as it is, and none is made."""
@@ -166,6 +170,9 @@ class Tracker:
 
     def leave(self) -> None:
         """The sweep was asked to stop: its parent run does not go on until it does."""
+        if not self._parent:
+            return
+        self._be_reachable()  # a server that hangs is found out in seconds
         with _answering():
             self._client.set_terminated(self._parent, "KILLED")
 
@@ -211,7 +218,8 @@ class Tracker:
     def _logged_keys(self) -> set[str]:
         assert self._sweep is not None
         wanted = f"tags.`harness.study_id` = '{self._sweep.study_id}' and attributes.status != 'RUNNING'"
-        return {run.data.tags["harness.key"] for run in _search(self._client, self._experiment, wanted)}
+        found = _search(self._client, self._experiment, wanted)
+        return {run.data.tags["harness.key"] for run in found if "harness.key" in run.data.tags}
 
     def _create_run(self, key: str, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
         assert self._sweep is not None
@@ -273,6 +281,8 @@ def _make_store(path: Path) -> None:
 
     with making_tables(f"sqlite:///{path}"):
         if path.exists():
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("SELECT count(*) FROM sqlite_master")  # MLflow tries a damaged one for minutes
             return
         fresh = path.with_name(f".{path.name}.new")
         fresh.unlink(missing_ok=True)
@@ -364,7 +374,7 @@ class Reader:
     def heads(self) -> list[Head]:
         """Every run, in no order."""
         return [
-            Head(number, run.data.tags["harness.key"], run.info.status, run.info.lifecycle_stage != "active")
+            Head(number, run.data.tags.get("harness.key", ""), run.info.status, run.info.lifecycle_stage != "active")
             for number, run in self._runs.items()
         ]
 

@@ -18,6 +18,8 @@ NAMES = (
 )
 """What a key is called whose value is a secret."""
 USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)([^\s:/@?#]*):\S*@")
+STORES = ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI")
+"""Variables that hold URLs. Their passwords are known, so also those that no well-formed URL could have are found."""
 TOKEN = re.compile(r"(?i)\b(https?://)(?!\*\*\*)[^\s:/@?#]+@")
 PAIR = re.compile(rf"(?i)(?<![\w.-])({NAMES}\s*=\s*)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|\S+?(?=&[\w.-]+=|\s|$))")
 QUOTED = re.compile(rf"(?i)(['\"]{NAMES}['\"]\s*:\s*)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")")
@@ -34,6 +36,10 @@ def redact(text: str) -> str:
         if len(secret) >= SHORTEST:
             for said in (secret, quote(secret, safe=""), quote_plus(secret)):
                 text = text.replace(said, HIDDEN)
+    for url in filter(None, map(os.environ.get, STORES)):
+        user, colon, password = url.partition("://")[2].rpartition("@")[0].partition(":")
+        if colon and password:
+            text = text.replace(f"{user}:{password}@", f"{user}:{HIDDEN}@")
     text = USER.sub(rf"\1\2:{HIDDEN}@", text)
     text = TOKEN.sub(rf"\1{HIDDEN}@", text)
     text = PAIR.sub(rf"\1{HIDDEN}", text)

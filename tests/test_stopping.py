@@ -51,3 +51,28 @@ def test_nobody_who_does_not_look_for_it_is_spared_the_first_signal() -> None:
         assert process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGTERM)
         assert "KeyboardInterrupt" in process.stderr.read()
+
+
+def test_what_hangs_without_looking_for_the_first_signal_is_interrupted_in_the_end() -> None:
+    program = """
+import time
+from harness import stopping
+
+stopping.GRACE = 0.5
+stop = stopping.Stop(lambda: None)
+with stop.listening():
+    try:
+        with stop.waits():
+            print("waits", flush=True)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted", stop.code, flush=True)
+    time.sleep(1)  # nothing comes after it
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        assert process.stdout.read() == "interrupted 130\n"
+        assert process.wait() == 0 and time.monotonic() - started < 30

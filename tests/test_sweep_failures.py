@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import optuna
 import pytest
 
-from harness import ledger
+from harness import ledger, sweep
+from harness.outages import StoreError
+from harness.runs import Sweep
 from harness.spec import Record, StudentSpec
+from harness.stopping import Halt
+from harness.tracking import Reader, Tracker
 from tests.fakes import FakeRuns, fake_train, make_driver
 
 ROOT = Path(__file__).parents[1]
@@ -125,3 +133,47 @@ def test_a_database_that_is_none_is_refused_in_a_line_and_kept(tmp_path: Path) -
         make_driver(tmp_path, FakeRuns())
     assert "\n" not in str(caught.value)
     assert (tmp_path / "study.db").read_bytes() == b"no database at all" * 100
+
+
+@dataclass
+class Parent:
+    """A tracker whose sweep's own run is left once."""
+
+    left: int = 0
+
+    def leave(self) -> None:
+        self.left += 1
+        raise StoreError("gone as well")
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, Halt, ValueError, KeyError, OSError])
+def test_however_a_sweep_ends_early_its_own_run_does_not_stay_running(end: type[BaseException]) -> None:
+    tracker = Parent()
+    with pytest.raises(end), sweep._leaving(tracker):  # type: ignore[arg-type]
+        raise end
+    assert tracker.left == 1
+    with sweep._leaving(tracker):  # type: ignore[arg-type]
+        pass
+    assert tracker.left == 1
+
+
+def test_a_tracking_database_that_is_none_is_refused_in_a_line_and_soon(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(os.urandom(3000))
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="cannot open the tracking store") as caught:
+        Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "mine", tmp_path)
+    assert "\n" not in str(caught.value) and time.monotonic() - started < 30
+
+
+def test_a_run_that_has_lost_its_key_is_nobodys(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    common = Sweep("fake", "id", {"name": "digits", "digest": "d", "source": "s"}, {}, "fake.py")
+    tracker = Tracker(uri, "fake", tmp_path)
+    tracker.begin(common, {})
+    make_driver(tmp_path / "fake", tracker).run(set())
+    client = mlflow.MlflowClient(uri)
+    [run] = client.search_runs(["1"], "tags.`harness.key` = 'fake/3'")
+    client.delete_tag(run.info.run_id, "harness.key")
+    logged = Tracker(uri, "fake", tmp_path).begin(common, {})
+    assert logged == {f"fake/{number}" for number in range(24) if number != 3}
+    assert len(Reader(uri, "fake", "id").heads()) == 25

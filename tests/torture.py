@@ -115,6 +115,7 @@ def torture(
         if process.poll() is None:
             kills.kill("drivers", process.pid)
         ended = process.wait() == 0
+        assert process.returncode in (0, -signal.SIGKILL), f"a driver left by itself with {process.returncode}"
         for orphan in workers:
             if kills.moments.random() < 0.5:  # the others finish their cohort, and publish
                 time.sleep(kills.moments.uniform(0.0, 0.5))

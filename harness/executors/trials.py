@@ -81,7 +81,8 @@ def run_cohort(folders: Sequence[Path], until: int | None, training: Training[St
 
         waiting = publish(waiting)
         for folder, _ in waiting:
-            ledger.begin(folder)
+            with _unless_full("that a training begins"):
+                ledger.begin(folder)
         for records, after in training.train(specs, until, states, keep) if waiting else ():
             reached |= {record.spec: record for record in records}
             left |= {record.spec: state for record, state in zip(records, after, strict=False)}

@@ -191,7 +191,7 @@ def main() -> None:
     cache, log, device = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     keep_private()  # a worker may have no driver's umask
     _die_first()
-    with os.fdopen(os.dup(1), "w") as channel:
+    with suppress(BrokenPipeError), os.fdopen(os.dup(1), "w") as channel:  # which it would raise again on closing
         os.dup2(2, 1)  # whatever a study's own code prints goes to the log
         for line in sys.stdin:
             job = json.loads(line)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from harness import cli
 from harness.locks import driver_of
+from harness.options import stores
 from harness.outages import StoreError
 from harness.storage import read_study
 from harness.tracking import Tracker
@@ -66,8 +70,9 @@ def main(
         folder,
         storage or f"sqlite:///{(folder / 'study.db').absolute()}",
         tracking_uri or f"sqlite:///{(out / 'mlflow.db').absolute()}",
-        f"python -m harness.sweep {study}" + ("" if out == cli.OUT else f" --out {out}"),
+        "",
     )
+    place = replace(place, command=_command(place, out, stores(storage, tracking_uri)))
     console = Console()
     if not mend:
         with _bar(console, quiet=quiet) as bar:
@@ -85,6 +90,14 @@ def main(
         except StoreError as error:
             raise ValueError(f"tracking failed meanwhile, what was mended stays so: {error}") from None
     return _conclude(console, found, num_mended, quiet=quiet)
+
+
+def _command(place: Place, out: Path, said: Sequence[str]) -> str:
+    """The command that sweeps the study."""
+    file = Path(str(place.manifest.get("file", place.name)))
+    study = place.name if file.parent in [folder.resolve() for folder in cli.STUDIES] else str(file)
+    own_out = [] if out == cli.OUT else ["--out", str(out)]
+    return shlex.join(["python", "-m", "harness.sweep", study, *own_out, *said])
 
 
 def _conclude(console: Console, found: Findings, num_mended: int, *, quiet: bool) -> int:

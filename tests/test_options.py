@@ -1,0 +1,67 @@
+"""What a sweep was asked for, and the command that it prints to go on with."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.options import Options, check, cores, settings
+from harness.space import load_study
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> Options:
+    for variable in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
+    name, file, study = load_study("digits", cli.STUDIES)
+    return Options(name, file, study, 8, cores(), cli.OUT, None, None, False, "auto", None, False)
+
+
+def test_the_command_to_go_on_with_says_what_was_asked_for_and_no_more(options: Options) -> None:
+    assert options.command == "python -m harness.sweep digits --trials 8 --seed 0"
+    more = replace(
+        options, jobs=cores() + 1, device="cpu", limit=5.0, executor="ray", executor_options={"gpus": "0.5"},
+        deterministic=True, out=Path("a place"),
+    )  # fmt: skip
+    assert shlex.split(more.command)[8:] == [
+        "--out", "a place", "--deterministic", "--jobs", str(cores() + 1), "--device", "cpu", "--limit", "5",
+        "--executor", "ray", "--option", "gpus=0.5",
+    ]  # fmt: skip
+
+
+def test_the_command_names_stores_without_passwords_and_only_those_that_the_environment_does_not(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql+psycopg://me:s3cret@host/db?a=1&b=2"
+    given = replace(options, storage=url, tracking_uri="http://host:5000")
+    assert shlex.split(given.command)[8:] == [
+        "--storage", "postgresql+psycopg://me:***@host/db?a=1&b=2", "--tracking-uri", "http://host:5000",
+    ]  # fmt: skip
+    monkeypatch.setenv("OPTUNA_STORAGE", url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert given.command == options.command
+
+
+@pytest.mark.parametrize("setting", ["address", "=auto", "address="])
+def test_a_setting_that_is_none_is_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match="is no setting; write name=value, as address=auto"):
+        settings([setting])
+
+
+def test_settings_may_hold_equals_signs() -> None:
+    assert settings(["setup=export A=1", "gpus=0.5"]) == {"setup": "export A=1", "gpus": "0.5"}
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_limit_that_is_none_is_refused(limit: float, options: Options) -> None:
+    with pytest.raises(ValueError, match=r"--limit .* is out of range"):
+        check(replace(options, limit=limit))
+
+
+def test_an_executor_that_is_not_there_is_refused(options: Options) -> None:
+    with pytest.raises(ValueError, match="unknown executor 'cloud'; executors are local, ray, slurm"):
+        check(replace(options, executor="cloud"))
