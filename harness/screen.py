@@ -52,7 +52,7 @@ def say_goodbye(options: Options, console: Console, front: Table, why: str, page
     if why == "timeout":
         console.print(f"the time was up before the budget. It goes on with\n[b]{options.command}[/]", soft_wrap=True)
     if why == "failures":
-        console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker.log'}[/]")
+        console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker*.log'}[/]")
     out = "" if options.out == cli.OUT else f" --out {shlex.quote(str(options.out))}"
     console.print(f"report   {options.study_dir / 'summary.md'}, figures beside it", highlight=False)
     console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)

@@ -22,7 +22,7 @@ from harness.executors import Event, Job
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 PATIENCE = 30.0
-"""Seconds beyond its limit that a worker has to leave by itself; it may have waited as long for an orphan's locks."""
+"""Seconds beyond its limit that a worker has to leave by itself."""
 NEW_GLIBC = (2, 35)
 """Older ones refuse a threshold for mapping above 32 MiB, and then fall back to 128 KiB."""
 
@@ -75,7 +75,7 @@ class Local:
         except queue.Empty:
             pass
         for worker in self._workers:
-            if worker.seconds > 2 * worker.limit + PATIENCE:
+            if worker.seconds > worker.limit + PATIENCE:
                 worker.process.kill()  # its listener says so
         self._dispatch()
         return events
@@ -152,7 +152,7 @@ class _Worker:
         self._since = math.inf
 
     def begin(self) -> None:
-        """It has read its job."""
+        """It trains: nobody else holds its trials."""
         self._since = time.monotonic()
 
     @property

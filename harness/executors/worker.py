@@ -84,7 +84,7 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
     assert kind == "cohort"
     folders, how = [Path(folder) for folder in body["folders"]], How(**body["how"])
     torch.set_num_threads(how.threads)
-    run_cohort(folders, body.get("until"), _training(cache, device, how, body.get("limit")))
+    run_cohort(folders, body.get("until"), _training(cache, device, how, body.get("limit"), report))
     return {}
 
 
@@ -102,13 +102,14 @@ def _limited(seconds: float | None) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _training(cache: Path, device: str, how: How, limit: float | None) -> Training[State]:
+def _training(cache: Path, device: str, how: How, limit: float | None, report: Report) -> Training[State]:
     def train(
         specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, State], keep: Keep[State]
     ) -> Iterator[tuple[list[Record], list[State]]]:
         """Train students, and first whatever of their teachers is not in the cache: the probes of a study with very
         many combinations of choices do not meet them all."""
-        with _limited(limit):  # from here on: what came before was waiting for an orphan's locks
+        report("begun", {})  # what came before was waiting for an orphan, which has a limit of its own
+        with _limited(limit):
             targets.prepare(specs, cache, device, lambda *_: None)
             yield from cohort.train_each(
                 specs, cache=cache, device=device, until=until, states=states, how=how, keep=keep
@@ -204,7 +205,6 @@ def main() -> None:
                 channel.flush()
 
             try:
-                report("begun", {})
                 report(*outcome(job["kind"], job["body"], cache, device, report))
             except BrokenPipeError:
                 return  # the driver is gone; the results are on disk
