@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.storages._rdb import storage as rdb_storage
 
 from harness import sampler as sampler_module
 from harness.sampler import Sampler, best, control, importances
@@ -319,3 +321,31 @@ def test_a_trial_that_another_sweep_has_told_is_said_so(tmp_path: Path) -> None:
     opened(tmp_path).tell(asked, quality(asked))
     with pytest.raises(ValueError, match="trial 0 is over already"):
         sampler.tell(asked, quality(asked))
+
+
+def test_what_was_told_in_which_order_is_known_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that is set back an hour at every telling."""
+    for name, value in (("HISTORY", 8), ("BEST", 2), ("STEP", 5)):
+        monkeypatch.setattr(sampler_module, name, value)
+
+    class Clock(datetime):
+        hours = 0
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            cls.hours -= 1
+            return datetime.now(tz) + timedelta(hours=cls.hours)
+
+    monkeypatch.setattr(rdb_storage, "datetime", Clock)
+    whole = opened(tmp_path)
+    for _ in range(6):
+        asked = [whole.ask(SEARCH) for _ in range(3)]
+        for one in (asked[1], asked[2], asked[0]):
+            whole.tell(one, quality(one))
+    last = whole.ask(SEARCH)
+    again = opened(tmp_path)
+    order = [whole._arms[SEARCH].told, again._arms[SEARCH].told]
+    assert order[0] == order[1] != sorted(order[0])
+    assert again.trials("running") == [last]
