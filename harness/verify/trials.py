@@ -56,7 +56,7 @@ def look(folder: Path, study: str, config_hash: str, kept: Kept) -> Entry:
 
 
 def _lost(folder: Path) -> str:
-    return f"if you have a copy of {folder}, put it back"
+    return f"the next sweep makes it again; if you have a copy of {folder}, put it back"
 
 
 def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> Iterator[str]:
@@ -73,6 +73,12 @@ def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> It
         yield f"its round is {trial.round}, Optuna's {asked.round}"
 
 
+AGAIN = {
+    "complete": "the next sweep trains it again, and does not tell it again; if you have a copy, put it back",
+    "pruned": "nobody knows any more at which rung it was; if you have a copy, put it back",
+}
+
+
 def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
     """What is wrong between a told trial's state and values in Optuna and its result."""
     number, state, result = kept.asked.number, WORDS[kept.state], entry.result
@@ -82,7 +88,7 @@ def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
         if result is None:
             yield Fault(number, f"{state} in Optuna, and its failed.json is missing or another trial's")
     elif result is None or isinstance(result, str):
-        yield Fault(number, f"{state} in Optuna, and its result.json is missing", "if you have a copy, put it back")
+        yield Fault(number, f"{state} in Optuna, and its result.json is missing", AGAIN[kept.state])
     elif (result[0].status == "pruned") != (kept.state == "pruned"):
         yield Fault(number, f"{state} in Optuna, {result[0].status} in the ledger", "nothing changes a told trial")
     elif kept.state == "complete":
