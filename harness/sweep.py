@@ -22,7 +22,7 @@ from rich.console import Console
 
 from harness import cli, ledger, manifest, planning, screen
 from harness.costs import Costs, costs_from_json
-from harness.driver import Driver, Plan, targets
+from harness.driver import ATTEMPTS, Driver, Plan, targets
 from harness.executors import Executor
 from harness.executors.choice import start
 from harness.locks import Held, driver_of
@@ -301,6 +301,7 @@ def _prepare(
     follow from a fixed rule. Fails early when tracking cannot be opened."""
     teacher: Mapping[str, Any] | None = None
     costs: Costs | None = None
+    tries = 1
     executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
     if not options.deterministic:
         executor.submit("calibrate", _calibration(options))
@@ -322,6 +323,10 @@ def _prepare(
                     note = f"val accuracy {event.data['val_accuracy']:.4f}, {event.data['num_params']:,} parameters"
                     bar.update(task, completed=1, total=1, note=note)
                     teacher = event.data
+                elif event.kind == "failed" and tries < ATTEMPTS:
+                    log.warning("the teacher is trained again: %s", event.data["reason"])
+                    executor.submit("teacher", event.job.body)
+                    tries += 1
                 else:
                     raise ValueError(f"the teacher could not be trained: {event.data['reason']}")
     return teacher, costs
@@ -363,13 +368,18 @@ def _result(
     Raises `ValueError` when it has none.
     """
     executor.submit(kind, body)
+    tries = 1
     while True:
         for event in executor.poll(1.0):
             if event.kind == "done":
                 return event.data
-            if event.kind != "progress":
+            if event.kind == "progress":
+                watch(event.data)
+            elif event.kind == "failed" and tries < ATTEMPTS:  # its worker was lost
+                executor.submit(kind, body)
+                tries += 1
+            else:
                 raise ValueError(str(event.data["reason"]))
-            watch(event.data)
 
 
 if __name__ == "__main__":

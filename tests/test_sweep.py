@@ -354,3 +354,27 @@ def test_the_environment_names_the_stores(home: Path, tmp_path: Path, monkeypatc
 def test_results_are_plain_json(home: Path) -> None:
     for path in (home / "results" / "mine" / "trials").glob("*/result.json"):
         assert {record["status"] for record in json.loads(path.read_text())["records"]} == {"ok"}
+
+
+def test_a_worker_that_is_lost_before_the_first_trial_costs_a_try(caplog: pytest.LogCaptureFixture) -> None:
+    name, file, study = load_study("digits", cli.STUDIES)
+    options = Options(
+        name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
+        deterministic=True, device="cpu", timeout=None, quiet=True,
+    )  # fmt: skip
+    left = Counter({"teacher": 2, "describe": 2})
+
+    def work(kind: str, _: Mapping[str, Any]) -> dict[str, Any]:
+        if left[kind]:
+            left[kind] -= 1
+            raise RuntimeError("worker killed by SIGKILL")
+        return {"val_accuracy": 0.9, "num_params": 5}
+
+    assert sweep._result(Inline(work), "describe", {})["num_params"] == 5
+    assert sweep._prepare(options, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
+    assert caplog.text.count("the teacher is trained again: worker killed by SIGKILL") == 2
+    left.update({"teacher": 3, "describe": 3})
+    with pytest.raises(ValueError, match="worker killed by SIGKILL"):
+        sweep._result(Inline(work), "describe", {})
+    with pytest.raises(ValueError, match="the teacher could not be trained: worker killed by SIGKILL"):
+        sweep._prepare(options, Inline(work), Console(quiet=True), Future())
