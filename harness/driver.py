@@ -289,9 +289,7 @@ class Driver:
                 self._give_up(trial, f"its training was begun {begun} times, and every time the sweep died with it")
                 continue
             if begun >= SUSPECT:
-                log.warning(
-                    "trial %d was being trained at the death of %d sweeps; it is tried alone", trial.number, begun
-                )
+                log.warning("trial %d was begun %d times and got nowhere; it is tried alone", trial.number, begun)
                 self._submit_cohort([trial.number], asdict(TOGETHER), until)
                 continue
             lead = trial.specs[0]
@@ -458,7 +456,7 @@ def values_of(records: Sequence[Record], name: str) -> float:
 
 
 class Tells(Protocol):
-    """What a commit needs of Optuna: `harness.sampler` has it twice."""
+    """What a commit needs of Optuna: `harness.sampler.Sampler` and `harness.storage.Teller` have it."""
 
     def tell(self, asked: Asked, values: Sequence[float]) -> None:
         """The trial is complete."""

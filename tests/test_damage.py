@@ -29,7 +29,6 @@ from tests.fakes import STUDY, FakeRuns, fake_record, make_driver
 from tests.test_ledger import records, trial
 
 LITTLE = replace(STUDY, space={**STUDY.space, "width": Choice(2)}, trials=4, controls=0)
-LONG = os.environ.get("HARNESS_LONG")  # `make torture` sets it
 thousand = settings(
     max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
 )
@@ -173,7 +172,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-@settings(thousand, max_examples=1000 if LONG else 400)
+@thousand
 @given(data=st.data())
 def test_a_sweep_that_finds_damaged_files_ends_as_one_that_was_not_disturbed(
     data: st.DataObject, begun: Begun, lines: list[str], memory: Path

@@ -29,6 +29,7 @@ import optuna
 from rich.console import Console
 
 from harness import ledger
+from harness.driver import ATTEMPTS
 from tests.servers import postgres
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +108,7 @@ def torture(
         wait_for_worker(process)
         end = time.monotonic() + kills.moments.uniform(1.0, longest)
         share = (kills.workers - kills.done["workers"]) / max(1, kills.drivers - kills.done["drivers"])
+        killed = kills.done["workers"]
         for _ in range(max(0, round(share) - 2)):
             _wait(process, time.monotonic() + kills.moments.uniform(0.0, longest / 2))
             if workers := children(process.pid):
@@ -115,9 +117,11 @@ def torture(
         workers = children(process.pid)
         if process.poll() is None:
             kills.kill("drivers", process.pid)
-        ended = process.wait() == 0
+        ended, before_death = process.wait() == 0, kills.done["workers"] - killed
         said_last = file.with_suffix(".stderr").read_text()
-        assert "Traceback" not in said_last, said_last  # one that gives up for want of workers says so in a line
+        assert "Traceback" not in said_last, said_last
+        may_give_up = before_death >= ATTEMPTS  # it says so in a line: so often it lost the worker of one job
+        assert process.returncode in (0, -signal.SIGKILL) or may_give_up, said_last
         for orphan in workers:
             if kills.moments.random() < 0.5:  # the others finish their cohort, and publish
                 time.sleep(kills.moments.uniform(0.0, 0.5))
