@@ -310,7 +310,10 @@ class Driver:
         if event.job.kind != "cohort" or event.kind == "progress":
             return
         if event.data.get("full"):
-            raise Halt(f"a worker cannot write, {event.data['reason']}; make room and give the same command")
+            reason = event.data["reason"]
+            raise Halt(
+                f"a worker cannot write, {reason}; make room, or let it be written to, and give the same command"
+            )
         waiting, until = [], event.job.body.get("until")
         for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
             if self._brackets is not None and until is not None and number not in self._lost:

@@ -195,9 +195,9 @@ def keep_private() -> None:
     os.umask(int(wanted, 8) if wanted else 0o077)
 
 
-def no_room(error: OSError) -> bool:
-    """Whether the error says that the disk, or the user's share of it, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def cannot_be_written(error: OSError) -> bool:
+    """Whether the error says that the disk, or the user's share of it, is full, or that it has become read-only."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _no_constant(name: str) -> float:

@@ -331,7 +331,7 @@ def test_a_disk_that_is_full_is_told_with_the_name_of_the_file(tmp_path: Path, m
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match=r"No space left on device: '.*a\.json'") as caught:
             ledger.write_json(tmp_path / "a.json", 2)
-    assert files.no_room(caught.value)
+    assert files.cannot_be_written(caught.value)
     assert names(tmp_path) == {"a.json"} and ledger.read_json(tmp_path / "a.json") == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import shutil
 import subprocess
@@ -23,7 +25,9 @@ from harness.runs import Sweep
 from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
 from harness.tracking import Reader, Tracker
+from harness.verify.check import Place, check
 from tests.fakes import FakeRuns, fake_train, make_driver
+from tests.inline import sweep_here
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -155,6 +159,29 @@ def test_however_a_sweep_ends_early_its_own_run_does_not_stay_running(end: type[
     with sweep._leaving(tracker):  # type: ignore[arg-type]
         pass
     assert tracker.left == 1
+
+
+def test_a_folder_that_becomes_read_only_stops_the_sweep_with_a_line_and_loses_nothing(
+    study: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, out = study
+    written = itertools.count()
+
+    def read_only(_: int) -> None:
+        if next(written) >= 12:  # the manifest, and the first files of the trials
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", read_only)
+        assert sweep_here(file, out, deterministic=True, quiet=True) == 1
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(said) == 1 and said[0].startswith("error: stopped: [Errno 30] Read-only file system: ")
+    assert list(out.glob("mine/trials/*/spec.json")) and not list(out.glob("mine/**/.*.tmp"))
+    assert sweep_here(file, out, deterministic=True, quiet=True) == 0
+    told = optuna.load_study(study_name="mine", storage=f"sqlite:///{out / 'mine' / 'study.db'}")
+    assert Counter(trial.state.name for trial in told.trials) == {"COMPLETE": 8}
+    place = Place(out / "mine", f"sqlite:///{out / 'mine' / 'study.db'}", f"sqlite:///{out / 'mlflow.db'}", "")
+    assert not check(place, lambda *_: None).faults
 
 
 def test_a_tracking_database_that_is_none_is_refused_in_a_line_and_soon(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from harness.cohort import State, checkpoint, training
 from harness.costs import TOGETHER, How
 from harness.executors import worker
 from harness.executors.trials import Keep, Training, run_cohort
-from harness.files import no_room
+from harness.files import cannot_be_written
 from harness.ledger import TrialSpec
 from harness.spec import PLAIN, Record, StudentSpec
 from tests.students import assert_same, student
@@ -182,7 +182,8 @@ def test_a_full_disk_is_a_failure_that_says_so_and_leaves_no_part_of_a_file(
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left") as caught:
             run(folders, digits_cache)
-    assert no_room(caught.value) and worker._said_of(caught.value) == f"no space left: {folders[0] / 'result.json'}"
+    assert cannot_be_written(caught.value)
+    assert worker._said_of(caught.value) == f"No space left on device: {folders[0] / 'result.json'}"
     assert [path.name for folder in folders for path in folder.glob(".*.tmp")] == []
     run(folders, digits_cache)
     assert len(results(folders)) == 4

@@ -34,7 +34,7 @@ class Job:
 class Event:
     """News of a job: `progress`, `done` (with its result), `refused` (bad input, `reason`) or `failed` (`reason`).
 
-    A job that failed because a disk is full says so with `full` true, and by its reason: `no space left: <file>`.
+    A job that failed because a disk is full or read-only says so with `full` true, and names the file in its reason.
     """
 
     job: Job

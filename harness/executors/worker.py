@@ -23,7 +23,7 @@ from harness import cohort, targets, tasks, teacher
 from harness.cohort import State, calibrate, checkpoint
 from harness.costs import How
 from harness.executors.trials import Keep, Training, run_cohort
-from harness.files import keep_private, no_room
+from harness.files import cannot_be_written, keep_private
 from harness.models import num_params
 from harness.problems import one_line
 from harness.spec import Record, StudentSpec, spec_from_json
@@ -130,7 +130,7 @@ def outcome(
         return "refused", {"reason": one_line(redact(str(error)))}
     except OSError as error:
         _log_traceback()
-        return "failed", {"reason": _said_of(error), "full": no_room(error)}
+        return "failed", {"reason": _said_of(error), "full": cannot_be_written(error)}
     except (Exception, SystemExit) as error:  # a study's own form may raise anything: it costs a trial, not the worker
         _log_traceback()
         return "failed", {"reason": one_line(redact(f"{type(error).__name__}: {error}"))}
@@ -175,9 +175,9 @@ def _log_traceback() -> None:
 
 
 def _said_of(error: OSError) -> str:
-    """The reason of a job that failed by a file: `no space left: /its/path` where the disk is full."""
-    if no_room(error):
-        return f"no space left: {error.filename}"
+    """The reason of a job that failed by a file: `No space left on device: /its/path` where it cannot be written to."""
+    if cannot_be_written(error):
+        return f"{error.strerror}: {error.filename}"
     return one_line(redact(f"{type(error).__name__}: {error}"))
 
 
