@@ -19,17 +19,18 @@ from statistics import mean
 from typing import Any, Protocol
 
 from harness import ledger
+from harness.arms import CONFIRM, CONTROL, SEARCH, control_arms, read_arm, search_arms, students
 from harness.brackets import Brackets
 from harness.costs import TOGETHER, Costs
 from harness.executors import Event, Executor
 from harness.ledger import TrialSpec
 from harness.packing import Work, pack
 from harness.rungs import Prune, Train
-from harness.sampler import Sampler, control, search_arms
-from harness.space import Study
+from harness.sampler import Sampler
+from harness.space import Study, Value
 from harness.spec import Record
 from harness.stopping import Halt
-from harness.storage import SEARCH, Asked
+from harness.storage import Asked
 
 ATTEMPTS = 3
 """How often a trial may fail alone."""
@@ -84,8 +85,10 @@ class Runs(Protocol):
 
 def targets(study: Study, trials: int) -> dict[str, int]:
     """How many trials each arm is to reach; search arms that share them equally are rounded up."""
-    controls, arms = study.num_controls(trials), search_arms(study)
-    return {arm: math.ceil(trials / len(arms)) for arm in arms} | {control(width): controls for width in study.widths}
+    arms = search_arms(study)
+    controls = [arm for arm in control_arms(study) if read_arm(arm).kind in (CONTROL, *study.other_controls)]
+    searched = {arm: math.ceil(trials / len(arms)) for arm in arms}
+    return searched | dict.fromkeys(controls, study.num_controls(trials))
 
 
 @dataclass
@@ -123,6 +126,10 @@ class Driver:
         self._hand_out([self._reopen(asked) for asked in running])
         self._ask_rounds(self._round(), self._round_cut_short(running))
         self._restore_brackets()
+        return self._reach()
+
+    def _reach(self) -> str:
+        """Ask, train and commit until the plan's targets are reached, or something else stops it."""
         while True:
             self._go_on()
             if self._wants_more():
@@ -143,6 +150,19 @@ class Driver:
             return "failures"
         return "stopped" if self.asked_to_stop() else "timeout"
 
+    def confirm(self, configurations: Mapping[str, Mapping[str, Value]]) -> str:
+        """Once the search is complete, train configurations on fresh seeds: arm of the confirm stage -> parameters.
+        Gives why it stopped, as `run`."""
+        self.sampler.open_arms(configurations)
+        # For one that is given up now there is no other; one that was given up in an earlier sweep is tried again.
+        wanted = {arm: 1 + self.sampler.count(arm, "failed") for arm in configurations}
+        self.plan = replace(self.plan, targets={**self.plan.targets, **wanted})
+        return self._reach()
+
+    def num_told(self, arms: Iterable[str]) -> int:
+        """How many of these arms have no trial left to be trained."""
+        return sum(self.sampler.count(arm, "complete", "failed") >= self.plan.targets[arm] for arm in arms)
+
     def _must_stop(self) -> bool:
         return self.asked_to_stop() or time.monotonic() > self.plan.deadline
 
@@ -151,6 +171,8 @@ class Driver:
         return sum(max(0, self._needed(arm) - self._asked(arm)) for arm in self.plan.targets)
 
     def _needed(self, arm: str) -> int:
+        if arm.startswith(CONFIRM):
+            return self.plan.targets[arm]
         return self.plan.targets[arm] + self.sampler.count(arm, "failed")
 
     def _asked(self, arm: str) -> int:
@@ -158,6 +180,8 @@ class Driver:
 
     def _quota(self, arm: str) -> int:
         """How many trials of an arm a round asks for: the arms reach their targets together."""
+        if arm.startswith(CONFIRM):
+            return self.plan.targets[arm]
         searched = sum(self.plan.targets[arm] for arm in search_arms(self.plan.study))
         return math.ceil(self.plan.targets[arm] * self.plan.study.batch / searched)
 
@@ -190,7 +214,7 @@ class Driver:
 
     def _bracket_round(self, arm: str, own: int) -> int:
         """The round that is kept with a trial: 0 without pruning. One that is asked for a failed one stands alone."""
-        if self._brackets is None:
+        if self._brackets is None or arm.startswith(CONFIRM):
             return 0
         if self._asked(arm) >= self.plan.targets[arm]:
             return -self._asked(arm)
@@ -222,10 +246,18 @@ class Driver:
 
     def _write_spec(self, asked: Asked) -> TrialSpec:
         plan = self.plan
-        specs = tuple(plan.study.specs(asked.params, plain=asked.is_control, task=plan.task))
-        arm = "control" if asked.is_control else SEARCH
+        own = read_arm(asked.arm)
         trial = TrialSpec(
-            plan.name, asked.number, arm, dict(asked.params), specs, plan.config_hash, ledger.now_ms(), asked.round
+            plan.name,
+            asked.number,
+            own.kind,
+            dict(asked.params),
+            tuple(students(plan.study, asked.arm, asked.params, plan.task)),
+            plan.config_hash,
+            ledger.now_ms(),
+            asked.round,
+            own.stage,
+            own.source,
         )
         known = ledger.read_spec(ledger.write_spec(plan.study_dir, trial))
         assert known is not None
@@ -233,14 +265,17 @@ class Driver:
 
     def _hand_out(self, trials: Sequence[TrialSpec]) -> None:
         """Begin trials; in a study that prunes they are taken into their brackets, and begun by `_go_on`."""
-        if self._brackets is None:
-            self._submit(trials)
-            return
+        self._submit([trial for trial in trials if not self._in_bracket(trial)])
         for trial in trials:
+            if self._brackets is None or not self._in_bracket(trial):
+                continue
             self._brackets.enter(self._open[trial.number][0], trial)
             reason = ledger.read_failure(self._folder(trial.number), trial)
             if reason is not None:  # given up, then the driver died
                 self._give_up(trial, reason)
+
+    def _in_bracket(self, trial: TrialSpec) -> bool:
+        return self._brackets is not None and trial.stage == SEARCH
 
     def _restore_brackets(self) -> None:
         if self._brackets is not None:
@@ -293,12 +328,21 @@ class Driver:
                 self._submit_cohort([trial.number], asdict(TOGETHER), until)
                 continue
             lead = trial.specs[0]
-            work.append(Work(trial.number, lead.width, len(trial.specs), repr(lead.cohort_key), until or lead.epochs))
+            work.append(
+                Work(
+                    trial.number,
+                    lead.width,
+                    len(trial.specs),
+                    repr((trial.stage, lead.cohort_key)),
+                    until or lead.epochs,
+                )
+            )
         for job in pack(work, self.plan.costs, self.plan.workers):
             self._submit_cohort(job.numbers, asdict(job.how), until)
 
     def _submit_cohort(self, numbers: Sequence[int], how: Mapping[str, Any], until: int | None = None) -> None:
-        part = {} if self._brackets is None else {"until": until}
+        part: dict[str, Any] = {} if self._brackets is None else {"until": until}
+        part |= {} if self._open[numbers[0]][1].stage == SEARCH else {"stage": CONFIRM}
         folders = [str(self._folder(number)) for number in numbers]
         self.executor.submit("cohort", {"folders": folders, "how": how, "limit": self.plan.limit, **part})
 
@@ -354,7 +398,7 @@ class Driver:
         log.warning("trial %d is given up: %s", trial.number, reason)
         ledger.publish_failure(self._folder(trial.number), trial, reason)
         self._ready.append(trial.number)
-        if self._brackets is not None and trial.number not in self._lost:
+        if self._brackets is not None and self._in_bracket(trial) and trial.number not in self._lost:
             self._brackets.fail(trial.number)
 
     def _commit_ready(self) -> None:
@@ -374,7 +418,7 @@ class Driver:
         if asked.number in self._lost:
             self._commit_lost(trial)
             return
-        if self._brackets is not None:
+        if self._brackets is not None and self._in_bracket(trial):
             self._brackets.leave(asked.number)
             self._busy.discard(asked.number)
         folder = self._folder(asked.number)

@@ -2,7 +2,8 @@
 
     <out>/<study>/study.json            what the study is, its task, its teacher
     <out>/<study>/trials/<number>/      spec.json, lock, attempts.json, result.json or failed.json; with pruning also
-                                        rung-<epoch>.safetensors (until told), rung-<epoch>.json; until published
+                                        rung-<epoch>.safetensors (until told), rung-<epoch>.json; in the confirm
+                                        stage confirmed.safetensors; until published
                                         also begun.json, student-<place>.safetensors, student-<place>.json
 
 A file is written whole or not at all, and sealed with a digest (see `harness.files`). One that is damaged, or another
@@ -57,6 +58,7 @@ __all__ = [
     "write_json",
     "write_sealed",
 ]
+STAGES = ("search", "confirm")
 COUNT = Range(0, 2**53, whole=True)
 MOST_ATTEMPTS = Range(0, 1000, whole=True)
 
@@ -65,8 +67,10 @@ MOST_ATTEMPTS = Range(0, 1000, whole=True)
 class TrialSpec:
     """A trial as the driver hands it to a worker: `specs` are its students, one a seed.
 
-    `arm` is `"search"` or `"control"`; `started_ms` is the trial's first moment, in milliseconds since 1970, kept over
-    reruns so that tracking repeats itself exactly. `round` is that of asking, from 1, in a study that prunes; else 0.
+    `arm` is the kind of its arm, as `"search"` or `"control"` (see `harness.arms`), `stage` `"search"` or `"confirm"`:
+    in the latter the test split is read, and `source` is the trial whose configuration it has. `started_ms` is the
+    trial's first moment, in milliseconds since 1970, kept over reruns so that tracking repeats itself exactly. `round`
+    is that of asking, from 1, in a study that prunes; else 0.
     """
 
     study: str
@@ -77,6 +81,8 @@ class TrialSpec:
     config_hash: str
     started_ms: int
     round: int = 0
+    stage: str = "search"
+    source: int = -1
 
     @property
     def key(self) -> str:
@@ -136,14 +142,17 @@ def read_spec(folder: Path) -> TrialSpec | None:
 
 
 def _trial_problem(trial: TrialSpec) -> str | None:
-    words = {name: getattr(trial, name) for name in ("study", "arm", "config_hash")}
+    words = {name: getattr(trial, name) for name in ("study", "arm", "config_hash", "stage")}
     counts = {name: getattr(trial, name) for name in ("number", "started_ms")}
     if odd := [name for name, value in words.items() if not isinstance(value, str)]:
         return f"its {odd[0]} is no text"
     if odd := [name for name, value in counts.items() if not COUNT.admits(value)]:
         return f"its {odd[0]} must be {COUNT}"
-    if isinstance(trial.round, bool) or not isinstance(trial.round, int):
-        return "its round is no whole number"
+    for name in ("round", "source"):
+        if isinstance(getattr(trial, name), bool) or not isinstance(getattr(trial, name), int):
+            return f"its {name} is no whole number"
+    if trial.stage not in STAGES:
+        return f"its stage is {trial.stage!r}"
     if not isinstance(trial.params, Mapping):
         return "its params are no mapping"
     if odd := [name for name, value in trial.params.items() if not (isinstance(value, str | bool) or is_number(value))]:
@@ -244,6 +253,11 @@ def drop_checkpoints(folder: Path, before: float = math.inf) -> None:
 def student_checkpoint(folder: Path, place: int) -> Path:
     """Where is kept how far a student is, the one at `place` among the trial's."""
     return folder / f"student-{place}.safetensors"
+
+
+def confirmed_file(folder: Path) -> Path:
+    """Where a trial of the confirm stage keeps its students' networks, and what they answered on the test split."""
+    return folder / "confirmed.safetensors"
 
 
 def publish_student(folder: Path, trial: TrialSpec, place: int, record: Record) -> None:

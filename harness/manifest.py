@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, ledger
+from harness.arms import fresh_seeds
 from harness.options import Options
 
 if TYPE_CHECKING:
@@ -30,11 +31,16 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
         "file": str(options.file),
         "config_hash": config_hash,
         "identity": study.identity(),
-        "budget": {"trials": options.trials, "controls_per_width": study.num_controls(options.trials)},
+        "budget": {
+            "trials": options.trials,
+            "controls_per_width": study.num_controls(options.trials),
+            "other_controls": list(study.other_controls),
+        },
         "objectives": list(study.objectives),
         "widths": list(study.widths),
         "seeds": list(study.student_seeds()),
-        "task": {**{name: value for name, value in task.items() if name != "versions"}, "test_reads": 0},
+        "confirm_seeds": list(fresh_seeds(study, study.confirm)),
+        "task": {name: value for name, value in task.items() if name != "versions"},
         "teacher": None,
         "cohorts": None,
         "versions": {"harness": __version__, **task["versions"], **versions, "system": platform.platform()},

@@ -35,6 +35,9 @@ def kind_problems(study: Any) -> Iterator[str]:
             yield f"{name} {given!r} must be a mapping of knobs, as {{'width': ...}}"
     if not isinstance(study.objectives, tuple | list) or not all(isinstance(name, str) for name in study.objectives):
         yield f"objectives {study.objectives!r} must be a tuple of names, as ('val_accuracy', 'macs')"
+    others = study.other_controls
+    if not isinstance(others, tuple | list) or not all(isinstance(kind, str) for kind in others):
+        yield f"other_controls {others!r} must be a tuple of kinds, as ('smoothing', 'self')"
     for knob, value in study.fixed.items():
         if not (isinstance(value, str | bool) or is_number(value) or (knob == "temperature" and value is None)):
             yield f"{knob}: fixed value {value!r} must be text or a number"

@@ -13,7 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from harness.ledger import TrialSpec
-from harness.spec import NONE, Balance, Curve, Record, digest
+from harness.spec import NONE, PLAIN, Balance, Curve, Record, digest
 from harness.urls import redact
 
 
@@ -45,16 +45,22 @@ def in_common(manifest: Mapping[str, Any], study_id: str) -> Sweep:
 
 def failure_tags(trial: TrialSpec, reason: str) -> dict[str, str]:
     """As `trial_tags`, of a trial that was given up."""
-    return {"arm": trial.arm, "status": "failed", "failure": redact(reason)[:500]}
+    return {"arm": trial.arm, "stage": trial.stage, "status": "failed", "failure": redact(reason)[:500]}
 
 
 def run_name(trial: TrialSpec) -> str:
-    """What the run is, at a glance: `#12 kl alpha=.31 T=4.2 width=16`, `#40 mse+hint online alpha=.1 width=8`."""
+    """What the run is, at a glance: `#12 kl alpha=.31 T=4.2 width=16`, `#40 mse+hint online alpha=.1 width=8`.
+
+    Of the confirm stage: `#70 confirms #12: kl alpha=.31 T=4.2 width=16`.
+    """
     spec = trial.specs[0]
-    parts = [f"#{trial.number}", spec.form if spec.feature == NONE else f"{spec.form}+{spec.feature}"]
+    head = f"#{trial.number}" if trial.stage == "search" else f"#{trial.number} confirms #{trial.source}:"
+    parts = [head, spec.form if spec.feature == NONE else f"{spec.form}+{spec.feature}"]
     if spec.teacher != "offline":
         parts.append(spec.teacher)
-    if trial.arm == "search":
+    if trial.arm == "smoothing":
+        parts.append(f"smoothing={spec.label_smoothing:.2g}")
+    if spec.form != PLAIN:
         parts.append(f"alpha={spec.alpha:.2g}".replace("=0.", "=."))
     if spec.temperature is not None:
         parts.append(f"T={spec.temperature:.2g}")
@@ -75,8 +81,11 @@ def trial_params(trial: TrialSpec) -> dict[str, Any]:
 
 def trial_tags(trial: TrialSpec, records: Sequence[Record]) -> dict[str, str]:
     """What may differ between attempts, or is no number: arm, status, seeds, where it ran."""
-    return {
+    confirmed = trial.stage != "search"
+    more = {"confirms": str(trial.source), "test_reads": f"{len(records)}, once a student"} if confirmed else {}
+    return more | {
         "arm": trial.arm,
+        "stage": trial.stage,
         "status": next((r.status for r in records if r.status != "ok"), "ok"),
         "seeds": ", ".join(str(spec.seed) for spec in trial.specs),
         "config_hash": trial.config_hash,
@@ -87,8 +96,9 @@ def trial_tags(trial: TrialSpec, records: Sequence[Record]) -> dict[str, str]:
 def trial_metrics(records: Sequence[Record]) -> dict[str, dict[int, float]]:
     """Metric -> step -> mean over seeds. The last step of a val curve is the final value; sizes and cost are step 0.
 
-    A final value that is not its curve's last (of a student that went back to its best epoch, or diverged) stands one
-    step further. The final loss on the train split is `final_train_loss`: `train_loss` is the objective by epoch.
+    Test metrics are of the confirm stage alone. A final value that is not its curve's last (of a student that went back
+    to its best epoch, or diverged) stands one step further. The final loss on the train split is `final_train_loss`:
+    `train_loss` is the objective by epoch.
     """
     found: dict[str, dict[int, float]] = {}
     for column in fields(Curve):

@@ -1,11 +1,10 @@
 """Ask and tell. With `harness.storage` the only file that imports optuna.
 
-A trial belongs to an arm: `search`, the study's question, or `control-<width>`, plain training at one width. A study
-that shares its trials equally among the options of a choice has an arm for each, `search-<option>`. Each arm
-has a study of its own in memory, from which its sampler proposes, so that a control never sways the search: samplers
-that need every trial to have the same parameters would fall back to random with controls among them. The one study on
-disk holds every trial, in the order of asking, and is the record that a restart is built from. A trial enters it whole,
-with all its parameters, in one transaction.
+A trial belongs to an arm (see `harness.arms`): the study's question, a kind of control at one width, or a configuration
+that is confirmed. Each arm has a study of its own in memory, from which its sampler proposes, so that a control never
+sways the search: samplers that need every trial to have the same parameters would fall back to random with controls
+among them. The one study on disk holds every trial, in the order of asking, and is the record that a restart is built
+from. A trial enters it whole, with all its parameters, in one transaction.
 
 TPE's cost a proposal grows with the trials it is shown: 14 ms at 100, 410 ms at 5,000 of the default study. So it is
 shown some of them: `HISTORY` of those that were told up to the last full `STEP`, the best and the latest, and all told
@@ -30,10 +29,11 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError
 
+from harness.arms import CONFIRM, context_of, control_arms, given_in, read_arm, search_arms, space_of
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
 from harness.stopping import Halt
-from harness.storage import CONTROL, SEARCH, STATES, Asked, open_study, set_state, why_away
+from harness.storage import STATES, Asked, open_study, set_state, why_away
 from harness.urls import redact
 
 T = TypeVar("T")
@@ -42,18 +42,6 @@ MOST_COLUMNS = 8
 HISTORY, BEST, STEP = 240, 60, 60
 """How many finished trials of an arm TPE is shown, how many of these are the best, and after how many they are chosen
 anew."""
-
-
-def search_arms(study: Study) -> dict[str, Value | None]:
-    """The arms of the study's question: `search`, or one for each option of the choice that shares trials equally."""
-    if not study.equal:
-        return {SEARCH: None}
-    return {f"{SEARCH}-{option}": option for option in study.options(study.equal)}
-
-
-def control(width: int) -> str:
-    """The name of the control arm at a width."""
-    return f"{CONTROL}{width}"
 
 
 @dataclass
@@ -110,12 +98,20 @@ class Sampler:
         self._disk = open_study(storage_url, name, study, config_hash, shared)
         self._disk_id = self._disk.get_study_id_from_name(name)
         self.study_id = str(self._disk.get_study_user_attrs(self._disk_id)["harness.id"])
-        self._arms = {arm: _Arm(space, self._given(arm), self._make_study()) for arm, space in self._spaces().items()}
+        self._arms = {
+            arm: _Arm(space_of(study, arm), given_in(study, arm), self._make_study())
+            for arm in (*search_arms(study), *control_arms(study))
+        }
         trials = self._disk.get_all_trials(self._disk_id, deepcopy=False)
         for trial in trials:
             self._enter(trial)
         for own in self._arms.values():
             _restore_order(own, trials)
+
+    def open_arms(self, confirmed: Mapping[str, Mapping[str, Value]]) -> None:
+        """Let trials of these arms of the confirm stage be asked for; each has one configuration."""
+        for arm, params in confirmed.items():
+            self._arms.setdefault(arm, _Arm({}, dict(params), self._make_study()))
 
     def ask(self, arm: str, round: int = 0) -> Asked:
         """A new trial of an arm, kept on disk, with its round where that is not 0.
@@ -127,12 +123,12 @@ class Sampler:
             self._choose(own)
         own.study.sampler = self._make_sampler(arm, len(own.trials))
         trial = own.study.ask()
-        sampled = _suggest(trial, own.space, {**self._study.fixed, **own.given})
+        sampled = _suggest(trial, own.space, {**self._study.fixed, **own.given, **context_of(arm)})
         params = {**own.given, **sampled}
         template = create_trial(
             state=TrialState.RUNNING,
             params=params,
-            distributions={name: _distribution(self._study.space[name]) for name in params},
+            distributions={name: _distribution(self._dimension(arm, name)) for name in params},
             user_attrs={"arm": arm, "since": own.told[own.noted :]} | ({"round": round} if round else {}),
             system_attrs=own.study.get_trials(deepcopy=False)[-1].system_attrs,  # where NSGA-II keeps its generations
         )
@@ -239,7 +235,10 @@ class Sampler:
 
     def _enter(self, trial: FrozenTrial) -> None:
         """Take a trial from disk into its arm."""
-        own = self._arms.get(trial.user_attrs.get("arm", ""))
+        arm = str(trial.user_attrs.get("arm", ""))
+        if arm.startswith(CONFIRM):
+            self.open_arms({arm: trial.params})
+        own = self._arms.get(arm)
         if own is None:
             raise ValueError(
                 f"trial {trial.number} of the storage was not asked for by this harness; delete it there, or begin "
@@ -267,18 +266,10 @@ class Sampler:
     def _make_study(self) -> optuna.Study:
         return optuna.create_study(directions=[direction(objective) for objective in self._study.objectives])
 
-    def _spaces(self) -> dict[str, Mapping[str, Dimension]]:
-        """What is sampled in every arm."""
-        searched = {name: dimension for name, dimension in self._study.space.items() if name != self._study.equal}
-        spaces: dict[str, Mapping[str, Dimension]] = dict.fromkeys(search_arms(self._study), searched)
-        return spaces | {control(width): self._study.plain_space() for width in self._study.widths}
-
-    def _given(self, arm: str) -> dict[str, Value]:
-        """The parameters that all trials of an arm have in common."""
-        if arm.startswith(CONTROL):
-            return {"width": int(arm.removeprefix(CONTROL))} if "width" in self._study.space else {}
-        option = search_arms(self._study)[arm]
-        return {} if option is None else {self._study.equal: option}
+    def _dimension(self, arm: str, name: str) -> Dimension:
+        """The dimension of a parameter: one that is given is sampled in another arm."""
+        own = self._study.space.get(name) or self._arms[arm].space.get(name)
+        return own or space_of(self._study, read_arm(arm).kind)[name]
 
     def _make_sampler(self, arm: str, number: int) -> optuna.samplers.BaseSampler:
         """A sampler seeded for one trial, so that a restart does not repeat the proposals of the start."""

@@ -37,6 +37,12 @@ def show(bar: Progress, done: Done) -> None:
     bar.update(task, completed=done.done, total=done.total, note=note)
 
 
+def show_confirmed(bar: Progress, done: int, count: int) -> None:
+    """How many of the configurations are confirmed, or given up."""
+    task = bar.task_ids[0] if bar.task_ids else bar.add_task("", note="the test split is read once for each")
+    bar.update(task, completed=done, total=count)
+
+
 def say_how_to_go_on(options: Options, console: Console) -> None:
     """The command that goes on with what was stopped."""
     if not options.plan:

@@ -57,6 +57,8 @@ __all__ = [
 
 SAMPLERS = ("tpe", "gp", "nsga2", "random")
 SIZES = ("num_params", "macs")
+CONTROLS = ("smoothing", "self", "shuffled")
+"""Controls beside plain training: label smoothing, a self-teacher, a shuffled teacher (see `harness.arms`)."""
 TEACHER_KNOBS = (
     "form", "alpha", "temperature", "mixing", "loss_scale", "feature", "feature_weight",
     "teacher", "teacher_width", "teacher_epochs", "assistants",
@@ -79,9 +81,12 @@ BUDGETS: Mapping[str, Range] = {
     "seeds": Range(1, 1000, whole=True),  # the next study's seeds begin there
     "batch": Range(1, whole=True),
     "controls": Range(0, whole=True),
+    "confirm": Range(0, 1000, whole=True),
     "seed": Range(0, whole=True),
 }
 """What each of a study's own counts may be."""
+BUDGET = ("trials", "controls", "other_controls", "confirm", "batch")
+"""The fields of a study that say how much is to be done; in all others it is another study."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
 """What a study may be called; its name is that of a folder."""
 TAKEN = ("plans", "teachers", "mlartifacts")
@@ -96,7 +101,9 @@ class Study:
     `StudentSpec` to dimensions and `fixed` sets knobs that are not searched; the rest keep their defaults. `trials` is
     the number of search trials to reach, each trained under the same `seeds` seeds. `controls` is the number of
     plain-training trials at each width; None gives each width its share of the search trials, so that the control is
-    tuned as much as what it is compared with. `objectives` are `val_*` metrics or sizes, all known to be better up
+    tuned as much as what it is compared with; `other_controls` have as many, each kind at each width. `confirm` is the
+    number of fresh seeds under which the front and the best of every control are trained again in the end, when the
+    test split is read; 0 leaves that out. `objectives` are `val_*` metrics or sizes, all known to be better up
     (accuracy, agreement) or down (the rest). `batch` is how many search trials are asked for at a time.
 
     A knob of a form is called by both names, `"dkd.rest"`; what is neither searched nor fixed has the form's default
@@ -116,6 +123,8 @@ class Study:
     trials: int = 64
     seeds: int = 2
     controls: int | None = None
+    other_controls: tuple[str, ...] = CONTROLS
+    confirm: int = 10
     objectives: tuple[str, ...] = ("val_accuracy", "num_params")
     sampler: str = "tpe"
     batch: int = 16
@@ -203,8 +212,11 @@ class Study:
             value = getattr(self, name)
             if not allowed.admits(value) and (name, value) != ("controls", None):
                 yield f"{name} {value!r} is out of range; it must be {allowed}"
-        if 1000 * self.seed + self.seeds >= 2**63:
-            yield f"seed {self.seed} is out of range: its students' seeds, 1000 times it and more, must be below 2**63"
+        if 1000 * self.seed >= 2**62:
+            yield f"seed {self.seed} is out of range: its students' seeds, 1000 times it and more, must be below 2**62"
+        for kind in self.other_controls:
+            if kind not in CONTROLS:
+                yield f"unknown control {kind!r} in other_controls; they are {', '.join(CONTROLS)}"
         yield from self._pruning_problems()
         if self.sampler not in SAMPLERS:
             yield f"unknown sampler {self.sampler!r}; samplers are {', '.join(SAMPLERS)}"
@@ -362,9 +374,7 @@ class Study:
             "pruning": dataclasses.asdict(self.pruning) if self.pruning else None,
         }
         unset = [name for name in ("forms", "equal", "code", "pruning") if not data[name]]
-        return {
-            name: value for name, value in data.items() if name not in ("trials", "controls", "batch", "file", *unset)
-        }
+        return {name: value for name, value in data.items() if name not in (*BUDGET, "file", *unset)}
 
 
 def _form_identity(form: Form) -> dict[str, Any]:

@@ -231,8 +231,9 @@ def check_range(name: str, value: object) -> None:
 class Curve:
     """One value an epoch. `train_kd` is empty for plain training; `val_loss` is cross-entropy on the labels.
 
-    The train columns are means over the epoch's batches, taken before each step; the val columns are measured after
-    the epoch's last step.
+    The train columns are means over the epoch's batches, taken before each step; the others are measured after the
+    epoch's last step. `test_accuracy` is there in the confirm stage alone, where nothing is chosen by it: it says what
+    choosing an epoch by the test split would have claimed.
     """
 
     train_loss: tuple[float, ...] = ()
@@ -240,6 +241,7 @@ class Curve:
     train_kd: tuple[float, ...] = ()
     val_loss: tuple[float, ...] = ()
     val_accuracy: tuple[float, ...] = ()
+    test_accuracy: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -278,8 +280,10 @@ class Record:
     A diverged student has learnt nothing, so its `metrics` are those of a uniform guess: finite, and comparable. Its
     curve ends with the last epoch whose numbers were finite. `metrics` names the split first: `val_accuracy`,
     `val_loss`, `val_agreement` and `val_kl` (with the task's own teacher, whoever taught the student, at temperature
-    1), `train_accuracy`, `train_loss`. A student that stopped early has a shorter curve, and the metrics of its best
-    epoch. A pruned one was stopped at a rung with its trial, and has the metrics it had there.
+    1), `train_accuracy`, `train_loss`, `val_ece` (expected calibration error, 15 bins) and
+    `val_brier`; in the confirm stage `test_accuracy`, `test_loss` and the like too. A student that stopped early has a
+    shorter curve, and the metrics of its best epoch. A pruned one was stopped at a rung with its trial, and has the
+    metrics it had there.
     """
 
     spec: StudentSpec

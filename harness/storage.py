@@ -19,13 +19,13 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
+from harness.arms import CONTROL, Arm, read_arm
 from harness.locks import making_tables
 from harness.space import Study, Value, direction
 from harness.stopping import Halt
 from harness.urls import read_only, redact, sqlite_file
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-SEARCH, CONTROL = "search", "control-"
 LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left", "malformed", "not a database")
 """What a storage says when it is of no use to try again."""
 STATES = {
@@ -48,7 +48,7 @@ class Asked:
 
     @property
     def is_control(self) -> bool:
-        return self.arm.startswith(CONTROL)
+        return read_arm(self.arm) == Arm(CONTROL)
 
 
 def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:

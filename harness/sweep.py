@@ -85,6 +85,13 @@ def main(
     new: Annotated[
         bool, typer.Option("--new", help="Begin anew though the study has changed; what there was is kept aside.")
     ] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option(
+            "--confirm/--no-confirm",
+            help="In the end, train the front and the best of every control on fresh seeds, and read the test split.",
+        ),
+    ] = True,
     plan: Annotated[
         bool, typer.Option("--plan", help="Measure what a step costs, print the cohorts that follow, and end.")
     ] = False,
@@ -93,7 +100,9 @@ def main(
     """Search alpha, temperature, loss form and student width for the best students of every size.
 
     Trains the task's teacher once, then many students at a time, beside plain-training controls at every width. Every
-    trial is an MLflow run; tables and figures are written at the end. Kill it at any moment: the same command goes on.
+    trial is an MLflow run. What validation chose is then confirmed: trained again on fresh seeds, beside the best of
+    every control, and measured on the test split, once. Tables and figures are written at the end. Kill it at any
+    moment: the same command goes on.
 
     [b]Examples[/]
 
@@ -128,6 +137,7 @@ def main(
         executor,
         settings(option or []),
         new,
+        confirm,
     )
     check(options)
     return sweep(options)
@@ -261,7 +271,10 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
         logged = tracker.begin(common, manifest.sweep_params(options, said["teacher"]))
         with screen.bar(session.console, "students of every trial") as bar, stop.waits():
             watch = lambda done: screen.show(bar, done)  # noqa: E731
-            why = Driver(plan, sampler, owed, session.executor, watch, lambda: bool(stop)).run(logged)
+            driver = Driver(plan, sampler, owed, session.executor, watch, lambda: bool(stop))
+            why = driver.run(logged)
+        if why == "complete" and options.confirm and options.study.confirm:
+            why = _confirm(session, driver)
         if why == "stopped":
             raise KeyboardInterrupt
     except StoreError as error:
@@ -270,6 +283,16 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
         with suppress(OSError):  # of a full disk the first error tells
             manifest.write_manifest(options, said, time.monotonic() - session.started)
     return why
+
+
+def _confirm(session: _Session, driver: Driver) -> str:
+    """The search is complete: train what it chose on fresh seeds; gives why that stopped."""
+    from harness.confirm import configurations  # pandas takes a second to import
+
+    chosen = configurations(session.options.study_dir, session.options.study.confirm)
+    with screen.bar(session.console, "confirmed on fresh seeds") as bar, session.stop.waits():
+        driver.watch = lambda _: screen.show_confirmed(bar, driver.num_told(chosen), len(chosen))
+        return driver.confirm(chosen)
 
 
 @contextmanager

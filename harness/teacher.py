@@ -129,6 +129,16 @@ def load_logits(task: Task, cache: Path, source: Source = OWN) -> TeacherLogits:
     return TeacherLogits(found["train"], found["val"])
 
 
+@lru_cache(maxsize=4)
+def test_logits(task: Task, cache: Path, stage: str) -> Tensor:
+    """What the task's own teacher says of the test split, `[examples, ..., classes]`; it is never kept on disk.
+
+    Raises `PermissionError` in any other stage than `"confirm"`.
+    """
+    inputs = task.test.read(stage).inputs
+    return forward(task.teacher, load_weights(task, cache), inputs)
+
+
 def load_weights(task: Task, cache: Path, source: Source = OWN) -> dict[str, Tensor]:
     """A teacher's parameters by name."""
     return dict(load_file(folder(task, cache, source) / "weights.safetensors"))

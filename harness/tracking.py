@@ -227,7 +227,6 @@ class Tracker:
             "harness.key": key,
             "harness.study_id": self._sweep.study_id,
             "study": self._sweep.study,
-            "stage": "search",
             "mlflow.user": getpass.getuser(),
             "mlflow.source.name": self._sweep.file,
             "mlflow.source.type": "LOCAL",

@@ -31,6 +31,7 @@ STUDY = Study(
     trials=12,
     seeds=2,
     batch=4,
+    other_controls=(),
 )
 
 

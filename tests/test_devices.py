@@ -55,7 +55,7 @@ def test_only_the_network_is_of_low_precision(family: str, digits_cache: Path) -
     specs = mixed(family=family, dropout=0.2)[:1]
     data = load_data(specs[0], digits_cache, "cpu")
     group = stack(specs, data, [targets.load(specs[0], data.task, digits_cache)], "cpu", padded=False)
-    assert (group.network.values.dtype, data.views.dtype, data.val_logits.dtype) == (
+    assert (group.network.values.dtype, data.views.dtype, data.teacher["val"].dtype) == (
         torch.float32, torch.bfloat16, torch.float32,
     )  # fmt: skip
     logits = apply(group, data, data.views[None, :64])

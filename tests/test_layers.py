@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "harness/planning.py": set(),
     "harness/cli.py": set(),
     "harness/urls.py": set(),
+    "harness/arms.py": set(),
+    "harness/confirm.py": set(),
     "harness/driver.py": set(),
     "harness/stopping.py": set(),
     "harness/locks.py": set(),

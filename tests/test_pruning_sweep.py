@@ -41,6 +41,8 @@ STUDY = Study(
     trials=12,
     seeds=2,
     batch=12,
+    other_controls=(),
+    confirm=0,
     pruning=Halving(rungs=(2, 8)),
 )
 """

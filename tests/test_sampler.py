@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from optuna.storages._rdb import storage as rdb_storage
 
 from harness import sampler as sampler_module
-from harness.sampler import Sampler, best, control, importances
+from harness.arms import SEARCH, control
+from harness.sampler import Sampler, best, importances
 from harness.space import SAMPLERS, Choice, Dimension, Float, Study, Value
-from harness.storage import SEARCH, Asked
+from harness.storage import Asked
 from harness.urls import redact
 from tests.fakes import STUDY
 

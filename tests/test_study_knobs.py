@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from harness import losses
+from harness.arms import control, control_arms, search_arms
 from harness.dimensions import Dimension
 from harness.driver import targets
 from harness.forms import FEATURE_KNOBS, FEATURE_WEIGHTS, KNOBS, Form, Knob
 from harness.losses import FEATURES, LOSSES
-from harness.sampler import Sampler, control, search_arms
+from harness.sampler import Sampler
 from harness.space import Choice, Float, Study, Value, active, feature_space, form_space, load_study
 from harness.spec import NONE, PLAIN, TEACHERS, StudentSpec, spec_from_json, to_json
 
@@ -231,8 +232,10 @@ def equal_study(**changed: Any) -> Study:
 def test_options_that_share_trials_equally_have_an_arm_each() -> None:
     found = equal_study()
     assert search_arms(found) == {"search-kl": "kl", "search-mse": "mse", "search-dkd": "dkd"}
-    assert targets(found, 10) == {"search-kl": 4, "search-mse": 4, "search-dkd": 4, "control-4": 2, "control-8": 2}
-    assert targets(study({"form": Choice("kl")}), 10) == {"search": 10, "control-4": 5, "control-8": 5}
+    searched = {"search-kl": 4, "search-mse": 4, "search-dkd": 4}
+    assert targets(found, 10) == {**searched, **dict.fromkeys(control_arms(found), 2)}
+    plain = study({"form": Choice("kl")}, other_controls=())
+    assert targets(plain, 10) == {"search": 10, "control-4": 5, "control-8": 5}
 
 
 def test_an_arm_of_an_option_proposes_only_that_option_and_goes_on_after_a_restart(tmp_path: Path) -> None:

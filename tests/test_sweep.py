@@ -44,6 +44,8 @@ STUDY = Study(
     trials=10,
     seeds=2,
     batch=4,
+    other_controls=(),
+    confirm=0,
 )
 """
 EPOCHS = 6
@@ -128,9 +130,10 @@ def test_what_a_sweep_leaves_is_the_users_own(home: Path) -> None:
 
 
 def test_the_search_never_reads_the_test_split(home: Path) -> None:
-    manifest = ledger.read_json(home / "results" / "mine" / "study.json")
-    assert manifest["task"]["test_reads"] == 0
-    assert manifest["task"]["sizes"]["test"] > 0
+    results = list((home / "results" / "mine" / "trials").glob("*/result.json"))
+    assert len(results) == TOTAL
+    assert not any("test_" in path.read_text() for path in results)
+    assert "the test split was not read" in (home / "results" / "mine" / "summary.md").read_text()
 
 
 def test_the_same_command_again_does_nothing_and_says_the_same(home: Path, tmp_path: Path) -> None:

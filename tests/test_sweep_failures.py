@@ -36,7 +36,7 @@ STUDY = Study(
     task="digits", family="mlp",
     space={{"width": Choice(4, 8), "alpha": Float(0.0, {high})}},
     fixed={{"form": "mse", "epochs": 2, "lr": 0.01}},
-    trials=4, seeds=1,
+    trials=4, seeds=1, other_controls=(), confirm=0,
 )
 """
 

@@ -50,6 +50,8 @@ STUDY = Study(
     trials={trials},
     seeds=2,
     batch={batch},
+    other_controls=("self",),
+    confirm=3,
 )
 """
 
@@ -198,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--driver-kills", type=int, default=50)
     parser.add_argument("--worker-kills", type=int, default=200)
-    parser.add_argument("--trials", type=int, default=360, help="search trials; enough not to be done before the kills")
+    parser.add_argument("--trials", type=int, default=240, help="search trials; enough not to be done before the kills")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"), help="of the moments")
     parser.add_argument("--postgres", action="store_true", help="keep the study and its runs in PostgreSQL")
     asked = parser.parse_args()

@@ -6,7 +6,7 @@ A new measurement of a record becomes a column by itself; a new fact of a trial 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,18 @@ from harness.ledger import TrialSpec, failure_of, numbers, read_sealed, read_spe
 from harness.space import Dimension, dimension_from_json
 from harness.spec import PLAIN, Balance, Curve, Record, StudentSpec, is_number
 
-METRICS = ("val_accuracy", "val_loss", "val_agreement", "val_kl", "train_accuracy", "train_loss")
+METRICS = (
+    "val_accuracy", "val_loss", "val_agreement", "val_kl", "train_accuracy", "train_loss", "val_ece", "val_brier",
+)  # fmt: skip
+TEST_METRICS = (
+    "test_accuracy",
+    "test_loss",
+    "test_agreement",
+    "test_kl",
+    "test_ece",
+    "test_brier",
+    "test_teacher_accuracy",
+)
 KNOBS = tuple(f.name for f in dataclasses.fields(StudentSpec) if f.name not in ("seed", "knobs"))
 MOMENTS = ("start", "middle", "end")
 PULLS = tuple(f"{f.name}_{moment}" for f in dataclasses.fields(Balance) for moment in MOMENTS)
@@ -46,12 +57,25 @@ STUDENT_COLUMNS = ("number", "arm", "form", "width", "seed", "status", *METRICS,
 
 
 @dataclass(frozen=True)
+class Frames:
+    """Trials, their students and their curves, as in `StudyData`."""
+
+    trials: pd.DataFrame
+    students: pd.DataFrame
+    curves: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class StudyData:
     """A study as it lies on disk.
 
-    `manifest` is `study.json`. `trials` has a row a trial, `students` a row a student of a complete or pruned trial,
-    `curves` a row for each trial number, seed and epoch (from 1). Accuracies and agreements are fractions, sizes are
-    counts. A pruned trial's are those of the epoch in its column `pruned_at`; that column is there if any was pruned.
+    `manifest` is `study.json`. `trials` has a row a trial of the search and of its plain controls, `students` a row a
+    student of a complete or pruned trial, `curves` a row for each trial number, seed and epoch (from 1). Accuracies and
+    agreements are fractions, sizes are counts. A pruned trial's are those of the epoch in its column `pruned_at`; that
+    column is there if any was pruned.
+
+    `others` are the trials of the other controls (their kind in column `arm`), and `confirmed` the configurations that
+    were trained again on fresh seeds, with test metrics, and in column `source` the trial that had it first.
     """
 
     name: str
@@ -59,6 +83,8 @@ class StudyData:
     trials: pd.DataFrame
     students: pd.DataFrame
     curves: pd.DataFrame
+    others: Frames
+    confirmed: Frames
 
     @property
     def space(self) -> dict[str, Dimension]:
@@ -86,27 +112,51 @@ def load(study_dir: Path) -> StudyData:
     Raises `FileNotFoundError` where there is no `study.json`, `ValueError` for one that is damaged.
     """
     manifest = _manifest(study_dir / "study.json")
-    trials: list[dict[str, Any]] = []
-    students: list[dict[str, Any]] = []
-    curves: dict[str, list[Any]] = {name: [] for name in ("number", "seed", "epoch", *CURVES)}
+    parts = {name: _Rows() for name in ("trials", "others", "confirmed")}
     for number in numbers(study_dir):
         row, records = _read_trial(trial_dir(study_dir, number), number)
-        if row is None:
-            continue
-        trials.append(row)
-        for record in records:
-            students.append(_student_row(row, record))
-            _append_curve(curves, number, record)
-    student_frame = _frame(students, STUDENT_COLUMNS)
+        if row is not None:
+            parts[_part_of(row)].add(row, records)
     searched = ((manifest.get("identity") or {}).get("space") or {}).keys()
-    columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched)))  # a knob that no trial has had, too
+    frames = {name: rows.frames(searched) for name, rows in parts.items()}
+    main = frames["trials"]
     return StudyData(
         name=str(manifest.get("study", study_dir.name)),
         manifest=manifest,
-        trials=_with_means(_frame(trials, columns), student_frame),
-        students=student_frame,
-        curves=pd.DataFrame(curves).astype(dict.fromkeys(CURVES, float)),
+        trials=main.trials,
+        students=main.students,
+        curves=main.curves,
+        others=frames["others"],
+        confirmed=frames["confirmed"],
     )
+
+
+def _part_of(row: Mapping[str, Any]) -> str:
+    if row.get("source", -1) >= 0:
+        return "confirmed"
+    return "trials" if row.get("arm") in (None, "search", "control") else "others"
+
+
+class _Rows:
+    """What is read of some trials, row by row."""
+
+    def __init__(self) -> None:
+        self._trials: list[dict[str, Any]] = []
+        self._students: list[dict[str, Any]] = []
+        self._curves: dict[str, list[Any]] = {name: [] for name in ("number", "seed", "epoch", *CURVES)}
+
+    def add(self, row: dict[str, Any], records: Sequence[Record]) -> None:
+        self._trials.append(row)
+        for record in records:
+            self._students.append(_student_row(row, record))
+            _append_curve(self._curves, row["number"], record)
+
+    def frames(self, searched: Iterable[str]) -> Frames:
+        """The rows; a knob that is searched has a column even where no trial has had it."""
+        students = _frame(self._students, STUDENT_COLUMNS)
+        columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched)))
+        curves = pd.DataFrame(self._curves).astype(dict.fromkeys(CURVES, float))
+        return Frames(_with_means(_frame(self._trials, columns), students), students, curves)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -175,6 +225,8 @@ def _trial_row(trial: TrialSpec, state: str, records: Sequence[Record]) -> dict[
     if trial.specs:
         knobs = {name: getattr(trial.specs[0], name) for name in KNOBS} | dict(trial.specs[0].knobs)
     head = {"number": trial.number, "arm": trial.arm, "state": state, "status": status}
+    if trial.stage != "search":
+        head["source"] = trial.source
     return {**head, **knobs, "num_seeds": len(trial.specs)}
 
 
@@ -233,8 +285,18 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Data
     """A frame that has `columns`, of their kind, even where there is no row."""
     extra = dict.fromkeys(name for row in rows for name in row if name not in columns)
     frame = pd.DataFrame(list(rows), columns=[*columns, *extra])
-    numeric = ("alpha", "temperature", "lr", "weight_decay", "momentum", *METRICS, "seconds", "train_flops")
+    numeric = (
+        "alpha",
+        "temperature",
+        "lr",
+        "weight_decay",
+        "momentum",
+        *METRICS,
+        *TEST_METRICS,
+        "seconds",
+        "train_flops",
+    )
     frame = frame.astype({name: float for name in frame.columns if name in numeric})
     whole = ("number", "seed", "num_seeds", "width", "num_params", "macs", "cohort_size", "epochs", "batch_size",
-             "pruned_at")  # fmt: skip
+             "pruned_at", "source")  # fmt: skip
     return frame.astype({name: "Int64" for name in frame.columns if name in whole}).astype({"number": "int64"})

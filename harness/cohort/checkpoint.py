@@ -3,7 +3,7 @@
     network, first, second       parameters and their moments, `[numbers]`, at the student's own width
     best, patience               of a patient student: parameters of its best epoch; see `Patience.numbers`
     form, form.first, ...        what its loss form has learned, and the moments; likewise feature
-    curve, pulls                 `[epochs, 5]` and `[3, 3]` (moment, kind), not finite where there is none
+    curve, pulls                 `[epochs, 5 or 6]` and `[3, 3]` (moment, kind), not finite where there is none
 
 What follows from seed and epoch is not kept but drawn again: batch orders, dropped units, the schedule. So a student
 may go on beside others, in tensors of another width: the same to the bit but for what that company rounds otherwise.
@@ -64,7 +64,7 @@ def start(cohort: Cohort, looked_at: Sequence[int]) -> Live:
 def keep(cohort: Cohort, data: Data, live: Live, epoch: int) -> list[State]:
     """Every student's state, on the CPU. Call it before patient students are given their best epoch back."""
     rows = torch.stack(live.curves).permute(2, 0, 1).double().cpu()
-    missing = rows.new_full((len(rows), epoch - rows.shape[1], 5), math.nan)  # where all had stopped before
+    missing = rows.new_full((len(rows), epoch - rows.shape[1], rows.shape[2]), math.nan)  # where all had stopped before
     curves = torch.cat([rows, missing], dim=1)
     nothing = torch.full((3, len(rows)), math.nan, dtype=torch.float64)
     pulls = [live.pulls[at].double().cpu() if at in live.pulls else nothing for at in live.looked_at or (0, 0, 0)]
@@ -98,11 +98,8 @@ def resume(cohort: Cohort, data: Data, live: Live, states: Sequence[State], step
     return epoch
 
 
-def _rows(cohort: Cohort, data: Data, live: Live) -> list[tuple[str, int, Tensor, int, Tensor]]:
-    """Where each student's numbers stand: name, student, a tensor `[rows, numbers]`, its row, and which of the row.
-
-    A narrower network's numbers stand among zeros, in their own order.
-    """
+def numbers_by_width(cohort: Cohort, data: Data) -> dict[int, Tensor]:
+    """For each width of the cohort, which of a row's numbers are a student's own: a mask `[numbers]`."""
     shape = data.task.input_shape, data.task.num_classes
     wide = data.family.layers(cohort.width, *shape)
     own: dict[int, Tensor] = {}
@@ -112,6 +109,15 @@ def _rows(cohort: Cohort, data: Data, live: Live) -> list[tuple[str, int, Tensor
         placed = pad(ones, layers, wide) if width < cohort.width else ones
         flat = torch.cat([tensor.flatten() for tensor in placed.values()]) > 0
         own[width] = flat.to(cohort.network.values.device)
+    return own
+
+
+def _rows(cohort: Cohort, data: Data, live: Live) -> list[tuple[str, int, Tensor, int, Tensor]]:
+    """Where each student's numbers stand: name, student, a tensor `[rows, numbers]`, its row, and which of the row.
+
+    A narrower network's numbers stand among zeros, in their own order.
+    """
+    own = numbers_by_width(cohort, data)
     network = {"network": cohort.network.values, "first": live.optimiser.first, "second": live.optimiser.second}
     found = []
     for student, spec in enumerate(cohort.specs):

@@ -20,20 +20,35 @@ from harness.tasks import Task
 
 @dataclass(frozen=True)
 class Data:
-    """A task's splits as a family takes them, and the task's own teacher's logits on val."""
+    """A task's splits as a family takes them, and the task's own teacher's logits on what students are measured by.
+
+    The test split is there in the confirm stage alone.
+    """
 
     task: Task
     family: Family
     inputs: Mapping[str, Tensor]  # split -> [examples, ...], prepared
     views: Tensor  # [rows, ...]: the train split in all its views, prepared
     labels: Mapping[str, Tensor]  # split -> [examples, ...]
-    val_logits: Tensor  # [examples, ..., classes]
+    teacher: Mapping[str, Tensor]  # split -> its logits, [examples, ..., classes]
+
+    @property
+    def confirms(self) -> bool:
+        """Whether there is the test split."""
+        return "test" in self.inputs
 
 
-def load_data(lead: StudentSpec, cache: Path, device: str) -> Data:
-    """The data of a cohort led by this student."""
+def load_data(lead: StudentSpec, cache: Path, device: str, stage: str = "search") -> Data:
+    """The data of a cohort led by this student; in the confirm stage with the test split."""
     data = load_inputs(lead, device)
-    return replace(data, val_logits=_val_logits(data.task, cache, device, data.val_logits.dtype))
+    task, dtype = data.task, data.teacher["val"].dtype
+    said = {"val": _val_logits(task, cache, device, dtype)}
+    if stage == "search":
+        return replace(data, teacher=said)
+    test = task.test.read(stage)
+    said["test"] = teacher.test_logits(task, cache, stage).to(device, dtype)
+    inputs = {**data.inputs, "test": place(data.family, test.inputs, device, getattr(torch, lead.dtype))}
+    return replace(data, inputs=inputs, labels={**data.labels, "test": test.labels.to(device)}, teacher=said)
 
 
 def load_inputs(lead: StudentSpec, device: str) -> Data:
@@ -66,20 +81,25 @@ def _inputs(
 ) -> Data:
     """Kept from cohort to cohort: a worker prepares a task's data once."""
 
-    def place(inputs: Tensor) -> Tensor:
-        prepared = family.prepare(inputs)
-        return prepared.to(device, dtype) if prepared.is_floating_point() else prepared.to(device)
-
-    inputs = {"train": place(task.train.inputs), "val": place(task.val.inputs)}
+    splits = {"train": task.train, "val": task.val}
+    inputs = {name: place(family, split.inputs, device, dtype) for name, split in splits.items()}
     labels = {"train": task.train.labels.to(device), "val": task.val.labels.to(device)}
     return Data(
         task,
         family,
         inputs,
-        views=inputs["train"] if num_views == 1 else place(view_inputs(task, transform, num_views)),
+        views=inputs["train"]
+        if num_views == 1
+        else place(family, view_inputs(task, transform, num_views), device, dtype),
         labels=labels,
-        val_logits=torch.zeros(*labels["val"].shape, task.num_classes, dtype=exact, device=device),
+        teacher={"val": torch.zeros(*labels["val"].shape, task.num_classes, dtype=exact, device=device)},
     )
+
+
+def place(family: Family, inputs: Tensor, device: str, dtype: torch.dtype) -> Tensor:
+    """Inputs as the family takes them, on the device."""
+    prepared = family.prepare(inputs)
+    return prepared.to(device, dtype) if prepared.is_floating_point() else prepared.to(device)
 
 
 def take(table: Tensor, rows: Tensor) -> Tensor:

@@ -2,46 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 from harness import losses
+from harness.cohort.checkpoint import State, numbers_by_width
 from harness.cohort.data import Data
 from harness.cohort.forward import apply, embed
 from harness.cohort.stack import Cohort
 from harness.targets import Targets
 
 EVALUATION_BATCH = 250
+NUM_BINS = 15
+"""Of the expected calibration error (Guo 2017, arXiv:1706.04599)."""
 
 
 @torch.no_grad()
 def evaluate(cohort: Cohort, data: Data, split: str, *, teacher: bool = False) -> Tensor:
-    """Loss and accuracy, and on val, if wanted, agreement with the task's teacher and KL to it: `[2 or 4, students]`
+    """Loss and accuracy, and, if wanted, agreement with the task's teacher and KL to it: `[2 or 4, students]`
     float64."""
     values = cohort.network.values
     sums = torch.zeros(4 if teacher else 2, len(values), dtype=torch.float64, device=values.device)
-    inputs, labels = data.inputs[split], data.labels[split]
-    for start in range(0, len(inputs), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
-        logits = apply(cohort, data, inputs[None, part]).flatten(1, -2).contiguous()
-        truth = labels[part].flatten().expand(logits.shape[:-1])
+    for part, logits, truth in _answered(cohort, data, split):
         predicted, count = logits.argmax(-1), truth.shape[-1]
         sums[0] += count * losses.cross_entropy(logits, truth)
         sums[1] += (predicted == truth).sum(-1)
         if teacher:
-            wanted = data.val_logits[part].flatten(0, -2).expand_as(logits)
+            wanted = data.teacher[split][part].flatten(0, -2).expand_as(logits)
             sums[2] += (predicted == wanted.argmax(-1)).sum(-1)
             sums[3] += count * losses.kl(logits, wanted, temperature=torch.ones_like(values[:, 0]))
-    return sums / labels.numel()
+    return sums / data.labels[split].numel()
+
+
+def _answered(cohort: Cohort, data: Data, split: str) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Batch by batch: the part of the split, the logits `[students, examples, classes]`, the labels
+    `[students, examples]`."""
+    inputs, labels = data.inputs[split], data.labels[split]
+    for start in range(0, len(inputs), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        logits = apply(cohort, data, inputs[None, part]).flatten(1, -2).contiguous()
+        yield part, logits, labels[part].flatten().expand(logits.shape[:-1])
 
 
 def final_metrics(cohort: Cohort, data: Data) -> list[dict[str, float]]:
     """What every student's record measures after its last step."""
-    names = ("val_loss", "val_accuracy", "val_agreement", "val_kl", "train_loss", "train_accuracy")
-    found = torch.cat([evaluate(cohort, data, "val", teacher=True), evaluate(cohort, data, "train")])
-    order = ("val_accuracy", "val_loss", "val_agreement", "val_kl", "train_accuracy", "train_loss")
-    rows = [dict(zip(names, row, strict=True)) for row in found.T.tolist()]
-    return [{name: row[name] for name in order} for row in rows]
+    found: dict[str, Tensor] = {}
+    for split in ("val", "test") if data.confirms else ("val",):
+        loss, accuracy, agreement, kl = evaluate(cohort, data, split, teacher=True)
+        own = {"accuracy": accuracy, "loss": loss, "agreement": agreement, "kl": kl}
+        if split == "test":
+            truth = data.labels[split].flatten()
+            right = (data.teacher[split].flatten(0, -2).argmax(-1) == truth).double().mean()
+            own["teacher_accuracy"] = right.expand_as(accuracy)
+        found |= {f"{split}_{name}": values for name, values in (own | _calibration(cohort, data, split)).items()}
+    found["train_loss"], found["train_accuracy"] = evaluate(cohort, data, "train")
+    order = sorted(found, key=lambda name: name.endswith(("ece", "brier")))
+    columns = {name: found[name].tolist() for name in order}
+    return [{name: column[student] for name, column in columns.items()} for student in range(len(cohort.specs))]
+
+
+@torch.no_grad()
+def _calibration(cohort: Cohort, data: Data, split: str) -> dict[str, Tensor]:
+    """Brier score (the mean of squared differences summed over classes) and expected calibration error."""
+    students, device = len(cohort.specs), cohort.network.values.device
+    brier = torch.zeros(students, dtype=torch.float64, device=device)
+    surplus = torch.zeros(students, NUM_BINS, dtype=torch.float64, device=device)
+    for _, logits, truth in _answered(cohort, data, split):
+        chances = logits.double().softmax(-1)
+        right = chances.gather(-1, truth[..., None])[..., 0]
+        brier += (chances.square().sum(-1) - 2 * right + 1).sum(-1)
+        confidence, predicted = chances.max(-1)
+        bins = (confidence * NUM_BINS).ceil().long().sub(1).clamp(0, NUM_BINS - 1)
+        surplus.scatter_add_(1, bins, (predicted == truth).double() - confidence)
+    count = data.labels[split].numel()
+    return {"ece": surplus.abs().sum(-1) / count, "brier": brier / count}
+
+
+@torch.no_grad()
+def confirmed(cohort: Cohort, data: Data, num_epochs: Sequence[int]) -> list[State]:
+    """What is kept of every student of the confirm stage for good: its `network` at its own width, and of every test
+    example its label, what it `predicted`, and the chances that it gave to that (`confidence`) and to the label
+    (`chance`)."""
+    parts: dict[str, list[Tensor]] = {"predicted": [], "confidence": [], "chance": []}
+    for _, logits, truth in _answered(cohort, data, "test"):
+        chances = logits.double().softmax(-1)
+        confidence, predicted = chances.max(-1)
+        parts["predicted"].append(predicted.int())
+        parts["confidence"].append(confidence.float())
+        parts["chance"].append(chances.gather(-1, truth[..., None])[..., 0].float())
+    said = {name: torch.cat(own, dim=1).cpu() for name, own in parts.items()}
+    labels = data.labels["test"].flatten().int().cpu()
+    mine = numbers_by_width(cohort, data)
+    return [
+        State(
+            num_epochs[student],
+            {
+                "network": cohort.network.values[student, mine[spec.width]].cpu(),
+                **{name: values[student].contiguous() for name, values in said.items()},
+                "labels": labels.clone(),
+            },
+        )
+        for student, spec in enumerate(cohort.specs)
+    ]
 
 
 @torch.no_grad()

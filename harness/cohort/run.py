@@ -17,7 +17,7 @@ from harness import targets, tasks
 from harness.cohort.check import check
 from harness.cohort.checkpoint import State
 from harness.cohort.data import Data, load_data
-from harness.cohort.evaluate import answers, final_metrics
+from harness.cohort.evaluate import answers, confirmed, final_metrics
 from harness.cohort.stack import Cohort, stack
 from harness.cohort.training import Trained, fit
 from harness.costs import TOGETHER, How
@@ -71,6 +71,7 @@ def train_each(
     states: Mapping[StudentSpec, State],
     how: How = TOGETHER,
     keep: Keep | None = None,
+    stage: str = "search",
 ) -> Iterator[tuple[list[Record], list[State]]]:
     """Train as `train` does, from where `states` left some of the students up to the end of epoch `until`, their own
     where None; gives the students of each cohort as soon as they are trained.
@@ -79,7 +80,8 @@ def train_each(
     Trained in parts, a student is to the bit what it is at once in the same company, and in other company as near as
     sharing a cohort leaves it. A teacher that is trained with it is made again for every part, and counted in its cost.
     Students of several epochs are trained one cohort after the other. `until` is later than any state's epoch. A cohort
-    that takes long gives its states to `keep` now and then.
+    that takes long gives its states to `keep` now and then. In the `stage` `"confirm"` the test split is read, and for
+    done students there are states after all: their networks, and what they answered on it (see `evaluate.confirmed`).
     """
     for spec in specs:
         check(spec)
@@ -89,7 +91,8 @@ def train_each(
     waiting = [members for one in whole for members in split(one, how.students)][::-1]
     while waiting:
         members = waiting.pop()
-        part = Part(until, [states[spec] for spec in members] if begun[members[0]] else None, how.looped, keep)
+        at = [states[spec] for spec in members] if begun[members[0]] else None
+        part = Part(until, at, how.looped, keep, stage)
         reached = _reach(members, cache, device, part)
         if reached is None:  # too large for the memory; the students are the same in two halves
             half = len(members) // 2
@@ -136,12 +139,13 @@ def split(members: Sequence[StudentSpec], most: int) -> list[list[StudentSpec]]:
 @dataclass(frozen=True)
 class Part:
     """Which part of their training a cohort's students are trained: from `states`, None for the start, to `until`;
-    whether they are `looped` over (see `Cohort`), and who keeps them meanwhile."""
+    whether they are `looped` over (see `Cohort`), who keeps them meanwhile, and the stage."""
 
     until: int | None = None
     states: Sequence[State] | None = None
     looped: bool = False
     keep: Keep | None = None
+    stage: str = "search"
 
 
 def _reach(
@@ -153,13 +157,16 @@ def _reach(
     try:
         result = _train_cohort(specs, cache, device, part=part)
         metrics = final_metrics(result.cohort, result.data)
+        states = result.trained.states
+        if result.data.confirms and not states:
+            states = confirmed(result.cohort, result.data, result.trained.num_epochs)
     except (MemoryError, RuntimeError) as error:
         if len(specs) == 1 or not _is_out_of_memory(error):
             raise
         return None
     seconds = _seconds_each(started, len(specs), part)
     records = [_record(result, student, own, seconds[student], device) for student, own in enumerate(metrics)]
-    return records, _with_costs(result.trained.states, seconds, result.teacher_flops)
+    return records, _with_costs(states, seconds, result.teacher_flops)
 
 
 def _seconds_each(started: float, count: int, part: Part) -> list[float]:
@@ -195,7 +202,7 @@ class _Result:
 def _train_cohort(
     specs: Sequence[StudentSpec], cache: Path, device: str, *, may_pad: bool = True, part: Part = Part()
 ) -> _Result:
-    started, data = time.perf_counter(), load_data(specs[0], cache, device)
+    started, data = time.perf_counter(), load_data(specs[0], cache, device, part.stage)
     teachers, spent = _teachers(specs, data, cache, device, looped=part.looped)
     if part.states is not None:
         spent = [now + state.teacher_flops for now, state in zip(spent, part.states, strict=True)]
@@ -270,7 +277,9 @@ def _record(result: _Result, student: int, metrics: Mapping[str, float], seconds
         spec,
         status="ok" if ok else "diverged",
         curve=curve,
-        metrics=metrics if ok else {name: _uniform_guess(name, task.num_classes) for name in metrics},
+        metrics=metrics
+        if ok
+        else {name: _uniform_guess(name, value, task.num_classes) for name, value in metrics.items()},
         num_params=num_params(family, *shape),
         macs=family.macs(*shape),
         cost=Cost(seconds, result.flops[student], len(result.cohort.specs), device),
@@ -285,6 +294,12 @@ def _balance(spec: StudentSpec, pulls: Tensor | None, student: int) -> Balance:
     return Balance(tuple(rows[0]), tuple(rows[1]), tuple(rows[2]) if spec.feature != NONE else ())
 
 
-def _uniform_guess(metric: str, num_classes: int) -> float:
+def _uniform_guess(metric: str, value: float, num_classes: int) -> float:
     """What a network that guesses uniformly would score: a diverged student has learnt no more than that."""
+    if metric == "test_teacher_accuracy":
+        return value  # the teacher's, whatever the student has learnt
+    if metric.endswith("ece"):
+        return 0.0  # it says 1 / classes and is right as often
+    if metric.endswith("brier"):
+        return 1 - 1 / num_classes
     return math.log(num_classes) if metric.endswith(("loss", "kl")) else 1 / num_classes

@@ -28,7 +28,8 @@ KEEP_EVERY = 30.0
 
 @dataclass(frozen=True)
 class Trained:
-    """What the loop gives. `rows` `[students, epochs, 5]` are the curves, `num_epochs` how many each student trained;
+    """What the loop gives. `rows` `[students, epochs, 5 or 6]` are the curves, `num_epochs` how many each student
+    trained;
     `pulls` `[3, 3, students]` are `objective.pull` at the first, a middle and the last step, or None. `states` are
     what the students go on from; empty when they are done."""
 
@@ -76,7 +77,8 @@ def fit(
             sums += take_step(cohort, data, batch, noise, (live.optimiser, live.learned), scales[step])
             step += 1
         val_loss, val_accuracy = evaluate(cohort, data, "val")
-        curves.append(torch.cat([sums / per_epoch, val_loss[None], val_accuracy[None]]))
+        test = [evaluate(cohort, data, "test")[1:2]] if data.confirms else []
+        curves.append(torch.cat([sums / per_epoch, val_loss[None], val_accuracy[None], *test]))
         if patience.over(epoch + 1, val_loss):
             break
         if keep is not None and epoch + 1 < end and time.monotonic() - kept >= KEEP_EVERY:

@@ -32,8 +32,9 @@ class Training(Generic[State]):
 
     `train(specs, until, states, keep)` trains students, some of them on from their `states`, up to the end of epoch
     `until` or their own. It gives the records of some after the others, with the states that they go on from, none
-    where they are done; and meanwhile it may `keep` states. `save(path, key, states)` writes states to a file,
-    `load(path, key)` reads them, or gives None where there are none.
+    where they are done, but in the confirm stage, where what is kept of them is for good; and meanwhile it may `keep`
+    states. `save(path, key, states)` writes states to a file, `load(path, key)` reads them, or gives None where there
+    are none.
     """
 
     train: Callable[
@@ -44,15 +45,18 @@ class Training(Generic[State]):
     load: Callable[[Path, str], Sequence[State] | None]
 
 
-def run_cohort(folders: Sequence[Path], until: int | None, training: Training[State]) -> None:
+def run_cohort(folders: Sequence[Path], until: int | None, training: Training[State], stage: str = "search") -> None:
     """Train the trials up to the end of epoch `until`, each from where it was, and publish what they reached.
 
     For a rung that is the checkpoint first and then `rung-<until>.json`, for None `result.json`. Trials that have
     published it are left as they are. Every trial's lock is held throughout, taken in order of number; a trial that
     another worker still holds (one that outlived its driver) is waited for. Raises `ValueError` for a directory without
-    a readable `spec.json`, and whatever `train` raises.
+    a readable `spec.json` and for a trial of another `stage`, and whatever `train` raises.
     """
     with held(folders) as trials:
+        for folder, trial in trials:
+            if trial.stage != stage:
+                raise ValueError(f"{folder} is of the stage {trial.stage}, not {stage}")
         waiting = [(folder, trial) for folder, trial in trials if not _is_published(folder, trial, until)]
         owners: dict[StudentSpec, list[tuple[Path, TrialSpec, int]]] = {}
         for folder, trial in waiting:
@@ -87,7 +91,7 @@ def run_cohort(folders: Sequence[Path], until: int | None, training: Training[St
             reached |= {record.spec: record for record in records}
             left |= {record.spec: state for record, state in zip(records, after, strict=False)}
             waiting = publish(waiting)
-            if until is None:
+            if until is None and not after:
                 _keep_trained(waiting, records)
 
 
@@ -155,6 +159,8 @@ def _publish(
             continue
         records = [reached[spec] for spec in trial.specs]
         if until is None:
+            if trial.stage != "search":
+                training.save(ledger.confirmed_file(folder), trial.hash, [left[spec] for spec in trial.specs])
             ledger.publish(folder, trial, records, **times)
         else:
             training.save(ledger.checkpoint(folder, until), trial.hash, [left[spec] for spec in trial.specs])

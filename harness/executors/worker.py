@@ -84,7 +84,8 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
     assert kind == "cohort"
     folders, how = [Path(folder) for folder in body["folders"]], How(**body["how"])
     torch.set_num_threads(how.threads)
-    run_cohort(folders, body.get("until"), _training(cache, device, how, body.get("limit"), report))
+    stage = body.get("stage", "search")
+    run_cohort(folders, body.get("until"), _training(cache, device, how, body.get("limit"), report, stage), stage)
     return {}
 
 
@@ -102,7 +103,7 @@ def _limited(seconds: float | None) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _training(cache: Path, device: str, how: How, limit: float | None, report: Report) -> Training[State]:
+def _training(cache: Path, device: str, how: How, limit: float | None, report: Report, stage: str) -> Training[State]:
     def train(
         specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, State], keep: Keep[State]
     ) -> Iterator[tuple[list[Record], list[State]]]:
@@ -112,7 +113,7 @@ def _training(cache: Path, device: str, how: How, limit: float | None, report: R
         with _limited(limit):
             targets.prepare(specs, cache, device, lambda *_: None)
             yield from cohort.train_each(
-                specs, cache=cache, device=device, until=until, states=states, how=how, keep=keep
+                specs, cache=cache, device=device, until=until, states=states, how=how, keep=keep, stage=stage
             )
 
     return Training(train, checkpoint.save, checkpoint.load)

@@ -209,9 +209,9 @@ def _protocol(report: Report) -> Iterator[str]:
     manifest = report.data.manifest
     task: Mapping[str, Any] = manifest.get("task") or {}
     sizes, hashes = task.get("sizes") or {}, task.get("hashes") or {}
-    reads = task.get("test_reads")
+    reads = len(report.data.confirmed.students)
     splits = ", ".join(f"{name} {size:,} (`{hashes.get(name, '?')}`)" for name, size in sizes.items())
-    read = "the test split was not read" if reads == 0 else f"reads of the test split: {number(reads)}"
+    read = "the test split was not read" if reads == 0 else f"the test split was read once for each of {reads} confirmed students"
     mixings = [str(mixing) for mixing in sorted(report.data.trials["mixing"].dropna().unique())]
     formulas = "; ".join(f"{mixing}: {FORMULAS.get(mixing, 'unknown')}" for mixing in mixings) or "no trials yet"
     objectives = ", ".join(f"{direction(name)} {name}" for name in manifest.get("objectives") or [])

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from harness import ledger
+from harness.arms import read_arm
 from harness.driver import values
 from harness.ledger import TrialSpec
 from harness.spec import Record
@@ -65,8 +66,9 @@ def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> It
         yield f"it is of {trial.key}"
     if trial.config_hash != config_hash:
         yield f"its study has the hash {trial.config_hash} and not {config_hash}"
-    if trial.arm != ("control" if asked.is_control else "search"):
-        yield f"its arm is {trial.arm}"
+    own = read_arm(asked.arm)
+    if (trial.arm, trial.stage, trial.source) != (own.kind, own.stage, own.source):
+        yield f"its arm is {trial.arm}, of the stage {trial.stage}"
     if dict(trial.params) != dict(asked.params):
         yield f"its parameters are {dict(trial.params)}, Optuna's {dict(asked.params)}"
     if trial.round != asked.round:
