@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from harness.analysis.compare import paired_differences, pooled_sd
 from harness.analysis.intervals import DRAWS, bootstrap_t, crossed, outperforms
-from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL, holm, minimum_detectable, paired
 
 DISTILLED = "distilled"
@@ -56,12 +55,14 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
     excludes zero. That interval alone is for one comparison, not for twenty.) And the gain has to be at least `mde`,
     from the SD pooled over the table.
 
-    A student that diverged counts with the accuracy of its uniform guess, on every example alike. A pair with one has an
-    SD of its own kind: it keeps its own for `mde`, and is not in the pooled one, or it would silence all others.
+    A student that diverged counts with the accuracy of its uniform guess, on every example alike. A pair with one has
+    an SD of its own kind: it keeps that for `mde`, and is left out of the pooled one, where it would silence the rest.
     """
     role = trials.set_index(["width", "role"])["number"].sort_index()
     if not role.index.is_unique:
-        raise ValueError(f"more than one trial for a width and role: {role[role.index.duplicated(keep=False)].to_dict()}")
+        raise ValueError(
+            f"more than one trial for a width and role: {role[role.index.duplicated(keep=False)].to_dict()}"
+        )
     rows = []
     for width in sorted(trials["width"].unique()):
         for control in CONTROLS:
@@ -92,10 +93,9 @@ def scored(number: int, students: pd.DataFrame, correct: Correct) -> pd.DataFram
     away = np.abs(scores.mean(axis=1) - accuracy)
     if (away > 0.5 / scores.shape[1] + 1e-6).any():
         worst = int(away.argmax())
-        seed = own["seed"].iloc[worst]
         raise ValueError(
-            f"trial {number}: its answers for seed {seed} are right on {scores[worst].mean():.5f} of the test examples, "
-            f"its record says {accuracy[worst]:.5f}"
+            f"trial {number}: its answers for seed {own['seed'].iloc[worst]} are right on {scores[worst].mean():.5f} of "
+            f"the test examples, its record says {accuracy[worst]:.5f}"
         )
     return pd.DataFrame(scores, index=pd.Index(own["seed"].to_numpy(), name="seed"))
 
