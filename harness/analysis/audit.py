@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from harness.analysis.load import rows_of
+
 CONFIGURATION_COLUMNS = (
     "number", "num_seeds", "val_accuracy", "honest", "best_val_epoch", "best_test_epoch", "best_seed",
     "val_epoch_inflation", "test_epoch_inflation", "seed_inflation",
@@ -31,9 +33,7 @@ def configurations(curves: pd.DataFrame) -> pd.DataFrame:
     """
     seeds = _seeds(curves)
     groups = seeds.groupby("number")
-    rows = groups[["val_accuracy", "honest", "best_val_epoch", "best_test_epoch"]].agg(
-        lambda column: column.mean(skipna=False)
-    )
+    rows = groups[["val_accuracy", "honest", "best_val_epoch", "best_test_epoch"]].agg(_mean)
     rows = rows.assign(num_seeds=groups.size(), best_seed=groups["best_test_epoch"].max()).reset_index()
     rows["val_epoch_inflation"] = rows["best_val_epoch"] - rows["honest"]
     rows["test_epoch_inflation"] = rows["best_test_epoch"] - rows["honest"]
@@ -54,17 +54,20 @@ def choices(curves: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     table = table.dropna(subset=["val_accuracy", "honest"]).sort_values("number").round(12)  # so that equals tie
     rows = []
     for width, group in table.groupby("width"):
-        val = group.loc[group["val_accuracy"].idxmax()]
-        test = group.loc[group["honest"].idxmax()]
-        claims = [float(value) for value in (test["honest"], *group[["best_test_epoch", "best_seed"]].max())]
+        val, test = (rows_of(group.nlargest(1, score))[0] for score in ("val_accuracy", "honest"))
+        claims = (test["honest"], float(group["best_test_epoch"].max()), float(group["best_seed"].max()))
         rows.append((
-            width, len(group), val["number"], val["role"], float(val["honest"]), test["number"], test["role"], *claims,
-            *(claim - float(val["honest"]) for claim in claims),
+            width, len(group), val["number"], val["role"], val["honest"], test["number"], test["role"], *claims,
+            *(claim - val["honest"] for claim in claims),
         ))  # fmt: skip
     found = pd.DataFrame(rows, columns=list(CHOICE_COLUMNS))
-    whole = dict.fromkeys(("width", "num_configurations", "by_val", "by_test"), "int64")
-    text = dict.fromkeys(("by_val_role", "by_test_role"), object)
-    return found.astype(dict.fromkeys(CHOICE_COLUMNS, float) | whole | text)
+    whole, text = ("width", "num_configurations", "by_val", "by_test"), ("by_val_role", "by_test_role")
+    kinds = {name: "int64" if name in whole else object if name in text else float for name in CHOICE_COLUMNS}
+    return found.astype(kinds)
+
+
+def _mean(values: pd.Series[float]) -> float:
+    return float(values.mean(skipna=False))
 
 
 def _seeds(curves: pd.DataFrame) -> pd.DataFrame:

@@ -59,4 +59,5 @@ def _weights(count: int) -> NDArray[np.float64]:
         return chosen
 
     weights: NDArray[np.float64] = np.where(i >= k, np.exp(log_choose(i - 1, k - 1) - log_choose(count, k)), 0.0)
-    return weights / weights.sum(axis=1, keepdims=True)  # the logarithms' rounding goes
+    weights /= weights.sum(axis=1, keepdims=True)  # the logarithms' rounding goes
+    return weights

@@ -47,16 +47,16 @@ def expected_calibration_error(p_max: Floats, predicted: Ints, labels: Ints, bin
     """
     which, gap = _bin(p_max, bins), _right(predicted, labels) - p_max.astype(float)
     rows = [np.abs(np.bincount(own, gaps, bins)).sum() for own, gaps in zip(which, gap, strict=True)]
-    return np.array(rows, dtype=float) / p_max.shape[1]
+    return np.array([total / p_max.shape[1] for total in rows], dtype=float)
 
 
 def class_gains(distilled: Ints, control: Ints, labels: Ints) -> pd.DataFrame:
     """Distilled less control on the test examples of each class, from paired predictions [seeds, examples].
 
-    A row a class: `CLASS_COLUMNS`.
-    `low` and `high` are the t interval over seeds on these examples. A class has few, so what would be gained on others
-    of its kind is the crossed interval's to say; `holm_p` is Holm's correction over classes of the larger of both p, as
-    in `confirmed.comparisons`. A class whose `holm_p` is missing or 5% or more has shown no difference.
+    A row a class: `CLASS_COLUMNS`. `low` and `high` are the t interval over seeds on these examples. A class has few,
+    so what would be gained on others of its kind is the crossed interval's to say; `holm_p` is Holm's correction over
+    classes of the larger of both p, as in `confirmed.comparisons`. A class whose `holm_p` is missing or 5% or more has
+    shown no difference.
     """
     rows = []
     for label in np.unique(labels):

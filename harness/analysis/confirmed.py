@@ -94,8 +94,8 @@ def scored(number: int, students: pd.DataFrame, correct: Correct) -> pd.DataFram
     if (away > 0.5 / scores.shape[1] + 1e-6).any():
         worst = int(away.argmax())
         raise ValueError(
-            f"trial {number}: its answers for seed {own['seed'].iloc[worst]} are right on {scores[worst].mean():.5f} of "
-            f"the test examples, its record says {accuracy[worst]:.5f}"
+            f"trial {number}: its answers for seed {own['seed'].iloc[worst]} are right on {scores[worst].mean():.5f} "
+            f"of the test examples, its record says {accuracy[worst]:.5f}"
         )
     return pd.DataFrame(scores, index=pd.Index(own["seed"].to_numpy(), name="seed"))
 

@@ -142,8 +142,8 @@ def recommendations(
     rows: list[dict[str, Any]] = []
     for budget in budgets:
         table = within(draws, sizes, budget)
-        value = table["accuracy"].round(TIE) if score is None else pd.Series({n: score[n] for n in table.index})
-        order = sorted(table.index, key=lambda number, value=value: (-value[number], sizes[number], number))
+        value = table["accuracy"].round(TIE).to_dict() if score is None else score
+        order = [number for *_, number in sorted((-value[own], sizes[own], own) for own in table.index)]
         rows.append({"budget": budget, "number": None, "p_best": np.nan, "expected_regret": np.nan, "runner_up": None})
         if order:
             chosen = {name: float(table.loc[order[0], name]) for name in ("p_best", "expected_regret")}
