@@ -57,7 +57,8 @@ def _seed_part(by_seed: Array, draws: int, rng: np.random.Generator) -> Array:
     if count < 2:
         return np.zeros((draws, len(by_seed)))
     spread = np.sqrt(rng.chisquare(count - 1, size=(draws, 1)) / (count - 1))
-    return _resampled(by_seed, draws, rng) * np.sqrt(count / (count - 1)) / spread
+    moved: Array = _resampled(by_seed, draws, rng) * np.sqrt(count / (count - 1)) / spread
+    return moved
 
 
 def _resampled(values: Array, draws: int, rng: np.random.Generator) -> Array:
@@ -102,7 +103,7 @@ def _less_residual(tables: Sequence[NDArray[np.generic]], by_seed: Array, by_exa
 
 def p_front(draws: pd.DataFrame, sizes: Mapping[int, float]) -> pd.Series[float]:
     """The share of draws in which no other configuration dominates this one, as `pareto.front` has it; by number."""
-    values, size = draws.to_numpy(dtype=float), np.array([sizes[number] for number in draws.columns], dtype=float)
+    values, size = draws.to_numpy(dtype=float), np.array([sizes[int(n)] for n in draws.columns])
     on_front = np.empty(values.shape, dtype=bool)
     for column, own in enumerate(size):
         smaller = values[:, size < own].max(axis=1, initial=-np.inf)
@@ -117,7 +118,7 @@ def within(draws: pd.DataFrame, sizes: Mapping[int, float], budget: float) -> pd
     `accuracy` is the mean of the draws; `p_best` shares a tie out equally; `expected_regret` is the mean over draws of
     the best accuracy within the budget less this one's.
     """
-    fitting = draws[[number for number in draws.columns if sizes[number] <= budget]]
+    fitting = draws[[number for number in draws.columns if sizes[int(number)] <= budget]]
     values = fitting.to_numpy(dtype=float)
     columns = {"accuracy": values.mean(axis=0)}
     best = values.max(axis=1, initial=-np.inf, keepdims=True)
