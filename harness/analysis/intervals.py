@@ -60,7 +60,8 @@ def bootstrap_t(differences: Sequence[float], draws: int = DRAWS, seed: int = 0)
     moved = rows.mean(axis=1) - mean
     errors = rows.std(axis=1, ddof=1) / math.sqrt(count)
     flat = errors < 1e-12
-    ratios = np.where(flat, np.copysign(np.inf, moved), moved / np.where(flat, 1.0, errors))
+    infinite = np.where(np.abs(moved) > 1e-12, np.copysign(np.inf, moved), 0.0)
+    ratios = np.where(flat, infinite, moved / np.where(flat, 1.0, errors))
     # No interpolation: between an infinite and a finite t there is nothing.
     least, most = np.quantile(ratios, [LEVEL / 2, 1 - LEVEL / 2], method="inverted_cdf")
     if not (np.isfinite(least) and np.isfinite(most)):
