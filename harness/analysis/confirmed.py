@@ -58,7 +58,7 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
     A student that diverged counts with the accuracy of its uniform guess, on every example alike. A pair with one has
     an SD of its own kind: it keeps that for `mde`, and is left out of the pooled one, where it would silence the rest.
     """
-    role = trials.set_index(["width", "role"])["number"].sort_index()
+    role = trials[trials["role"].isin((DISTILLED, *CONTROLS))].set_index(["width", "role"])["number"].sort_index()
     if not role.index.is_unique:
         raise ValueError(
             f"more than one trial for a width and role: {role[role.index.duplicated(keep=False)].to_dict()}"
@@ -156,7 +156,7 @@ def _warning(pair: _Pair, sd: float, floor: float) -> str:
 def _judged(table: pd.DataFrame) -> pd.DataFrame:
     """Add what needs the whole table: Holm's p, the detectable difference and the verdict."""
     kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
-    judged = table.astype(kinds)
+    judged = table.astype(kinds)  # an empty table's, too
     steady = judged["num_diverged"] == 0
     sd = judged["sd"].where(~steady, pooled_sd(judged[steady]))
     mde = [minimum_detectable(spread, count) for spread, count in zip(sd, judged["num_seeds"], strict=True)]
@@ -165,7 +165,7 @@ def _judged(table: pd.DataFrame) -> pd.DataFrame:
     verdicts = [
         verdict(p, gain, least) for p, gain, least in zip(judged["holm_p"], judged["gain"], judged["mde"], strict=True)
     ]
-    return judged.assign(verdict=np.array(verdicts, dtype=object))[list(COLUMNS)]
+    return judged.assign(verdict=verdicts).astype(kinds)
 
 
 def verdict(holm_p: float, gain: float, mde: float) -> str:
