@@ -1,0 +1,175 @@
+"""Distillation against its controls on the test split, from fresh seeds that the search never used.
+
+A role is what a confirmed trial stands for at its width; a new control is a name in `CONTROLS`. The t interval over
+seeds says nothing of another training set: every seed learns from the same one (Dietterich 1998 on what that hides).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.analysis.compare import paired_differences, pooled_sd
+from harness.analysis.intervals import DRAWS, bootstrap_t, crossed, outperforms
+from harness.analysis.statistics import LEVEL, holm, minimum_detectable, paired
+
+DISTILLED = "distilled"
+CONTROLS = ("ce", "smoothing", "self", "shuffled")
+BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
+COLUMNS = (
+    "width", "control", "distilled_number", "control_number", "num_seeds", "num_diverged", "gain", "low", "high", "sd",
+    "boot_low", "boot_high", "crossed_low", "crossed_high", "p_t", "p_crossed", "holm_p", "p_sign_flip", "p_floor",
+    "p_outperforms", "outperforms_low", "outperforms_high", "mde", "verdict", "warning",
+)  # fmt: skip
+WHOLE = ("width", "distilled_number", "control_number", "num_seeds", "num_diverged")
+TEXT = ("control", "verdict", "warning")
+FEW_SEEDS = 5
+FEW_EXAMPLES = 25
+"""Below some 25 discordant examples, the normal approximation to McNemar's count, and so the crossed t, is poor."""
+
+Correct = Mapping[int, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The seeds that two trials share: differences of accuracy by seed, and by seed and example where known."""
+
+    accuracy: pd.Series[float]
+    examples: NDArray[np.float64] | None
+    num_diverged: int
+
+
+def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS) -> pd.DataFrame:
+    """Distilled less control on the test split, a row for each width and control role that has both: `COLUMNS`.
+
+    `trials` has number, role, width; `students` number, seed, test_accuracy and, where known, status; `correct` maps a
+    number to its right answers, [seeds, examples], rows in the order of its students. Accuracies are fractions.
+
+    A claim, `"better"` or `"worse"`, has to hold on new seeds and on new test examples: `holm_p` is Holm's correction,
+    over the whole table, of the larger of `p_t` and `p_crossed`, and has to be below 5%. (So the crossed interval
+    excludes zero. That interval alone is for one comparison, not for twenty.) And the gain has to be at least `mde`,
+    from the SD pooled over the table.
+
+    A student that diverged counts with the accuracy of its uniform guess, on every example alike. A pair with one has
+    an SD of its own kind: it keeps that for `mde`, and is left out of the pooled one, where it would silence the rest.
+    """
+    role = trials[trials["role"].isin((DISTILLED, *CONTROLS))].set_index(["width", "role"])["number"].sort_index()
+    if not role.index.is_unique:
+        raise ValueError(
+            f"more than one trial for a width and role: {role[role.index.duplicated(keep=False)].to_dict()}"
+        )
+    rows = []
+    for width in sorted(trials["width"].unique()):
+        for control in CONTROLS:
+            if (width, DISTILLED) in role.index and (width, control) in role.index:
+                numbers = int(role[width, DISTILLED]), int(role[width, control])
+                pair = _pair(students, correct, numbers)
+                if len(pair.accuracy):
+                    names = {"distilled_number": numbers[0], "control_number": numbers[1]}
+                    rows.append({"width": int(width), "control": control, **names, **_row(pair, draws)})
+    return _judged(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def scored(number: int, students: pd.DataFrame, correct: Correct) -> pd.DataFrame | None:
+    """A trial's answers as scores, [seeds, examples], indexed by seed; None where `correct` lacks the trial.
+
+    1 for right, 0 for wrong; a diverged student scores its uniform guess on every example. Raises `ValueError` where
+    the answers are not those of the students.
+    """
+    if number not in correct:
+        return None
+    own = students[students["number"] == number]
+    scores = np.asarray(correct[number]).astype(float)
+    if scores.ndim != 2 or len(scores) != len(own):
+        raise ValueError(f"trial {number}: answers of shape {scores.shape} for {len(own)} students")
+    accuracy = own["test_accuracy"].to_numpy(dtype=float)
+    diverged = _diverged(own).to_numpy()
+    scores[diverged] = accuracy[diverged, None]
+    away = np.abs(scores.mean(axis=1) - accuracy)
+    if (away > 0.5 / scores.shape[1] + 1e-6).any():
+        worst = int(away.argmax())
+        raise ValueError(
+            f"trial {number}: its answers for seed {own['seed'].iloc[worst]} are right on {scores[worst].mean():.5f} "
+            f"of the test examples, its record says {accuracy[worst]:.5f}"
+        )
+    return pd.DataFrame(scores, index=pd.Index(own["seed"].to_numpy(), name="seed"))
+
+
+def _pair(students: pd.DataFrame, correct: Correct, numbers: tuple[int, int]) -> _Pair:
+    accuracy = paired_differences(students, *numbers, metric="test_accuracy")
+    shared = students[students["number"].isin(numbers) & students["seed"].isin(accuracy.index)]
+    num_diverged = int(_diverged(shared).sum())
+    first, second = (scored(number, students, correct) for number in numbers)
+    if first is None or second is None:
+        return _Pair(accuracy, None, num_diverged)
+    return _Pair(accuracy, (first.loc[accuracy.index] - second.loc[accuracy.index]).to_numpy(), num_diverged)
+
+
+def _diverged(students: pd.DataFrame) -> pd.Series[bool]:
+    if "status" not in students:
+        return pd.Series(False, index=students.index)
+    return students["status"] == "diverged"
+
+
+def _row(pair: _Pair, draws: int) -> dict[str, Any]:
+    """What `comparisons` has in a row, but for what needs all of them."""
+    differences = [float(value) for value in pair.accuracy]
+    found, boot, won = paired(differences), bootstrap_t(differences, draws), outperforms(differences)
+    both = crossed(np.empty((0, 0)) if pair.examples is None else pair.examples)
+    return {
+        "num_seeds": found.num_seeds, "num_diverged": pair.num_diverged, "gain": found.mean, "low": found.low,
+        "high": found.high, "sd": found.sd, "boot_low": boot.low, "boot_high": boot.high, "crossed_low": both.low,
+        "crossed_high": both.high, "p_t": found.p_t, "p_crossed": both.p, "p_sign_flip": found.p_sign_flip,
+        "p_floor": found.p_floor, "p_outperforms": won.mean, "outperforms_low": won.low, "outperforms_high": won.high,
+        "warning": _warning(pair, found.sd, found.p_floor),
+    }  # fmt: skip
+
+
+def _warning(pair: _Pair, sd: float, floor: float) -> str:
+    """What makes the row weak, in words; empty where nothing does."""
+    count = len(pair.accuracy)
+    said = []
+    if count == 1:
+        said.append("one seed: no interval")
+    elif count < FEW_SEEDS:
+        said.append(f"only {count} seeds")
+    if floor > LEVEL:
+        said.append(f"the sign flip cannot go below {floor:.4g}")
+    if count > 1 and sd <= 1e-12:
+        said.append("the seeds agree exactly: no estimate of their spread")
+    if pair.num_diverged:
+        said.append(f"{pair.num_diverged} of {2 * count} students diverged and count as guessing")
+    if pair.examples is None:
+        said.append("no answers by example: no crossed interval, and so no claim")
+    else:
+        discordant = float(np.median(np.count_nonzero(pair.examples, axis=1)))
+        if discordant < FEW_EXAMPLES:
+            said.append(f"the two differ on {discordant:g} test examples a seed, fewer than {FEW_EXAMPLES}")
+    return "; ".join(said)
+
+
+def _judged(table: pd.DataFrame) -> pd.DataFrame:
+    """Add what needs the whole table: Holm's p, the detectable difference and the verdict."""
+    kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
+    judged = table.astype(kinds)  # an empty table's, too
+    steady = judged["num_diverged"] == 0
+    sd = judged["sd"].where(~steady, pooled_sd(judged[steady]))
+    mde = [minimum_detectable(spread, count) for spread, count in zip(sd, judged["num_seeds"], strict=True)]
+    larger = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False)
+    judged = judged.assign(holm_p=np.array(holm(larger.tolist()), dtype=float), mde=np.array(mde, dtype=float))
+    verdicts = [
+        verdict(p, gain, least) for p, gain, least in zip(judged["holm_p"], judged["gain"], judged["mde"], strict=True)
+    ]
+    return judged.assign(verdict=verdicts).astype(kinds)
+
+
+def verdict(holm_p: float, gain: float, mde: float) -> str:
+    """What a comparison shows. What is not known (NaN) shows nothing."""
+    if not (holm_p < LEVEL and abs(gain) >= mde):
+        return NOT_SHOWN
+    return BETTER if gain > 0 else WORSE

@@ -1,0 +1,248 @@
+"""Confirmed comparisons: a claim needs new seeds and new examples; where nothing differs there is hardly a claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from harness.analysis.confirmed import COLUMNS, CONTROLS, comparisons, scored
+from harness.analysis.intervals import bootstrap_t, crossed, crossed_error, outperforms
+from harness.analysis.load import rows_of
+from harness.analysis.statistics import holm, minimum_detectable, sign_flip_p
+from tests.simulated import LUCKY, MIXED, NOISY, TASTY, World, answers
+
+WIDTHS = (2, 4, 8, 16, 32)
+ROLES = ("distilled", *CONTROLS)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What `comparisons` takes."""
+
+    trials: pd.DataFrame
+    students: pd.DataFrame
+    correct: dict[int, NDArray[np.bool_]]
+
+    def table(self) -> pd.DataFrame:
+        return comparisons(self.trials, self.students, self.correct, draws=500)
+
+
+def confirmed(right: NDArray[np.bool_], widths: Sequence[int] = WIDTHS, roles: Sequence[str] = ROLES) -> Confirmed:
+    """From right answers [width, role, seeds, examples]; trial numbers count up from 0."""
+    num_seeds = right.shape[2]
+    names = [(width, role) for width in widths for role in roles]
+    correct = dict(enumerate(right.reshape(-1, *right.shape[2:])))
+    trials = pd.DataFrame(
+        [(n, role, width) for n, (width, role) in enumerate(names)], columns=["number", "role", "width"]
+    )
+    students = pd.DataFrame({
+        "number": np.repeat(list(correct), num_seeds), "seed": np.tile(np.arange(100, 100 + num_seeds), len(correct)),
+        "test_accuracy": np.concatenate([table.mean(axis=1) for table in correct.values()]), "status": "ok",
+    })  # fmt: skip
+    return Confirmed(trials, students, correct)
+
+
+def study(gain: float = 0.0, seeds: int = 10, examples: int = 500, widths: Sequence[int] = WIDTHS) -> Confirmed:
+    rng = np.random.default_rng(3)
+    ability = (1 + gain, 1, 1, 1, 1)
+    return confirmed(answers(rng, MIXED, ability, len(widths), seeds, examples).right, widths)
+
+
+def claims(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether the table of each study claims anything, [studies], by the rule of `comparisons`, for many studies.
+
+    `right` is [studies, widths, roles, seeds, examples].
+    """
+    count, *_, seeds, examples = right.shape
+    values = (right[:, :, :1].astype(np.int8) - right[:, :, 1:]).reshape(count, -1, seeds, examples)
+    by_seed = values.mean(axis=-1)
+    gain = by_seed.mean(axis=-1)
+    error, freedom = crossed_error(values)
+    larger = np.maximum(stats.ttest_1samp(by_seed, 0, axis=-1).pvalue, 2 * stats.t.sf(np.abs(gain) / error, freedom))
+    mde = minimum_detectable(1.0, seeds) * np.sqrt(by_seed.var(axis=-1, ddof=1).mean(axis=-1))
+    adjusted = np.array([holm(row) for row in larger.tolist()])
+    found: NDArray[np.bool_] = ((adjusted < 0.05) & (np.abs(gain) >= mde[:, None])).any(axis=-1)
+    return found
+
+
+def equal_studies(world: World, seed: int, studies: int, examples: int = 100) -> NDArray[np.bool_]:
+    """Every configuration has the same accuracy over all examples; the widths share nothing."""
+    rng = np.random.default_rng(seed)
+    made = answers(rng, world, (1.2,) * len(ROLES), studies * len(WIDTHS), 10, examples).right
+    return made.reshape(studies, len(WIDTHS), *made.shape[1:])
+
+
+@pytest.mark.parametrize("world", [NOISY, LUCKY, MIXED, TASTY])
+def test_where_nothing_differs_at_most_one_study_in_twenty_claims_a_difference(world: World) -> None:
+    claimed = np.concatenate([claims(equal_studies(world, seed, 100)) for seed in range(20)])
+    assert len(claimed) == 2_000 and claimed.mean() <= 0.05
+
+
+def test_the_t_test_over_seeds_alone_would_claim_a_difference_in_most_studies_where_examples_matter() -> None:
+    right = equal_studies(TASTY, 0, 100)
+    values = (right[:, :, :1].astype(np.int8) - right[:, :, 1:]).mean(axis=-1).reshape(100, -1, 10)
+    p = stats.ttest_1samp(values, 0, axis=-1).pvalue
+    assert np.mean([min(holm(row)) < 0.05 for row in p.tolist()]) > 0.5
+
+
+def test_the_table_claims_what_the_rule_for_many_studies_claims() -> None:
+    null = equal_studies(TASTY, 1, 6)
+    real = answers(np.random.default_rng(1), MIXED, (1.5, 1.2, 1.2, 1.2, 1.2), 10, 10, 200).right
+    right = np.concatenate([null, real.reshape(2, 5, *real.shape[1:])])
+    found = [(confirmed(one).table()["verdict"] != "no difference shown").any() for one in right]
+    assert found == claims(right).tolist() and any(found) and not all(found)
+
+
+def test_a_row_is_the_statistics_of_its_pair() -> None:
+    made = study(gain=0.3)
+    table = made.table()
+    assert table.columns.tolist() == list(COLUMNS) and len(table) == 20
+    assert table["control"].tolist() == list(CONTROLS) * 5 and table["width"].is_monotonic_increasing
+    accuracy = made.students.groupby("number")["test_accuracy"].agg(list)
+    for row in rows_of(table):
+        first, second = (np.array(accuracy[row[name]]) for name in ("distilled_number", "control_number"))
+        expected = stats.ttest_rel(first, second)
+        low, high = expected.confidence_interval()
+        assert (row["gain"], row["low"], row["high"]) == pytest.approx(((first - second).mean(), low, high))
+        assert row["p_t"] == pytest.approx(expected.pvalue)
+        differences = (first - second).round(12).tolist()
+        assert row["p_sign_flip"] == sign_flip_p(differences) and row["p_floor"] == 2 / 2**10
+        boot, won = bootstrap_t(differences, 500), outperforms(differences)
+        assert (row["boot_low"], row["boot_high"]) == (boot.low, boot.high)
+        assert (row["p_outperforms"], row["outperforms_low"]) == (won.mean, won.low)
+        values = made.correct[row["distilled_number"]].astype(int) - made.correct[row["control_number"]]
+        both = crossed(values)
+        assert (row["crossed_low"], row["crossed_high"]) == pytest.approx((both.low, both.high))
+
+
+def test_holm_is_over_the_whole_table_of_the_larger_p() -> None:
+    table = study(gain=0.1).table()
+    larger = np.maximum(table["p_t"], table["p_crossed"])
+    assert table["holm_p"].tolist() == pytest.approx(multipletests(larger, method="holm")[1].tolist())
+
+
+def test_the_detectable_difference_is_from_the_spread_of_all_comparisons() -> None:
+    table = study().table()
+    pooled = math.sqrt(float((table["sd"] ** 2).mean()))
+    assert table["mde"].tolist() == pytest.approx([minimum_detectable(pooled, 10)] * 20)
+
+
+@pytest.mark.parametrize(("gain", "word"), [(0.6, "better"), (-0.6, "worse")])
+def test_a_large_difference_is_shown_with_its_sign(gain: float, word: str) -> None:
+    table = study(gain=gain).table()
+    assert (table["verdict"] == word).all() and (table["holm_p"] < 0.05).all()
+    assert (table["gain"].abs() >= table["mde"]).all()
+    assert (np.sign(table["crossed_low"]) == np.sign(table["crossed_high"])).all()  # zero is outside
+    assert (table["warning"] == "").all()
+
+
+def test_the_order_of_students_and_trials_does_not_matter() -> None:
+    made = study(seeds=6)
+    order = np.random.default_rng(0).permutation(6)
+    turned = Confirmed(
+        made.trials.iloc[::-1],
+        made.students.groupby("number", group_keys=False)[made.students.columns.tolist()].apply(
+            lambda g: g.iloc[order]
+        ),
+        {number: table[order] for number, table in made.correct.items()},
+    )
+    pd.testing.assert_frame_equal(made.table(), turned.table())
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    made = study(seeds=8, widths=(4,))
+    dropped = made.students[(made.students["number"] != 0) | (made.students["seed"] > 101)]
+    table = comparisons(made.trials, dropped, {**made.correct, 0: made.correct[0][2:]}, draws=100)
+    assert (table["num_seeds"] == 6).all()
+    expected = made.correct[0][2:].mean() - made.correct[1][2:].mean()
+    assert table["gain"].iloc[0] == pytest.approx(expected)
+    assert table.loc[0, ["crossed_low", "crossed_high"]].mean() == pytest.approx(expected)
+
+
+def test_a_width_without_a_control_or_without_distillation_has_no_row_for_it() -> None:
+    made = study(widths=(4, 8))
+    gone = made.trials.drop(index=[2, 5])  # smoothing at width 4, distillation at width 8
+    table = Confirmed(gone, made.students, made.correct).table()
+    assert list(zip(table["width"], table["control"], strict=True)) == [(4, "ce"), (4, "self"), (4, "shuffled")]
+    others = made.trials.assign(role="front")
+    assert Confirmed(others, made.students, made.correct).table().empty
+
+
+def test_nothing_confirmed_is_an_empty_table_of_the_same_columns_and_kinds() -> None:
+    made = study(widths=(4,))
+    empty = Confirmed(made.trials.iloc[:0], made.students.iloc[:0], {}).table()
+    assert empty.empty and empty.columns.tolist() == list(COLUMNS)
+    assert empty.dtypes.to_dict() == made.table().dtypes.to_dict()
+
+
+def test_one_seed_shows_nothing_and_says_so() -> None:
+    table = study(gain=1.0, seeds=1, widths=(4,)).table()
+    assert (table["verdict"] == "no difference shown").all() and table["gain"].gt(0).all()
+    nothing = ["low", "high", "boot_low", "boot_high", "crossed_low", "crossed_high", "p_t", "holm_p", "mde"]
+    assert table[nothing].isna().all(axis=None)
+    assert table["warning"].str.startswith("one seed: no interval; the sign flip cannot go below 1").all()
+
+
+def test_seeds_that_agree_exactly_show_nothing_and_say_so() -> None:
+    right = np.zeros((1, 5, 6, 400), dtype=bool)
+    right[:, 0, :, :300], right[:, 1:, :, :200] = True, True
+    table = confirmed(right, (4,)).table()
+    assert (table["verdict"] == "no difference shown").all() and table["gain"].tolist() == pytest.approx([0.25] * 4)
+    assert table["p_t"].isna().all() and table["p_crossed"].notna().all()  # examples vary
+    assert table["warning"].eq("the seeds agree exactly: no estimate of their spread").all()
+
+
+def test_few_seeds_and_few_discordant_examples_are_warned_of() -> None:
+    table = study(seeds=5, examples=40, widths=(4,)).table()
+    assert table["warning"].str.startswith("the sign flip cannot go below 0.0625; the two differ on ").all()
+    assert study(seeds=3, widths=(4,)).table()["warning"].str.startswith("only 3 seeds; the sign flip").all()
+
+
+def test_a_diverged_student_counts_as_guessing_and_silences_its_own_width_alone() -> None:
+    made = study(gain=0.6)
+    students = made.students.copy()
+    hit = (students["number"] == 0) & (students["seed"] == 103)
+    students.loc[hit, "status"], students.loc[hit, "test_accuracy"] = "diverged", 0.1
+    made.correct[0][3] = False  # whatever is kept of its answers
+    before, table = study(gain=0.6).table(), Confirmed(made.trials, students, made.correct).table()
+    assert table["num_diverged"].tolist() == [1] * 4 + [0] * 16
+    assert (table["verdict"] == ["no difference shown"] * 4 + ["better"] * 16).all()
+    assert (
+        table["warning"].str.contains("1 of 20 students diverged and count as guessing").tolist()
+        == [True] * 4 + [False] * 16
+    )
+    own = students[students["number"] == 0].set_index("seed")["test_accuracy"]
+    ce = students[students["number"] == 1].set_index("seed")["test_accuracy"]
+    assert table["gain"].iloc[0] == pytest.approx((own - ce).mean()) and table["gain"].iloc[0] < before["gain"].iloc[0]
+    assert table.loc[0, ["crossed_low", "crossed_high"]].mean() == pytest.approx(table["gain"].iloc[0])
+    scores = scored(0, students, made.correct)
+    assert scores is not None and (scores.loc[103] == 0.1).all()
+
+
+def test_without_answers_by_example_there_is_no_claim() -> None:
+    made = study(gain=0.6, widths=(4,))
+    del made.correct[1]
+    table = made.table()
+    assert table["verdict"].tolist() == ["no difference shown"] + ["better"] * 3
+    assert table["warning"].iloc[0] == "no answers by example: no crossed interval, and so no claim"
+    assert table["low"].notna().all()
+
+
+def test_answers_that_are_not_those_of_the_students_are_refused() -> None:
+    made = study(seeds=4, widths=(4,))
+    with pytest.raises(
+        ValueError, match=r"trial 0: its answers for seed 10\d are right on 0\.\d+ of the test examples"
+    ):
+        comparisons(made.trials, made.students, {**made.correct, 0: ~made.correct[0]})
+    with pytest.raises(ValueError, match=r"trial 0: answers of shape \(3, 500\) for 4 students"):
+        comparisons(made.trials, made.students, {**made.correct, 0: made.correct[0][1:]})
+    with pytest.raises(ValueError, match="more than one trial for a width and role"):
+        comparisons(made.trials.assign(role="ce"), made.students, made.correct)

@@ -1,0 +1,164 @@
+"""Intervals: against other people's code, against enumeration, and by how often they hold the truth."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.proportion import proportion_confint
+
+from harness.analysis.intervals import bootstrap_t, crossed, crossed_error, mean_squares, outperforms
+from harness.analysis.statistics import paired
+from tests.simulated import LUCKY, MIXED, NOISY, TASTY, World, answers
+
+STUDIES = 2_000
+DIFFERENCES = st.lists(st.integers(-30, 30).map(lambda n: n / 1000), min_size=1, max_size=12)
+
+
+def differences(world: World, examples: int = 300) -> tuple[NDArray[np.int8], NDArray[np.float64], float]:
+    """Of a better and a worse configuration, [studies, seeds, examples]; the truth here, [studies], and everywhere."""
+    ability, rng = (1.3, 1.2), np.random.default_rng(7)
+    made = [answers(rng, world, ability, STUDIES // 10, 10, examples) for _ in range(10)]
+    right = np.concatenate([part.right for part in made]).astype(np.int8)
+    here = np.concatenate([part.here for part in made])
+    everywhere = world.truth(ability)
+    return right[:, 0] - right[:, 1], here[:, 0] - here[:, 1], float(everywhere[0] - everywhere[1])
+
+
+@pytest.mark.parametrize("world", [LUCKY, MIXED, TASTY])
+def test_intervals_over_seeds_hold_what_these_examples_would_show_over_all_seeds(world: World) -> None:
+    values, here, _ = differences(world)
+    by_seed = values.mean(axis=2)
+    found = [(paired(row), bootstrap_t(row, draws=1_000)) for row in by_seed.tolist()]
+    for kind in (0, 1):
+        held = [pair[kind].low <= truth <= pair[kind].high for pair, truth in zip(found, here, strict=True)]
+        assert np.mean(held) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize("world", [LUCKY, MIXED, TASTY])
+def test_the_crossed_interval_holds_what_all_seeds_and_all_examples_would_show(world: World) -> None:
+    values, _, truth = differences(world)
+    error, freedom = crossed_error(values)
+    held = np.abs(values.mean(axis=(1, 2)) - truth) <= stats.t.ppf(0.975, freedom) * error
+    assert held.mean() == pytest.approx(0.95, abs=0.02)
+    found = crossed(values[0])
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, freedom[0]) * error[0])
+
+
+def test_the_crossed_interval_is_no_narrower_than_it_should_be_where_all_is_residual() -> None:
+    # Negative components count as zero, which makes it a little wide here, on purpose.
+    values, _, truth = differences(NOISY)
+    error, freedom = crossed_error(values)
+    held = np.abs(values.mean(axis=(1, 2)) - truth) <= stats.t.ppf(0.975, freedom) * error
+    assert 0.93 <= held.mean() <= 0.985
+
+
+def test_an_interval_over_seeds_alone_does_not_hold_what_other_examples_would_show() -> None:
+    values, _, truth = differences(TASTY)
+    by_seed = values.mean(axis=2)
+    reach = stats.t.ppf(0.975, 9) * by_seed.std(axis=1, ddof=1) / math.sqrt(10)
+    assert np.mean(np.abs(by_seed.mean(axis=1) - truth) <= reach) < 0.7
+
+
+def test_the_bootstrap_t_holds_a_skewed_mean_better_than_the_t_interval_does() -> None:
+    draws = np.random.default_rng(4).exponential(size=(STUDIES, 10)).tolist()
+    boot, plain = [bootstrap_t(row, draws=1_000) for row in draws], [paired(row) for row in draws]
+    held = np.mean([found.low <= 1 <= found.high for found in boot])
+    assert held == pytest.approx(0.95, abs=0.02)
+    assert held > np.mean([found.low <= 1 <= found.high for found in plain])
+
+
+def test_the_bootstrap_t_is_that_of_all_resamples_of_five_seeds() -> None:
+    values = [0.001, 0.002, 0.004, 0.007, 0.013]
+    rows = np.array(list(itertools.product(values, repeat=5)))
+    spread = rows.std(axis=1, ddof=1)
+    moved = rows.mean(axis=1) - np.mean(values)
+    flat = spread < 1e-12
+    ratios = np.sort(np.where(flat, np.copysign(np.inf, moved), moved / np.where(flat, 1, spread / math.sqrt(5))))
+    error = np.std(values, ddof=1) / math.sqrt(5)
+    least, most = ratios[math.ceil(0.025 * 3125) - 1], ratios[math.ceil(0.975 * 3125) - 1]
+    found = bootstrap_t(values, draws=200_000)
+    assert found.low == pytest.approx(np.mean(values) - most * error, rel=0.03)
+    assert found.high == pytest.approx(np.mean(values) - least * error, rel=0.03)
+
+
+@given(DIFFERENCES, st.randoms(use_true_random=False))
+def test_the_bootstrap_t_does_not_depend_on_the_order_of_seeds(values: list[float], random: object) -> None:
+    turned = sorted(values, key=lambda _: random.random())  # type: ignore[attr-defined]
+    first, second = bootstrap_t(values, draws=200), bootstrap_t(turned, draws=200)
+    assert (first.low, first.high) == pytest.approx((second.low, second.high), nan_ok=True)
+    assert math.isnan(first.low) or first.low <= first.mean <= first.high
+
+
+def test_seeds_that_are_too_few_or_nearly_agree_have_no_bootstrap_interval() -> None:
+    for values in ([0.01], [0.01, 0.02], [0.01, 0.02, 0.04], [0.01] * 10, [0.01] * 9 + [0.02]):
+        found = bootstrap_t(values)
+        assert math.isnan(found.low) and math.isnan(found.high) and found.mean == pytest.approx(np.mean(values))
+
+
+def test_the_mean_squares_are_those_of_the_two_way_analysis_of_variance() -> None:
+    table = np.random.default_rng(0).integers(-1, 2, size=(4, 7))
+    seed, example = np.indices(table.shape)
+    frame = pd.DataFrame({"y": table.ravel().astype(float), "seed": seed.ravel(), "example": example.ravel()})
+    expected = anova_lm(smf.ols("y ~ C(seed) + C(example)", frame).fit())["mean_sq"]
+    found = mean_squares(table)
+    assert [found.seeds, found.examples, found.residual] == pytest.approx(expected.tolist())
+
+
+def test_a_worked_example_of_two_seeds_and_three_examples() -> None:
+    # Rows 1 1 0 and 1 0 0. Mean 1/2; seeds 2/3 and 1/3; examples 1, 1/2, 0. Sums of squares: seeds 3 (1/36 + 1/36) =
+    # 1/6, examples 2 (1/4 + 1/4) = 1, total 6/4, residual 1/3. Mean squares 1/6, 1/2, 1/6: variance (1/2) / 6 = 1/12.
+    error, freedom = crossed_error(np.array([[1, 1, 0], [1, 0, 0]]))
+    assert float(error) == pytest.approx(math.sqrt(1 / 12))
+    # (1/2)^2 / ((1/6)^2 / 1 + (1/2)^2 / 2 + (1/6)^2 / 2) = .25 / (1/36 + 1/8 + 1/72) = 1.5
+    assert float(freedom) == pytest.approx(1.5)
+
+
+@given(st.lists(st.integers(-5, 5), min_size=3, max_size=20).filter(lambda values: len(set(values)) > 1))
+def test_where_one_factor_does_nothing_the_crossed_interval_is_the_t_interval_of_the_other(values: list[int]) -> None:
+    expected = stats.ttest_1samp(values, 0)
+    low, high = expected.confidence_interval()
+    for table in (np.tile(values, (4, 1)), np.tile(values, (4, 1)).T):
+        found = crossed(table)
+        assert (found.low, found.high) == pytest.approx((low, high))
+        assert found.p == pytest.approx(expected.pvalue)
+
+
+def test_the_estimated_variance_is_that_of_the_mean() -> None:
+    # Effects so large that no component is cut at zero: the estimate is unbiased.
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(4000, 6, 1)) + rng.normal(size=(4000, 1, 8)) + rng.normal(size=(4000, 6, 8))
+    error, _ = crossed_error(values)
+    assert float((error**2).mean()) == pytest.approx(1 / 6 + 1 / 8 + 1 / 48, rel=0.03)
+    assert float(values.mean(axis=(1, 2)).var()) == pytest.approx(1 / 6 + 1 / 8 + 1 / 48, rel=0.08)
+
+
+def test_one_seed_and_answers_that_are_all_alike_have_no_crossed_interval() -> None:
+    for table in (np.array([[1, 0, 1]]), np.zeros((3, 4)), np.ones((3, 4)), np.zeros((0, 0))):
+        found = crossed(table)
+        assert math.isnan(found.low) and math.isnan(found.high) and math.isnan(found.p)
+
+
+@given(DIFFERENCES)
+def test_the_interval_of_a_share_is_wilsons_with_ties_as_halves(values: list[float]) -> None:
+    wins = sum(value > 0 for value in values) + sum(value == 0 for value in values) / 2
+    low, high = proportion_confint(wins, len(values), method="wilson")
+    found = outperforms(values)
+    assert (found.mean, found.low, found.high) == pytest.approx((wins / len(values), low, high), abs=1e-12)
+
+
+def test_to_outperform_and_to_be_outperformed_add_to_one() -> None:
+    values = [0.01, 0.0, 0.02, -0.01]
+    first, second = outperforms(values), outperforms([-value for value in values])
+    assert first.mean == 0.625 and first.mean + second.mean == 1
+    assert first.low == pytest.approx(1 - second.high)
+    assert math.isnan(outperforms([]).mean)
