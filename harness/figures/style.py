@@ -45,15 +45,33 @@ def paper() -> AbstractContextManager[None]:
         "axes.spines.right": False, "axes.grid": False, "grid.color": "#ececec", "grid.linewidth": 0.5,
         "axes.axisbelow": True, "lines.linewidth": 1.2, "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 200,
         "figure.facecolor": "white", "savefig.facecolor": "white", "axes.titlelocation": "left",
+        "svg.fonttype": "path", "svg.hashsalt": "figure",
     })  # fmt: skip
 
 
 def blank(height: float, caption: str, width: float = COLUMN) -> Figure:
-    """An empty figure with its caption line at the foot."""
+    """An empty figure with its note at the foot: how many trials and seeds it shows, and what its bars mean."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04))
     lines = textwrap.fill(caption, round(width * 22))
     figure.supxlabel(lines, x=0.01, ha="left", fontsize=6, color=MUTED, linespacing=1.25)
+    figure.set_label(caption)
     return figure
+
+
+def note_of(figure: Figure) -> str:
+    """What `blank` was given to stand at the foot."""
+    return str(figure.get_label())
+
+
+def without_note(figure: Figure) -> None:
+    """Take the note from the foot, and the room that it took, for a page that prints it beside the figure."""
+    lines = figure.get_supxlabel()
+    for text in figure.texts:
+        if lines and text.get_text() == lines:
+            text.set_text("")
+            text.set_in_layout(False)
+            width, height = figure.get_size_inches()
+            figure.set_size_inches(width, height - (lines.count("\n") + 1) * 6 * 1.25 / 72)
 
 
 def hues(forms: Sequence[str]) -> dict[str, str]:

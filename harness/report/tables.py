@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.load import rows_of
+from harness.report.blocks import NONE
 from harness.report.findings import Report
 from harness.spec import PLAIN
 
 COMMON = ("width", "form", "alpha", "temperature", "lr")
-NONE = "–"
 ACCURACY, GAIN = "val accuracy (%)", "gain over control (points)"
 TERMINAL = {"temperature": "T", ACCURACY: "val acc (%)", GAIN: "gain over control (points)"}
 """Heads shortened to fit."""
@@ -93,9 +92,3 @@ def caution(report: Report) -> str:
         f"Mean ± SD over {count} seed{plural}; gain: mean of differences paired by seed [95% t interval]. Both sides "
         "are the best of several trials chosen on this validation split: search-stage estimates, not confirmed claims."
     )
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
