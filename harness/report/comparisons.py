@@ -90,8 +90,8 @@ def option_section(report: Report) -> Iterator[Block]:
     yield Table(f"gains_by_{knob}", caption, head, rows, f"gains_by_{knob}.csv")
     yield Paragraph(
         f"Each {plain(knob)} had as many trials and a sampler of its own; its best is compared with the best plain "
-        "control of the same width, as above. Holm's correction and the pooled SD are over all rows of this table. Two options "
-        "whose intervals overlap are not told apart by it."
+        "control of the same width, as above. Holm's correction and the pooled SD are over all rows of this table. "
+        "Two options whose intervals overlap are not told apart by it."
     )
     yield from report.figure(f"gain_by_{knob}", data=f"gains_by_{knob}.csv")
 

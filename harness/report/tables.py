@@ -24,7 +24,10 @@ def number(value: Any, digits: int = 3) -> str:
     """A knob's value to `digits` significant digits; a dash where the trial has none."""
     if value is None or pd.isna(value):
         return NONE
-    return value if isinstance(value, str) else f"{value:.{digits}g}"
+    if isinstance(value, str):
+        return value
+    said = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e+" in said and abs(value) < 1e6 else said  # 110, not 1.1e+02
 
 
 def accuracy(mean: float, sd: float, num_seeds: int) -> str:
