@@ -40,7 +40,8 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str]) -> Figure:
     figure = style.blank(
         1.6 * rows + 1.25,
         f"{style.trials(len(done), 'finished distilled')}, mean over {style.seeds_phrase(done['num_seeds'])}; "
-        "markers tell widths apart; outlined: the best trial of each width; dotted: above the control. The scale is centred on the control and "
+        "markers tell widths apart; outlined: the best trial of each width; dotted: above the control. "
+        "The scale is centred on the control and "
         f"stops at ±{limit:.3g} points; beyond it, colours saturate and heights are clipped. No interval is shown."
         f"{left_out}",
     )
@@ -89,8 +90,9 @@ def _panel(
             s=20, linewidths=[1.1 if yes else 0.3 for yes in outlined], clip_on=False, zorder=3,
             edgecolors=[style.INK if yes else "#9a9a9a" for yes in outlined],
         )  # fmt: skip
-    above = part["gain"] > 0  # in greyscale, too
-    axes.plot(part["alpha"][above], heights[above], ".", color=style.INK, markersize=2.2, clip_on=False, zorder=4)
+    above = part["gain"] > 0
+    if above.any():  # the sign is to be seen in greyscale, too
+        axes.plot(part["alpha"][above], heights[above], ".", color=style.INK, markersize=2.2, clip_on=False, zorder=4)
     axes.set_title(f"{form}  (n = {len(part)})")
     axes.set_xlabel("alpha (weight of the labels)")
     axes.set_xlim(*_alpha_limits(part["alpha"]))

@@ -16,7 +16,7 @@ def importance_bars(table: pd.DataFrame, num_trials: int) -> Figure:
     figure = style.blank(
         0.95 + 0.42 * max(len(table), 2),
         f"Importance for val accuracy, as shares of each evaluator's sum, over "
-        f"{style.trials(num_trials, 'finished distilled')}, without the diverged; no spread is shown. The evaluators "
+        f"{style.trials(num_trials, 'finished distilled')}, each the mean of its seeds, without the diverged; no spread is shown. The evaluators "
         "measure different things (fANOVA: all trials; PED-ANOVA: what sets the best apart) and may rank oppositely. "
         "A knob that some forms lack is weighed on the trials that have it.",
     )

@@ -49,7 +49,7 @@ def inline(text: str) -> str:
 
 def escape(text: str) -> str:
     """Plain text as pdfLaTeX sets it: a minus before a number, and what its fonts lack by its code point."""
-    parts = re.split(r"((?<![\w.)\]])-(?=[\d.]))", " ".join(text.split()))
+    parts = re.split(r"((?<![\w.)\]])-(?=[\d.]))", re.sub(r"\s+", " ", text))
     return "".join("$-$" if part == "-" and odd % 2 else _characters(part) for odd, part in enumerate(parts))
 
 
