@@ -10,7 +10,7 @@ from harness.figures.learning import learning_curves
 from harness.figures.options import gain_by_option, pull_by_form
 from harness.figures.search import hypervolume_against_trials, importance_bars
 from harness.figures.size import Teacher, accuracy_against_size
-from harness.figures.style import HUES, paper
+from harness.figures.style import HUES, note_of, paper, without_note
 
 __all__ = [
     "HUES",
@@ -23,6 +23,8 @@ __all__ = [
     "hypervolume_against_trials",
     "importance_bars",
     "learning_curves",
+    "note_of",
     "paper",
     "pull_by_form",
+    "without_note",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -22,7 +23,7 @@ def fidelity_against_accuracy(trials: pd.DataFrame, forms: Sequence[str]) -> Fig
         float(done[name].quantile(0.05)) - 0.02 if len(done) else 0.0 for name in ("val_agreement", "val_accuracy")
     )
     inside = (done["val_agreement"] >= low_x) & (done["val_accuracy"] >= low_y)
-    figure = style.blank(3.0, _caption(done, int((~inside).sum())))
+    figure = style.blank(2.85 + 0.15 * math.ceil((len(forms) + 1) / 4), _caption(done, int((~inside).sum())))
     axes = figure.add_subplot()
     axes.set_xlabel("agreement with the teacher on val (%)")
     axes.set_ylabel("validation accuracy (%)")
@@ -58,4 +59,7 @@ def _caption(done: pd.DataFrame, hidden: int) -> str:
     if len(done) > 2 and min(done[["val_agreement", "val_accuracy"]].std()) > 0:
         rank = float(stats.spearmanr(done["val_agreement"], done["val_accuracy"]).statistic)
         partial = f" Spearman's rank correlation over all of them, widths mixed, is {rank:.2f}."
-    return f"{style.trials(len(done), 'finished')}, mean over {seeds}; outlined: on the Pareto front.{outside}{partial}"
+    return (
+        f"{style.trials(len(done), 'finished')}, mean over {seeds}; outlined: on the Pareto front; no interval is "
+        f"shown.{outside}{partial}"
+    )

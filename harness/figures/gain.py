@@ -40,8 +40,10 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str]) -> Figure:
     figure = style.blank(
         1.6 * rows + 1.25,
         f"{style.trials(len(done), 'finished distilled')}, mean over {style.seeds_phrase(done['num_seeds'])}; "
-        "markers tell widths apart; outlined: the best trial of each width. The scale is centred on the control and "
-        f"stops at ±{limit:.3g} points; beyond it, colours saturate and heights are clipped.{left_out}",
+        "markers tell widths apart; outlined: the best trial of each width; dotted: above the control. "
+        "The scale is centred on the control and "
+        f"stops at ±{limit:.3g} points; beyond it, colours saturate and heights are clipped. No interval is shown."
+        f"{left_out}",
     )
     if not shown:
         style.nothing_to_show(
@@ -88,6 +90,9 @@ def _panel(
             s=20, linewidths=[1.1 if yes else 0.3 for yes in outlined], clip_on=False, zorder=3,
             edgecolors=[style.INK if yes else "#9a9a9a" for yes in outlined],
         )  # fmt: skip
+    above = part["gain"] > 0
+    if above.any():  # the sign is to be seen in greyscale, too
+        axes.plot(part["alpha"][above], heights[above], ".", color=style.INK, markersize=2.2, clip_on=False, zorder=4)
     axes.set_title(f"{form}  (n = {len(part)})")
     axes.set_xlabel("alpha (weight of the labels)")
     axes.set_xlim(*_alpha_limits(part["alpha"]))
@@ -116,7 +121,7 @@ def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
     figure = style.blank(2.9, _gain_caption(gains))
     axes = figure.add_subplot()
     axes.set_xlabel("student width (parameters)")
-    axes.set_ylabel("paired gain in val accuracy (points)")
+    axes.set_ylabel("paired gain (points)")
     if gains.empty:
         style.nothing_to_show(axes, "No width has both a finished control and a finished distilled trial.")
         return figure
@@ -141,6 +146,10 @@ def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
 
 def _gain_caption(gains: pd.DataFrame) -> str:
     seeds = style.seeds_phrase(gains["num_seeds"])
+    tried = ""
+    if len(gains):
+        distilled, plain = (int(gains[f"{side}_trials"].sum()) for side in ("distilled", "control"))
+        tried = f"of {distilled} and {plain} trials over all widths, "
     detectable = gains["mde"].dropna()
     band = (
         f"Grey: smaller than the {100 * float(detectable.max()):.1f} points detectable with 80% power at these seeds."
@@ -148,8 +157,9 @@ def _gain_caption(gains: pd.DataFrame) -> str:
         else "The seeds show no spread from which to say what could be detected."
     )
     return (
-        f"Best distilled less best plain trial of the same width, {seeds}. Small dots: seeds; large dots and numbers: "
-        "mean; bars: 95% t interval (arrow: continues beyond the axis; none where seeds agree exactly or n = 1). "
+        f"Best distilled less best plain trial of the same width, {tried}{seeds}. Small dots: seeds; large dots and "
+        "numbers: mean; bars: 95% t interval (arrow: continues beyond the axis; none where seeds agree exactly or "
+        "n = 1). "
         f"{band} Both sides are the best of several trials chosen on this validation split: an estimate, not a "
         "confirmed gain."
     )

@@ -13,7 +13,7 @@ from harness.analysis.load import rows_of
 from harness.figures import style
 
 MOST = 8
-PARTS = (("val_accuracy", "val accuracy (%)"), ("train_ce", "train CE (nats)"), ("train_kd", "train KD (own scale)"))
+PARTS = (("val_accuracy", "val accuracy (%)"), ("train_ce", "train CE (nats)"), ("train_kd", "train KD"))
 
 
 def learning_curves(
@@ -24,11 +24,11 @@ def learning_curves(
     Lines are means over seeds, bands the range of the seeds. The val accuracy of `pruned` trials is shown faint.
     """
     chosen = _some(front)
-    left = f" {len(chosen)} of the {len(front)} on the front." if len(chosen) < len(front) else ""
+    left = f" Of the {len(front)} on the front, these span its sizes." if len(chosen) < len(front) else ""
     seeds = style.seeds_phrase(chosen["num_seeds"])
     figure = style.blank(
-        3.6,
-        f"Trials on the Pareto front, mean over {seeds}; bands: range of the seeds.{left} The KD "
+        3.9,
+        f"{style.trials(len(chosen))} on the Pareto front, mean over {seeds}; bands: range of the seeds.{left} The KD "
         "part is on each form's own scale (forms differ in units), and plain training has none."
         + (f" Grey: {style.trials(len(pruned), 'pruned')}." if pruned else ""),
     )

@@ -35,7 +35,7 @@ def gain_by_option(options: pd.DataFrame, knob: str) -> Figure:
         _option_panel(axes, options[options["width"] == width])
         if len(widths) > 1:
             axes.set_title(f"width {width}")
-    grid.ravel()[-1].set_xlabel("paired gain in val accuracy over plain training (points)")
+    grid.ravel()[-1].set_xlabel("paired gain over plain training (points)")
     return figure
 
 
@@ -85,6 +85,7 @@ def pull_by_form(pulls: pd.DataFrame) -> Figure:
     left.set_yticks(range(len(ordered)), [str(form) for form in ordered["form"]])
     left.set_xlabel("ratio of gradient norms, KD / CE")
     right.set_xlabel("cosine of the two gradients")
+    left.set_ylim(-0.6, len(ordered) - 0.4)
     for axes in (left, right):
         axes.grid(axis="both")
         axes.tick_params(axis="y", length=0)

@@ -16,7 +16,7 @@ def importance_bars(table: pd.DataFrame, num_trials: int) -> Figure:
     figure = style.blank(
         0.95 + 0.42 * max(len(table), 2),
         f"Importance for val accuracy, as shares of each evaluator's sum, over "
-        f"{style.trials(num_trials, 'finished distilled')}, without the diverged; no spread is shown. The evaluators "
+        f"{style.trials(num_trials, 'finished distilled')}, each the mean of its seeds, without the diverged; no spread is shown. The evaluators "
         "measure different things (fANOVA: all trials; PED-ANOVA: what sets the best apart) and may rank oppositely. "
         "A knob that some forms lack is weighed on the trials that have it.",
     )
@@ -69,9 +69,11 @@ def hypervolume_against_trials(
     axes.plot(grew["count"], grew["hypervolume"], "o", color=style.HUES[0], markersize=3, markeredgewidth=0)
     if controls_alone is not None:
         axes.axhline(controls_alone, color=style.PLAIN_COLOUR, linestyle=(0, (5, 3)), linewidth=0.9)
+        over = controls_alone >= float(search["hypervolume"].iloc[-1])  # on the side where the search's line is not
         axes.annotate(
-            "all plain controls alone", (1, controls_alone), xycoords=("axes fraction", "data"), xytext=(-2, -3),
-            textcoords="offset points", ha="right", va="top", fontsize=6.5,
+            "all plain controls alone", (1, controls_alone), xycoords=("axes fraction", "data"),
+            xytext=(-2, 3 if over else -3), textcoords="offset points", ha="right", va="bottom" if over else "top",
+            fontsize=6.5,
         )  # fmt: skip
     axes.grid(axis="y")
     axes.set_xlim(0, 1.03 * float(search["count"].max()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ def accuracy_against_size(
     hidden = int((done["val_accuracy"] < low).sum())
     below = f" Below the axis: {style.trials(hidden)}." if hidden else ""
     figure = style.blank(
-        3.25,
+        2.95 + 0.15 * math.ceil((len(forms) + 2) / 3),  # the legend has three columns
         f"Faint: {style.trials(len(done), 'finished')}, mean over {style.seeds_phrase(done['num_seeds'])}, set "
         f"side by side by form.{below} Outlined: on the front. Controls: best of the plain trials of each width; "
         "bars span its seeds. Front and controls are both chosen on this same validation split.",
@@ -59,7 +60,7 @@ def accuracy_against_size(
     axes.set_ylim(low - 0.09 * (top - low), top + 0.06 * (top - low))
     style.percent_axis(axes, "y")
     axes.grid(axis="y")
-    _cloud(axes, done, forms, size)
+    _cloud(axes, done[done["val_accuracy"] >= low], forms, size)
     line = step_line(points, right, size=size)
     axes.plot(line[size], line["val_accuracy"], color=style.MUTED, linewidth=1.3, zorder=2.5, solid_joinstyle="miter")
     _controls(axes, controls, students, size)

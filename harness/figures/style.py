@@ -21,7 +21,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from harness.spec import PLAIN
 
-COLUMN = 4.2
+COLUMN = 3.6
 INK = "#222222"
 MUTED = "#6b6b6b"
 FAINT = "#d9d9d9"
@@ -45,15 +45,33 @@ def paper() -> AbstractContextManager[None]:
         "axes.spines.right": False, "axes.grid": False, "grid.color": "#ececec", "grid.linewidth": 0.5,
         "axes.axisbelow": True, "lines.linewidth": 1.2, "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 200,
         "figure.facecolor": "white", "savefig.facecolor": "white", "axes.titlelocation": "left",
+        "svg.fonttype": "path", "svg.hashsalt": "figure",
     })  # fmt: skip
 
 
 def blank(height: float, caption: str, width: float = COLUMN) -> Figure:
-    """An empty figure with its caption line at the foot."""
+    """An empty figure with its note at the foot: how many trials and seeds it shows, and what its bars mean."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04))
     lines = textwrap.fill(caption, round(width * 22))
     figure.supxlabel(lines, x=0.01, ha="left", fontsize=6, color=MUTED, linespacing=1.25)
+    figure.set_label(caption)
     return figure
+
+
+def note_of(figure: Figure) -> str:
+    """What `blank` was given to stand at the foot."""
+    return str(figure.get_label())
+
+
+def without_note(figure: Figure) -> None:
+    """Take the note from the foot, and the room that it took, for a page that prints it beside the figure."""
+    lines = figure.get_supxlabel()
+    for text in figure.texts:
+        if lines and text.get_text() == lines:
+            text.set_text("")
+            text.set_in_layout(False)
+            width, height = figure.get_size_inches()
+            figure.set_size_inches(width, height - (lines.count("\n") + 1) * 6 * 1.25 / 72)
 
 
 def hues(forms: Sequence[str]) -> dict[str, str]:
@@ -116,11 +134,21 @@ def key(colour: str, label: str, marker: str = "o") -> Line2D:
 
 
 def legend_above(axes: Axes, handles: Sequence[Line2D], columns: int = 5) -> None:
-    """A legend in rows over the axes, where it covers no data."""
+    """A legend in rows over the axes, where it covers no data, in as many columns as the figure is wide."""
     axes.legend(
-        handles=list(handles), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=min(columns, max(len(handles), 1)),
+        handles=list(handles), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=_columns(handles, columns),
         handletextpad=0.3, columnspacing=1.1, borderaxespad=0.2, labelspacing=0.25, handlelength=1.3,
     )  # fmt: skip
+
+
+def _columns(handles: Sequence[Line2D], most: int) -> int:
+    """How many columns of a legend stand side by side within a column of a paper; labels are taken at their length."""
+    labels = [len(str(handle.get_label())) for handle in handles]
+    for count in range(min(most, len(labels)), 1, -1):
+        widest = [max(part) for part in np.array_split(labels, count)]  # matplotlib fills a column at a time
+        if sum(4.1 * length + 20 for length in widest) <= 0.86 * COLUMN * 72:
+            return count
+    return 1
 
 
 def spread(values: Sequence[float], gap: float, ceiling: float = math.inf) -> list[float]:

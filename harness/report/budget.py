@@ -8,13 +8,15 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.load import STATES, StudyData
-from harness.report.tables import NONE, markdown
+from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, code, plain
+from harness.report.findings import Report
 
 ARMS = {"search": "search (distilled)", "control": "controls (plain)"}
 
 
-def budget_section(data: StudyData) -> Iterator[str]:
+def budget_section(report: Report) -> Iterator[Block]:
     """The part of the page on trials and cost."""
+    data = report.data
     teacher: Mapping[str, Any] = data.manifest.get("teacher") or {}
     states = [state for state in STATES[1:] if state != "pruned" or (data.trials["state"] == "pruned").any()]
     head = ["", "trials", "complete", "of them diverged", *states, "seconds", "training FLOPs"]
@@ -23,26 +25,27 @@ def budget_section(data: StudyData) -> Iterator[str]:
         rows.append(_arm("arm unknown", data.trials[data.trials["arm"].isna()], states))
     blanks = [NONE] * (len(head) - 3)
     rows.append(["teacher", *blanks, _seconds(teacher.get("seconds")), _flops(teacher.get("train_flops"))])
-    yield "## Budget"
-    yield markdown(head, rows)
+    yield Heading("Budget")
+    yield Table("budget", "Trials and cost, by arm.", head, rows, "trials.csv")
     planned = data.manifest.get("budget") or {}
     wall = data.manifest.get("seconds")
-    yield (
-        f"Planned: {planned.get('trials', '?')} search trials, and at each width "
-        f"{planned.get('controls_per_width', '?')} controls. "
+    yield Paragraph(
+        f"Planned: {plain(planned.get('trials', '?'))} search trials, and at each width "
+        f"{plain(planned.get('controls_per_width', '?'))} controls. "
         "Seconds of students are each one's share of its cohort's wall-clock, summed; failed trials' cost is not "
         f"recorded. The whole sweep took {_seconds(wall)} seconds."
     )
     if "pruned" in states:
-        yield _pruned(data)
+        yield Paragraph(_pruned(data))
     if not teacher:
-        yield "The manifest has no teacher: the sweep was stopped before one was ready."
+        yield Paragraph("The manifest has no teacher: the sweep was stopped before one was ready.")
     elif teacher.get("val_accuracy") is not None:
-        yield (
-            f"Teacher: {teacher.get('name', '?')} of width {teacher.get('width', '?')}, "
+        yield Paragraph(
+            f"Teacher: {plain(teacher.get('name', '?'))} of width {plain(teacher.get('width', '?'))}, "
             f"{int(teacher.get('num_params') or 0):,} parameters, {100 * teacher['val_accuracy']:.2f}% on validation, "
-            f"key `{teacher.get('key', '?')}`."
+            f"key {code(teacher.get('key', '?'))}."
         )
+    yield from report.figure("hypervolume")
 
 
 def _pruned(data: StudyData) -> str:

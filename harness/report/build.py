@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,18 @@ from harness import figures
 from harness.analysis.importance import importance_rows
 from harness.analysis.load import StudyData, finished, is_plain
 from harness.analysis.pareto import hypervolume_over_trials, reference_point
+from harness.report import html, latex, markdown
 from harness.report.findings import Report, judge
-from harness.report.page import page
+from harness.report.page import blocks
+from harness.report.rendering import Drawing, rendered
 
 SIZES = ("num_params", "macs")
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure to be: its file's stem, its caption on the page, and how to draw it."""
-
-    stem: str
-    caption: str
-    draw: Callable[[], Figure]
+OWN = ("figures/*.png", "figures/*.pdf", "figures/*.svg", "tables/*.tex")
+"""What is removed where an older report left it."""
 
 
 def write(study_dir: Path) -> Report:
-    """Read `<out>/<study>` and write trials.csv, pareto.csv, controls.csv, gains.csv, figures/ and summary.md into it.
+    """Read `<out>/<study>` and write into it the CSV files, figures/, tables/, summary.md and report.html.
 
     Raises `FileNotFoundError` where the directory holds no study. A study that has hardly begun is reported as such.
     """
@@ -53,19 +47,28 @@ def write(study_dir: Path) -> Report:
     if len(report.pulls):
         tables["pull.csv"] = report.pulls
     contents = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
-    planned = list(drawings(report))
-    for drawing in planned:
-        contents |= _render(drawing)
-    drawn = {drawing.stem: drawing.caption for drawing in planned}
-    files = (*(study_dir / name for name in contents), study_dir / "summary.md")
-    report = dataclasses.replace(report, drawn=drawn, files=files)
-    contents["summary.md"] = page(report).encode()
+    drawn = {}
+    for drawing in drawings(report):
+        files, drawn[drawing.stem] = rendered(drawing)
+        contents |= {f"figures/{drawing.stem}.{kind}": content for kind, content in files.items()}
+    report = dataclasses.replace(report, drawn=drawn)
+    contents |= {name: text.encode(errors="replace") for name, text in _pages(report)}
     for name, content in contents.items():
         _replace(study_dir / name, content)
-    for stale in (study_dir / "figures").glob("*.p[nd][gf]"):
-        if stale not in files:
+    written = tuple(study_dir / name for name in contents)
+    for stale in itertools.chain(*(study_dir.glob(pattern) for pattern in OWN)):
+        if stale not in written:
             stale.unlink()
-    return report
+    return dataclasses.replace(report, files=written)
+
+
+def _pages(report: Report) -> Iterator[tuple[str, str]]:
+    """The tables and pages that are written from the blocks, by path."""
+    found = blocks(report)
+    for name, table in latex.tables(found).items():
+        yield f"tables/{name}.tex", table
+    yield "summary.md", markdown.page(found)
+    yield "report.html", html.page(found, {stem: drawn.picture for stem, drawn in report.drawn.items()})
 
 
 def drawings(report: Report) -> Iterator[Drawing]:
@@ -151,17 +154,6 @@ def _teacher(data: StudyData, size: str) -> figures.Teacher | None:
     if teacher.get("val_accuracy") is None or not teacher.get(size):
         return None
     return figures.Teacher(float(teacher["val_accuracy"]), float(teacher[size]))
-
-
-def _render(drawing: Drawing) -> dict[str, bytes]:
-    """A figure as PNG and PDF, without the dates that would make two runs differ."""
-    png, pdf = io.BytesIO(), io.BytesIO()
-    with figures.paper():
-        figure = drawing.draw()
-        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-        figure.set_layout_engine("none")  # the layout is solved: the PDF keeps it
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    return {f"figures/{drawing.stem}.png": png.getvalue(), f"figures/{drawing.stem}.pdf": pdf.getvalue()}
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:

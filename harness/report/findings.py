@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,16 @@ from harness.analysis.importance import importance_table
 from harness.analysis.load import StudyData, finished, load
 from harness.analysis.pareto import front
 from harness.analysis.pull import pulls_by_form
+from harness.report.blocks import Figure
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as drawn: its caption, its note on n and intervals, and the picture without that note, as SVG."""
+
+    caption: str
+    note: str
+    picture: bytes
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,8 @@ class Report:
 
     `options` compares the options of the choice that shares the study's trials equally, and is empty where none does.
     `pulls` says how strongly each loss form pulls beside cross-entropy.
-    `importance` is empty, with the reason in `no_importance`, where the study is too small for it. `drawn` maps each
-    figure's stem to its caption; `files` are what was written, in order.
+    `importance` is empty, with the reason in `no_importance`, where the study is too small for it. `drawn` are
+    the figures by their stem; `files` are what was written, in order.
     """
 
     folder: Path
@@ -34,8 +44,13 @@ class Report:
     pulls: pd.DataFrame
     importance: pd.DataFrame
     no_importance: str
-    drawn: Mapping[str, str] = field(default_factory=dict)
+    drawn: Mapping[str, Drawn] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+
+    def figure(self, stem: str, data: str = "") -> Iterator[Figure]:
+        """The figure as a block, where it was drawn; `data` is the CSV with its numbers."""
+        if found := self.drawn.get(stem):
+            yield Figure(stem, found.caption, found.note, data)
 
 
 def judge(study_dir: Path) -> Report:

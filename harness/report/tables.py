@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.load import rows_of
+from harness.report.blocks import NONE
 from harness.report.findings import Report
 from harness.spec import PLAIN
 
 COMMON = ("width", "form", "alpha", "temperature", "lr")
-NONE = "–"
 ACCURACY, GAIN = "val accuracy (%)", "gain over control (points)"
 TERMINAL = {"temperature": "T", ACCURACY: "val acc (%)", GAIN: "gain over control (points)"}
 """Heads shortened to fit."""
@@ -25,7 +24,10 @@ def number(value: Any, digits: int = 3) -> str:
     """A knob's value to `digits` significant digits; a dash where the trial has none."""
     if value is None or pd.isna(value):
         return NONE
-    return value if isinstance(value, str) else f"{value:.{digits}g}"
+    if isinstance(value, str):
+        return value
+    said = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e+" in said and abs(value) < 1e6 else said  # 110, not 1.1e+02
 
 
 def accuracy(mean: float, sd: float, num_seeds: int) -> str:
@@ -93,9 +95,3 @@ def caution(report: Report) -> str:
         f"Mean ± SD over {count} seed{plural}; gain: mean of differences paired by seed [95% t interval]. Both sides "
         "are the best of several trials chosen on this validation split: search-stage estimates, not confirmed claims."
     )
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

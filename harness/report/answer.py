@@ -1,0 +1,97 @@
+"""The head of the page: the question, and the answer with its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.compare import SHOWN
+from harness.analysis.load import rows_of
+from harness.report.blocks import Block, Heading, List, Paragraph, plain
+from harness.report.findings import Report
+from harness.report.tables import number, points
+from harness.spec import PLAIN
+
+
+def head(report: Report) -> Iterator[Block]:
+    """The title, the question and the answer."""
+    task = plain((report.data.manifest.get("task") or {}).get("name", "its task"))
+    knob = plain(report.data.equal)
+    aside = f" And which {knob}, each tuned with as many trials?" if knob else ""
+    yield Heading(report.data.name, level=1)
+    yield Paragraph(
+        f"**The question.** On {task}, which loss form, alpha and temperature should distil a student of each size, "
+        f"and what does that gain over plain training of the same width?{aside}",
+        "question",
+    )
+    yield from _answer(report)
+
+
+def _answer(report: Report) -> Iterator[Block]:
+    front = report.front
+    if front.empty:
+        found = len(report.data.trials)
+        yield Paragraph(
+            f"**No answer yet.** Of {found} trial{'' if found == 1 else 's'} on disk, none finished without diverging.",
+            "answer",
+        )
+        return
+    count = "one configuration" if len(front) == 1 else f"{len(front)} configurations"
+    yield Paragraph(f"**Answer.** The Pareto front on validation has {count}. {_gain_answer(report)}", "answer")
+    yield Paragraph("On the front, small to large, with gains in points and their 95% intervals:")
+    yield List(tuple(_place(row) for row in rows_of(front)))
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    knobs = "plain training" if row["form"] == PLAIN else f"{plain(row['form'])}, alpha {number(row['alpha'], 2)}"
+    if not pd.isna(row["temperature"]):
+        knobs += f", temperature {number(row['temperature'], 2)}"
+    gain = "" if pd.isna(row["gain"]) else f", {points(row['gain'], row['gain_low'], row['gain_high'])} on its control"
+    size = f"**Width {row['width']}** ({row['num_params']:,} parameters)"
+    return f"{size}: {knobs}, {100 * row['val_accuracy']:.2f}%{gain}"
+
+
+def _gain_answer(report: Report) -> str:
+    gains = report.gains
+    if gains.empty:
+        return (
+            "What distillation gains cannot be said: no width has both a finished plain control and a finished "
+            "distilled trial."
+        )
+    shown = gains[gains["verdict"] == SHOWN]
+    widths = len(gains)
+    where = "the one width compared" if widths == 1 else f"any of the {widths} widths compared"
+    if shown.empty:
+        low, high = 100 * float(gains["gain"].min()), 100 * float(gains["gain"].max())
+        span = f"{low:+.2f} points" if widths == 1 else f"{low:+.2f} to {high:+.2f} points"
+        said = f"Against the tuned plain control of the same width, no difference is shown at {where} ({span}). "
+    else:
+        rest = widths - len(shown)
+        others = f"; at the other {rest}, no difference is shown" if rest else ""
+        each = ", ".join(f"{width}" for width in shown["width"])
+        said = f"Against the tuned plain control, validation shows a paired difference at width {each}{others}. "
+    return said + _power(gains) + " " + _selection(gains)
+
+
+def _power(gains: pd.DataFrame) -> str:
+    seeds = int(gains["num_seeds"].min())
+    least = gains["mde"].max()
+    plural = "" if seeds == 1 else "s"
+    if pd.isna(least):
+        return f"With {seeds} seed{plural} there is no spread from which to say what could have been detected."
+    return f"With {seeds} seed{plural}, 80% power needs a true difference of {100 * least:.2f} points."
+
+
+def _selection(gains: pd.DataFrame) -> str:
+    plain, distilled = (_span(gains[f"{side}_trials"]) for side in ("control", "distilled"))
+    return (
+        f"Both sides are the best of several trials ({plain} plain, {distilled} distilled at a width), chosen on the "
+        "same validation split that measures them: every gain is a search-stage estimate, not a confirmed claim."
+    )
+
+
+def _span(counts: pd.Series[int]) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low} to {high}"

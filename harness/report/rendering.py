@@ -1,0 +1,43 @@
+"""A figure as files: the same bytes for the same data, whatever the day."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from harness import figures
+from harness.report.findings import Drawn
+
+SVG = {"Creator": None, "Date": None, "Format": None, "Type": None}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to be: its file's stem, its caption on the page, and how to draw it."""
+
+    stem: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+def rendered(drawing: Drawing) -> tuple[dict[str, bytes], Drawn]:
+    """The figure as PNG, PDF and SVG, by kind, and for the page; without the dates that would make two runs differ."""
+    with figures.paper():
+        figure = drawing.draw()
+        note = figures.note_of(figure)
+        png = _saved(figure, "png", {"Software": None}, dpi=200)
+        engine = figure.get_layout_engine()
+        figure.set_layout_engine("none")  # the layout is solved: PDF and SVG keep it
+        files = {"png": png, "pdf": _saved(figure, "pdf", {"CreationDate": None}), "svg": _saved(figure, "svg", SVG)}
+        figures.without_note(figure)
+        figure.set_layout_engine(engine)
+        return files, Drawn(drawing.caption, note, _saved(figure, "svg", SVG))
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, None], dpi: int = 200) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+    return buffer.getvalue()
