@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.compare import paired_differences, pooled_sd
 from harness.analysis.intervals import DRAWS, bootstrap_t, crossed, outperforms
+from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL, holm, minimum_detectable, paired
 
 DISTILLED = "distilled"
@@ -53,7 +54,7 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
     A claim, `"better"` or `"worse"`, has to hold on new seeds and on new test examples: `holm_p` is Holm's correction,
     over the whole table, of the larger of `p_t` and `p_crossed`, and has to be below 5%. (So the crossed interval
     excludes zero. That interval alone is for one comparison, not for twenty.) And the gain has to be at least `mde`,
-    from the SD pooled over the table.
+    from the SD pooled over the controls of the width: narrow students spread several times as wide as others.
 
     A student that diverged counts with the accuracy of its uniform guess, on every example alike. A pair with one has
     an SD of its own kind: it keeps that for `mde`, and is left out of the pooled one, where it would silence the rest.
@@ -73,6 +74,27 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
                     names = {"distilled_number": numbers[0], "control_number": numbers[1]}
                     rows.append({"width": int(width), "control": control, **names, **_row(pair, draws)})
     return _judged(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def option_comparisons(
+    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS
+) -> pd.DataFrame:
+    """As `comparisons`, each option of the choice that shares a study's trials equally less plain training of its
+    width: with a column `option`, a row for each option and width. Holm's correction is over all of them."""
+    plain = trials[trials["role"] == "ce"].set_index("width")["number"]
+    rows, options = [], []
+    for own in rows_of(trials[trials["role"] == "option"]):
+        if own["width"] not in plain.index:
+            continue
+        numbers = int(own["number"]), int(plain[own["width"]])
+        pair = _pair(students, correct, numbers)
+        if len(pair.accuracy):
+            names = {"distilled_number": numbers[0], "control_number": numbers[1]}
+            rows.append({"width": int(own["width"]), "control": "ce", **names, **_row(pair, draws)})
+            options.append(str(own["option"]))
+    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)))
+    judged.insert(0, "option", np.array(options, dtype=object))
+    return judged.sort_values(["width", "gain"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
 def scored(number: int, students: pd.DataFrame, correct: Correct) -> pd.DataFrame | None:
@@ -157,8 +179,9 @@ def _judged(table: pd.DataFrame) -> pd.DataFrame:
     """Add what needs the whole table: Holm's p, the detectable difference and the verdict."""
     kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
     judged = table.astype(kinds)  # an empty table's, too
-    steady = judged["num_diverged"] == 0
-    sd = judged["sd"].where(~steady, pooled_sd(judged[steady]))
+    steady = judged[judged["num_diverged"] == 0]
+    pooled = {int(width): pooled_sd(own) for width, own in steady.groupby("width")}
+    sd = judged["sd"].mask(judged["num_diverged"] == 0, judged["width"].map(pooled).astype(float))
     mde = [minimum_detectable(spread, count) for spread, count in zip(sd, judged["num_seeds"], strict=True)]
     larger = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False)
     judged = judged.assign(holm_p=np.array(holm(larger.tolist()), dtype=float), mde=np.array(mde, dtype=float))

@@ -4,11 +4,13 @@ Every figure is drawn under `style.paper()` and states in its own caption line h
 what its bars mean. A new figure is a function here that takes what it draws, and a line in `harness.report.drawings`.
 """
 
+from harness.figures.calibration import class_gain, fit_panel, reliability_diagram
+from harness.figures.confirmed import confirmed_accuracy, confirmed_gain, selection_audit
 from harness.figures.fidelity import fidelity_against_accuracy
 from harness.figures.gain import alpha_temperature, gain_by_width
 from harness.figures.learning import learning_curves
 from harness.figures.options import gain_by_option, pull_by_form
-from harness.figures.search import hypervolume_against_trials, importance_bars
+from harness.figures.search import expected_best_of, hypervolume_against_trials, importance_bars
 from harness.figures.size import Teacher, accuracy_against_size
 from harness.figures.style import HUES, note_of, paper, without_note
 
@@ -17,7 +19,12 @@ __all__ = [
     "Teacher",
     "accuracy_against_size",
     "alpha_temperature",
+    "class_gain",
+    "confirmed_accuracy",
+    "confirmed_gain",
+    "expected_best_of",
     "fidelity_against_accuracy",
+    "fit_panel",
     "gain_by_option",
     "gain_by_width",
     "hypervolume_against_trials",
@@ -26,5 +33,7 @@ __all__ = [
     "note_of",
     "paper",
     "pull_by_form",
+    "reliability_diagram",
+    "selection_audit",
     "without_note",
 ]

@@ -44,6 +44,24 @@ def importance_bars(table: pd.DataFrame, num_trials: int) -> Figure:
     return figure
 
 
+def expected_best_of(table: pd.DataFrame) -> Figure:
+    """The expected highest val accuracy of k random trials, from `best_of.expected_best`."""
+    figure = style.blank(
+        2.3,
+        f"Mean of the maximum over all subsets of k of {style.trials(len(table), 'distilled')} drawn at random, each the "
+        "mean of its seeds; band: 95% over resampled trials, too narrow towards the last k.",
+    )
+    axes = figure.add_subplot()
+    axes.fill_between(table["k"], table["low"], table["high"], color=style.FAINT, linewidth=0)
+    axes.plot(table["k"], table["expected"], color=style.HUES[0])
+    axes.set_xlabel("random trials (k)")
+    axes.set_ylabel("best validation accuracy (%)")
+    style.percent_axis(axes, "y")
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.grid(axis="y")
+    return figure
+
+
 def hypervolume_against_trials(
     search: pd.DataFrame, controls_alone: float | None, reference: tuple[float, float], size: str = "num_params"
 ) -> Figure:

@@ -10,6 +10,7 @@ import pandas as pd
 from harness.analysis.compare import SHOWN
 from harness.analysis.load import rows_of
 from harness.report.blocks import Block, Heading, List, Paragraph, plain
+from harness.report.confirmed import answer as confirmed_answer
 from harness.report.findings import Report
 from harness.report.tables import number, points
 from harness.spec import PLAIN
@@ -39,7 +40,11 @@ def _answer(report: Report) -> Iterator[Block]:
         )
         return
     count = "one configuration" if len(front) == 1 else f"{len(front)} configurations"
-    yield Paragraph(f"**Answer.** The Pareto front on validation has {count}. {_gain_answer(report)}", "answer")
+    confirmed = confirmed_answer(report)
+    said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
+    yield Paragraph(f"**Answer.** {said}", "answer")
+    if confirmed:
+        yield Paragraph(f"In the search, the Pareto front on validation has {count}. {_gain_answer(report)}")
     yield Paragraph("On the front, small to large, with gains in points and their 95% intervals:")
     yield List(tuple(_place(row) for row in rows_of(front)))
 

@@ -11,7 +11,13 @@ from harness.analysis.load import STATES, StudyData
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, code, plain
 from harness.report.findings import Report
 
-ARMS = {"search": "search (distilled)", "control": "controls (plain)"}
+ARMS = {
+    "search": "search (distilled)",
+    "control": "controls (plain)",
+    "smoothing": "controls (label smoothing)",
+    "self": "controls (self-teacher)",
+    "shuffled": "controls (shuffled teacher)",
+}
 
 
 def budget_section(report: Report) -> Iterator[Block]:
@@ -20,7 +26,11 @@ def budget_section(report: Report) -> Iterator[Block]:
     teacher: Mapping[str, Any] = data.manifest.get("teacher") or {}
     states = [state for state in STATES[1:] if state != "pruned" or (data.trials["state"] == "pruned").any()]
     head = ["", "trials", "complete", "of them diverged", *states, "seconds", "training FLOPs"]
-    rows = [_arm(label, data.trials[data.trials["arm"] == arm], states) for arm, label in ARMS.items()]
+    every = pd.concat([part for part in (data.trials, data.others.trials) if len(part)] or [data.trials])
+    rows = [_arm(label, every[every["arm"] == arm], states) for arm, label in ARMS.items()
+            if arm in ("search", "control") or (every["arm"] == arm).any()]  # fmt: skip
+    if len(data.confirmed.trials):
+        rows.append(_arm("confirmed, fresh seeds", data.confirmed.trials, states))
     if data.trials["arm"].isna().any():
         rows.append(_arm("arm unknown", data.trials[data.trials["arm"].isna()], states))
     blanks = [NONE] * (len(head) - 3)

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness import figures
+from harness.analysis.best_of import expected_best, objection
 from harness.analysis.importance import importance_rows
 from harness.analysis.load import StudyData, finished, is_plain
 from harness.analysis.pareto import hypervolume_over_trials, reference_point
@@ -46,6 +47,10 @@ def write(study_dir: Path) -> Report:
         tables[f"gains_by_{data.equal}.csv"] = _flat(report.options)
     if len(report.pulls):
         tables["pull.csv"] = report.pulls
+    if len(data.others.trials):
+        tables["other_controls.csv"] = data.others.trials
+    if len(report.confirmed.trials):
+        tables |= _confirmed_tables(report)
     contents = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
     drawn = {}
     for drawing in drawings(report):
@@ -62,6 +67,13 @@ def write(study_dir: Path) -> Report:
     return dataclasses.replace(report, files=written)
 
 
+def _confirmed_tables(report: Report) -> dict[str, pd.DataFrame]:
+    found = report.confirmed
+    tables = {"confirmed.csv": found.trials, "comparisons.csv": found.comparisons, "audit.csv": found.audit}
+    tables |= {"recommended.csv": found.recommended, "classes.csv": found.classes, "reliability.csv": found.reliability}
+    return tables | ({"comparisons_by_option.csv": found.by_option} if len(found.by_option) else {})
+
+
 def _pages(report: Report) -> Iterator[tuple[str, str]]:
     """The tables and pages that are written from the blocks, by path."""
     found = blocks(report)
@@ -75,6 +87,7 @@ def drawings(report: Report) -> Iterator[Drawing]:
     """The figures of a report, in the page's order."""
     data = report.data
     trials, students, forms = data.trials, data.students, _by_accuracy(data)
+    yield from _confirmed_drawings(report, forms)
     for size, label in zip(SIZES, ("parameters", "multiply-accumulates"), strict=True):
         draw = functools.partial(figures.accuracy_against_size, trials, students, forms, size, _teacher(data, size))
         caption = (
@@ -121,10 +134,68 @@ def drawings(report: Report) -> Iterator[Drawing]:
         functools.partial(figures.fidelity_against_accuracy, trials, forms),
     )
     yield Drawing(
+        "fit",
+        "Train against validation accuracy: who overfits, who underfits.",
+        functools.partial(figures.fit_panel, trials),
+    )
+    if not _no_best_of(data):
+        values = [float(value) for value in _distilled(data)["val_accuracy"]]
+        yield Drawing(
+            "best_of",
+            "Expected best validation accuracy of k random trials.",
+            functools.partial(figures.expected_best_of, expected_best(values)),
+        )
+    yield Drawing(
         "hypervolume",
         "Hypervolume of the front as the search goes on, beside that of the plain controls.",
         functools.partial(_hypervolume, data),
     )
+
+
+def _confirmed_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Drawing]:
+    found = report.confirmed
+    if found.trials.empty:
+        return
+    teacher = float(found.trials["test_teacher_accuracy"].max())
+    yield Drawing(
+        "confirmed_accuracy",
+        "Test accuracy against parameters: the best distilled student of each width beside its tuned controls, on "
+        "fresh seeds.",
+        functools.partial(figures.confirmed_accuracy, found.trials, forms, teacher),
+    )
+    yield Drawing(
+        "confirmed_gain",
+        "Gain of distillation over every tuned control on the test split, by width.",
+        functools.partial(figures.confirmed_gain, found.comparisons),
+    )
+    yield Drawing(
+        "selection_audit",
+        "What choosing on the test split would have claimed, beyond the honest number.",
+        functools.partial(figures.selection_audit, found.audit),
+    )
+    yield Drawing(
+        "reliability",
+        "Confidence against accuracy on the test split, distilled beside plain.",
+        functools.partial(figures.reliability_diagram, found.reliability),
+    )
+    yield Drawing(
+        "class_gain",
+        "Where distillation helps and where it hurts: gain by class and width.",
+        functools.partial(figures.class_gain, found.classes),
+    )
+
+
+def _distilled(data: StudyData) -> pd.DataFrame:
+    done = data.trials[data.trials["state"] == "complete"]
+    return done[~is_plain(done)]
+
+
+def _no_best_of(data: StudyData) -> str:
+    """Why an expected best of k would be wrong for this study, or what it lacks; empty where it is legitimate."""
+    sampler = str((data.manifest.get("identity") or {}).get("sampler") or "")
+    searched = data.trials[~is_plain(data.trials)]
+    missing = int((searched["state"] != "complete").sum())
+    return objection(sampler, missing) or ("there are fewer than 2 trials" if len(searched) < 2 else "")
 
 
 def _pruned(data: StudyData) -> list[int]:

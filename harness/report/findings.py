@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.analysis.compare import best_by_width, gains, gains_by_option, with_gains
 from harness.analysis.importance import importance_table
+from harness.analysis.judged import Confirmed, judge_confirmed
 from harness.analysis.load import StudyData, finished, load
 from harness.analysis.pareto import front
 from harness.analysis.pull import pulls_by_form
@@ -32,7 +33,8 @@ class Report:
     `options` compares the options of the choice that shares the study's trials equally, and is empty where none does.
     `pulls` says how strongly each loss form pulls beside cross-entropy.
     `importance` is empty, with the reason in `no_importance`, where the study is too small for it. `drawn` are
-    the figures by their stem; `files` are what was written, in order.
+    the figures by their stem; `files` are what was written, in order. `confirmed` is what fresh seeds and the test
+    split say.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Report:
     pulls: pd.DataFrame
     importance: pd.DataFrame
     no_importance: str
+    confirmed: Confirmed
     drawn: Mapping[str, Drawn] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
@@ -67,6 +70,7 @@ def judge(study_dir: Path) -> Report:
         pulls=pulls_by_form(data.trials, data.students),
         importance=importance,
         no_importance=reason,
+        confirmed=judge_confirmed(study_dir, data),
     )
 
 

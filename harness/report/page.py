@@ -14,18 +14,30 @@ from harness.report.answer import head
 from harness.report.blocks import Block, Figure, Heading
 from harness.report.budget import budget_section
 from harness.report.comparisons import front_section, gain_section, option_section
+from harness.report.confirmed import (
+    audit_section,
+    calibration_section,
+    comparison_section,
+    confirmed_section,
+    recommendation_section,
+)
 from harness.report.findings import Report
 from harness.report.knobs import knob_section, learning_section, pull_section
 from harness.report.protocol import protocol
 
 SECTIONS: tuple[Callable[[Report], Iterable[Block]], ...] = (
     head,
+    confirmed_section,
+    comparison_section,
+    recommendation_section,
     front_section,
     gain_section,
     option_section,
     knob_section,
     pull_section,
     learning_section,
+    calibration_section,
+    audit_section,
     budget_section,
 )
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from harness.report.blocks import Block, Heading, List, code, plain
 from harness.report.findings import Report
-from harness.report.tables import number
 from harness.space import direction
 
 FORMULAS = {
@@ -23,7 +22,11 @@ def protocol(report: Report) -> Iterator[Block]:
     sizes, hashes = task.get("sizes") or {}, task.get("hashes") or {}
     reads = len(report.data.confirmed.students)
     splits = ", ".join(f"{plain(name)} {size:,} ({code(hashes.get(name, '?'))})" for name, size in sizes.items())
-    read = "the test split was not read" if reads == 0 else f"the test split was read once for each of {reads} confirmed students"
+    read = (
+        "the test split was not read"
+        if reads == 0
+        else f"the test split was read once for each of {reads} confirmed students"
+    )
     mixings = [str(mixing) for mixing in sorted(report.data.trials["mixing"].dropna().unique())]
     formulas = "; ".join(f"{plain(mixing)}: {FORMULAS.get(mixing, 'unknown')}" for mixing in mixings) or "no trials yet"
     objectives = plain(", ".join(f"{direction(name)} {name}" for name in manifest.get("objectives") or []))

@@ -1,0 +1,143 @@
+"""What was confirmed on fresh seeds, read and judged: comparisons, recommendations, the audit, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis import audit
+from harness.analysis.answers import Answers, read_answers
+from harness.analysis.calibration import class_gains, reliability
+from harness.analysis.chosen import DISTILLED, OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles
+from harness.analysis.confirmed import comparisons, option_comparisons, scored
+from harness.analysis.intervals import crossed
+from harness.analysis.load import StudyData, rows_of
+from harness.analysis.two_level import accuracy_draws, p_front, recommendations, within
+
+ELIGIBLE = (DISTILLED, "front", OPTION, *(role for role in ROLES if role not in (DISTILLED, "shuffled")))
+"""The roles that may be recommended: all but a teacher that is wrong on purpose."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The confirm stage of a study; every frame is empty where there was none.
+
+    `trials` has a row for each configuration and role (see `harness.analysis.chosen`), with `test_low` and `test_high`,
+    the 95% interval of its test accuracy over seeds and test examples, `p_front`, and `gap_closed`, its share of the
+    way from plain training to the teacher. `comparisons` and `by_option` are of distilled less control.
+    `recommended` has a row for each size on the front as a budget; `audit` says what choosing on test would have
+    claimed. `classes` are gains by class at each width, `reliability` tables of confidence by width and role.
+    """
+
+    trials: pd.DataFrame
+    students: pd.DataFrame
+    comparisons: pd.DataFrame
+    by_option: pd.DataFrame
+    recommended: pd.DataFrame
+    audit: pd.DataFrame
+    classes: pd.DataFrame
+    reliability: pd.DataFrame
+    draws: pd.DataFrame
+
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds each configuration has; 0 where nothing was confirmed."""
+        return int(self.trials["num_seeds"].min()) if len(self.trials) else 0
+
+
+def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
+    """Read what was confirmed and judge it. What a trial answered may be missing: then what needs it is."""
+    frames = confirmed_in_roles(data)
+    trials, students = frames.trials, frames.students
+    answers = read_answers(study_dir, sorted({int(number) for number in trials["number"]}))
+    correct = {number: own.correct for number, own in answers.items()}
+    scores = {number: table for number in correct if (table := scored(number, students, correct)) is not None}
+    one_each = trials[trials["role"].isin(ROLES)]
+    draws = _draws(scores)
+    return Confirmed(
+        trials=_with_intervals(trials, scores, draws),
+        students=students,
+        comparisons=comparisons(one_each, students, correct),
+        by_option=option_comparisons(trials, students, correct),
+        recommended=_recommended(trials, draws),
+        audit=audit.choices(frames.curves, one_each),
+        classes=_classes(one_each, answers),
+        reliability=_reliability(one_each, answers),
+        draws=draws,
+    )
+
+
+def _draws(scores: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """Draws of test accuracy of the configurations that have most seeds in common."""
+    if not scores:
+        return pd.DataFrame()
+    shape = max((table.shape for table in scores.values()), key=lambda shape: shape[0])
+    return accuracy_draws({number: table.to_numpy() for number, table in scores.items() if table.shape == shape})
+
+
+def _with_intervals(trials: pd.DataFrame, scores: Mapping[int, pd.DataFrame], draws: pd.DataFrame) -> pd.DataFrame:
+    found = {number: crossed(table.to_numpy()) for number, table in scores.items()}
+    bounds = [
+        (found[n].low, found[n].high) if n in found else (np.nan, np.nan) for n in (int(n) for n in trials["number"])
+    ]
+    low, high = np.array(bounds, dtype=float).reshape(-1, 2).T
+    sizes = {int(number): float(size) for number, size in zip(trials["number"], trials["num_params"], strict=True)}
+    front = p_front(draws, sizes) if len(draws) else pd.Series(dtype=float)
+    plain = trials[trials["role"] == PLAIN_ROLE].set_index("width")["test_accuracy"] if len(trials) else pd.Series()
+    table = trials.assign(test_low=low, test_high=high, p_front=trials["number"].map(front))
+    if trials.empty:
+        return table.assign(gap_closed=np.array([], dtype=float))
+    base = trials["width"].map(plain).astype(float)
+    gap = (trials["test_teacher_accuracy"] - base).where(lambda gap: gap > 0)
+    return table.assign(gap_closed=(trials["test_accuracy"] - base) / gap)
+
+
+def _eligible(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
+    kept = trials[trials["role"].isin(ELIGIBLE) & trials["number"].isin(draws.columns)]
+    return kept.drop_duplicates("number")
+
+
+def _recommended(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
+    """What validation recommends within the size of each width, and what the test split says of that."""
+    kept = _eligible(trials, draws)
+    if kept.empty:
+        return recommendations(pd.DataFrame(index=range(1)), {}, [])
+    sizes = {int(row["number"]): float(row["num_params"]) for row in rows_of(kept)}
+    score = {int(row["number"]): float(row["val_accuracy"]) for row in rows_of(kept)}
+    return recommendations(draws[list(sizes)], sizes, sorted(set(sizes.values())), score)
+
+
+def ranked(confirmed: Confirmed, sizes: Mapping[int, float], budget: float) -> pd.DataFrame:
+    """The eligible configurations within a budget, best on validation first: columns of `two_level.within`, and
+    `val_accuracy`; indexed by number. `sizes` may be of any kind, as parameters, or milliseconds."""
+    kept = _eligible(confirmed.trials, confirmed.draws).set_index("number")
+    known = [number for number in kept.index if int(number) in sizes]
+    table = within(confirmed.draws[known], sizes, budget)
+    score = kept["val_accuracy"].reindex(table.index).astype(float).round(12)
+    table = table.assign(val_accuracy=score, size=[sizes[int(number)] for number in table.index])
+    return table.sort_values(["val_accuracy", "size"], ascending=[False, True], kind="stable")
+
+
+def _classes(trials: pd.DataFrame, answers: Mapping[int, Answers]) -> pd.DataFrame:
+    parts = []
+    for width, own in trials.groupby("width"):
+        numbers = own.set_index("role")["number"]
+        pair = [answers.get(int(numbers.get(role, -1))) for role in (DISTILLED, PLAIN_ROLE)]
+        if pair[0] is not None and pair[1] is not None and pair[0].predicted.shape == pair[1].predicted.shape:
+            table = class_gains(pair[0].predicted, pair[1].predicted, pair[0].labels)
+            parts.append(table.assign(width=width))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["width"])
+
+
+def _reliability(trials: pd.DataFrame, answers: Mapping[int, Answers]) -> pd.DataFrame:
+    parts = []
+    for row in rows_of(trials[trials["role"].isin((DISTILLED, PLAIN_ROLE))]):
+        own = answers.get(int(row["number"]))
+        if own is not None:
+            table = reliability(own.confidence, own.predicted, own.labels)
+            parts.append(table.assign(width=row["width"], role=row["role"], ece=row["test_ece"]))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["width", "role"])

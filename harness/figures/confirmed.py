@@ -1,0 +1,200 @@
+"""What fresh seeds and the test split say: accuracy against size, gains over every control, what a choice on test
+would have claimed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from harness.analysis.confirmed import NOT_SHOWN
+from harness.analysis.load import rows_of
+from harness.figures import style
+
+NAMES: Mapping[str, str] = {
+    "ce": "plain training",
+    "smoothing": "label smoothing",
+    "self": "self-teacher",
+    "shuffled": "shuffled teacher",
+}
+"""The controls as figures and tables call them."""
+LOOKS: Mapping[str, tuple[str, str]] = {
+    "ce": (style.PLAIN_COLOUR, "o"),
+    "smoothing": (style.HUES[3], "s"),
+    "self": (style.HUES[2], "^"),
+    "shuffled": (style.HUES[4], "D"),
+}
+"""Colour and marker of each control."""
+
+
+def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: float | None) -> Figure:
+    """Test accuracy against parameters on a log axis: the best distilled student of each width and its controls.
+
+    `trials` are those of `harness.analysis.judged.Confirmed`; `teacher` is its own test accuracy, a fraction.
+    """
+    shown = trials[trials["role"].isin(["distilled", *NAMES])]
+    figure = style.blank(
+        3.1,
+        f"Chosen on validation, then trained on {style.seeds_phrase(shown['num_seeds'])}, all of them fresh; mean test "
+        "accuracy, with its 95% interval over seeds and test examples (crossed). Set side by side at each width, whose "
+        "size is that of the distilled student.",
+    )
+    axes = figure.add_subplot()
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("test accuracy (%)")
+    if shown.empty:
+        style.nothing_to_show(axes, "Nothing was confirmed.")
+        return figure
+    left, right = float(shown["num_params"].min()) / 1.3, float(shown["num_params"].max()) * 1.3
+    style.log_axis(axes, "x", left, right)
+    style.percent_axis(axes, "y")
+    axes.grid(axis="y")
+    roles = [role for role in ("distilled", *NAMES) if (shown["role"] == role).any()]
+    colours = style.hues(forms)
+    for place, role in enumerate(roles):
+        part = shown[shown["role"] == role].sort_values("num_params")
+        shift = 1.035 ** (place - (len(roles) - 1) / 2)
+        if role == "distilled":
+            axes.plot(part["num_params"] * shift, part["test_accuracy"], color=style.MUTED, linewidth=1, zorder=2)
+        for row in rows_of(part):
+            colour, marker = (colours[row["form"]], "o") if role == "distilled" else LOOKS[role]
+            _mark(axes, row["num_params"] * shift, row, colour, marker, big=role == "distilled")
+    lines = [style.key(colours[f], f, "o") for f in forms if f in set(shown.loc[shown["role"] == "distilled", "form"])]
+    lines += [style.key(*reversed_look(role)) for role in roles if role in NAMES]
+    if teacher is not None and not math.isnan(teacher):
+        axes.axhline(teacher, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=0.9)
+        lines.append(Line2D([], [], color=style.MUTED, linestyle=(0, (5, 3)), linewidth=0.9, label="teacher"))
+    style.legend_above(axes, lines, columns=3)
+    return figure
+
+
+def reversed_look(role: str) -> tuple[str, str, str]:
+    """Colour, name and marker of a control, as a legend's entry takes them."""
+    colour, marker = LOOKS[role]
+    return colour, NAMES[role], marker
+
+
+def _mark(axes: Axes, place: float, row: Mapping[str, Any], colour: str, marker: str, *, big: bool) -> None:
+    mean = float(row["test_accuracy"])
+    if not math.isnan(float(row["test_low"])):
+        low, high = max(float(row["test_low"]), 0.0), min(float(row["test_high"]), 1.0)
+        axes.plot([place, place], [low, high], color=colour, linewidth=1.1 if big else 0.8, zorder=2.5)
+    axes.plot(place, mean, marker, color=colour, markersize=5.5 if big else 3.6, markeredgecolor="white",
+              markeredgewidth=0.5, zorder=3)  # fmt: skip
+
+
+def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
+    """Distilled less each control at each width, on the test split; filled where a difference is shown.
+
+    Thin bars: 95% over seeds and test examples; thick: over seeds alone. The band is what could not be detected.
+    """
+    counts = comparisons["num_seeds"] if len(comparisons) else []
+    figure = style.blank(
+        2.75,
+        f"Distilled less control, paired by seed and test example; {style.seeds_phrase(counts)}. Thick bars: 95% t "
+        "interval over seeds; thin: over seeds and test examples (crossed); arrows go on beyond the axis. Filled: a "
+        "difference is shown (Holm's p over all of them below .05, and at least the detectable difference); hollow: "
+        "none is. Band: below 80% power.",
+    )
+    axes = figure.add_subplot()
+    axes.set_ylabel("gain on the test split (points)")
+    axes.set_xlabel("width")
+    if comparisons.empty:
+        style.nothing_to_show(axes, "No width has a confirmed distilled configuration and a confirmed control.")
+        return figure
+    widths = sorted(comparisons["width"].unique())
+    controls = [name for name in NAMES if (comparisons["control"] == name).any()]
+    limit = _limit(comparisons)
+    axes.set_ylim(-limit, limit)
+    axes.set_xlim(-0.5, len(widths) - 0.5)
+    axes.set_xticks(range(len(widths)), [str(width) for width in widths])
+    axes.grid(axis="y")
+    axes.axhline(0, color=style.INK, linewidth=0.7)
+    for index, width in enumerate(widths):
+        own = comparisons[comparisons["width"] == width]
+        band = 100 * float(own["mde"].max())
+        if not math.isnan(band):
+            axes.fill_between(
+                [index - 0.42, index + 0.42],
+                -min(band, limit),
+                min(band, limit),
+                color="#f0f0f0",
+                zorder=0,
+                linewidth=0,
+            )
+        for row in rows_of(own):
+            offset = 0.18 * (controls.index(row["control"]) - (len(controls) - 1) / 2)
+            _gain(axes, index + offset, row, limit)
+    style.legend_above(axes, [style.key(*reversed_look(name)) for name in controls], columns=2)
+    return figure
+
+
+def _limit(comparisons: pd.DataFrame) -> float:
+    """Half the height of the axis: what is nearest to zero must be seen, the clearly worse controls may go beyond."""
+    first = comparisons[comparisons["control"] == "ce"] if (comparisons["control"] == "ce").any() else comparisons
+    ends = 100 * first[["crossed_low", "crossed_high", "low", "high", "gain"]].abs().max(axis=1)
+    return 1.25 * max(float(ends.quantile(0.8)), 100 * float(comparisons["gain"].abs().median()), 0.5)
+
+
+def _gain(axes: Axes, place: float, row: Mapping[str, Any], limit: float) -> None:
+    colour, marker = LOOKS[row["control"]]
+    for names, width in ((("crossed_low", "crossed_high"), 0.7), (("low", "high"), 2.0)):
+        low, high = (100 * float(row[name]) for name in names)
+        if not math.isnan(low):
+            axes.plot([place, place], [max(low, -limit), min(high, limit)], color=colour, linewidth=width, zorder=2)
+    gain = 100 * float(row["gain"])
+    if abs(gain) > 0.97 * limit:
+        mark = "^" if gain > 0 else "v"
+        axes.plot(place, math.copysign(0.97 * limit, gain), mark, color=colour, markersize=4.5, zorder=3)
+        axes.annotate(
+            f"{gain:+.1f}", (place, math.copysign(0.97 * limit, gain)), xytext=(0, -9 if gain > 0 else 4),
+            textcoords="offset points", ha="center", fontsize=6, color=colour,
+        )  # fmt: skip
+        return
+    face = "white" if row["verdict"] == NOT_SHOWN else colour
+    axes.plot(place, gain, marker, color=colour, markerfacecolor=face, markersize=4.6, markeredgewidth=1, zorder=3)
+
+
+CLAIMS = (
+    ("by_test_last_epoch", "the configuration chosen on test", "o"),
+    ("by_test_best_epoch", "its epoch, too", "^"),
+    ("by_test_best_seed", "its seed, too", "s"),
+)
+
+
+def selection_audit(audit: pd.DataFrame) -> Figure:
+    """How far test accuracy would have been overstated, by width, had the choice been made on the test split."""
+    figure = style.blank(
+        2.2,
+        "Claim less the honest number (chosen on validation, last epoch, mean over fresh seeds), in points of test "
+        "accuracy. The same confirmed configurations compete for both; no interval is shown.",
+    )
+    axes = figure.add_subplot()
+    axes.set_xlabel("width")
+    axes.set_ylabel("overstated by (points)")
+    if audit.empty:
+        style.nothing_to_show(axes, "Nothing was confirmed, so there is nothing to audit.")
+        return figure
+    axes.set_xlim(-0.5, len(audit) - 0.5)
+    axes.set_xticks(range(len(audit)), [str(width) for width in audit["width"]])
+    axes.axhline(0, color=style.INK, linewidth=0.7)
+    axes.grid(axis="y")
+    for place, (name, _, marker) in enumerate(CLAIMS):
+        over = 100 * (audit[name] - audit["honest"])
+        spots = [index + 0.18 * (place - 1) for index in range(len(audit))]
+        colour = style.HUES[place]
+        axes.vlines(spots, 0, over, color=colour, linewidth=1.2)
+        axes.plot(spots, over, marker, color=colour, markersize=4.5)
+        for spot, value in zip(spots, over, strict=True):
+            axes.annotate(
+                f"{value:.1f}", (spot, value), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=6
+            )
+    axes.margins(y=0.18)
+    keys = [style.key(style.HUES[place], said, marker) for place, (_, said, marker) in enumerate(CLAIMS)]
+    style.legend_above(axes, keys, columns=3)
+    return figure

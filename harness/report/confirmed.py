@@ -1,0 +1,260 @@
+"""What was confirmed: the main table, gains over every control, recommendations, the audit, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
+from harness.analysis.load import rows_of
+from harness.analysis.statistics import LEVEL
+from harness.figures.confirmed import NAMES
+from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
+from harness.report.findings import Report
+from harness.report.tables import number, points
+from harness.spec import PLAIN
+
+
+def confirmed_section(report: Report) -> Iterator[Block]:
+    """Every confirmed configuration on the test split: the table that a paper prints."""
+    found = report.confirmed
+    if found.trials.empty:
+        yield Heading("Confirmed on fresh seeds")
+        yield Paragraph(
+            "Nothing was confirmed: the search is not complete, or the stage was left out (`--no-confirm`). No claim "
+            "about the test split can be made."
+        )
+        return
+    yield Heading("Confirmed on fresh seeds")
+    gains = (
+        found.comparisons[found.comparisons["control"] == "ce"].set_index("width") if len(found.comparisons) else None
+    )
+    rows = []
+    for row in rows_of(found.trials[found.trials["role"] != "option"]):
+        gain = (
+            gains.loc[row["width"]]
+            if gains is not None and row["role"] == "distilled" and row["width"] in gains.index
+            else None
+        )
+        rows.append([
+            str(row["width"]), f"{row['num_params']:,}", f"{row['macs']:,}", _role(row), str(row["form"]), *_knobs(row),
+            str(row["num_seeds"]), f"{100 * row['val_accuracy']:.2f}", _percent(row),
+            NONE if gain is None else points(gain["gain"], gain["crossed_low"], gain["crossed_high"]),
+            NONE if gain is None else number(gain["holm_p"], 2), _share(row["gap_closed"]),
+            f"{100 * row['test_agreement']:.1f}", number(row["test_kl"]), number(row["test_loss"]),
+            f"{100 * row['test_ece']:.1f}", number(row["test_brier"]), _share(row["p_front"]),
+        ])  # fmt: skip
+    head = [
+        "width", "params", "MACs", "what", "form", "alpha", "temperature", "lr", "seeds", "val (%)", "test (%)",
+        "gain over plain (points)", "Holm p", "teacher gap closed", "agreement (%)", "KL", "NLL", "ECE (points)",
+        "Brier", "P(on front)",
+    ]  # fmt: skip
+    yield Table(
+        "confirmed", "Configurations chosen on validation, on fresh seeds and the test split: means, with 95% intervals "
+        "over seeds and test examples.", head, rows, "confirmed.csv",
+    )  # fmt: skip
+    yield Paragraph(
+        "Every configuration was chosen on validation in the search and trained again, with nothing changed but its "
+        f"{found.num_seeds} seeds, which the search never used; the test split was read once for each student, after "
+        "its last epoch, and nothing was chosen by it. Intervals are of the crossed kind: both seeds and test examples "
+        "are taken as samples. Controls were tuned with as many trials as plain training. Gap closed: the share of the "
+        "way from plain training of that width to the teacher. P(on front): the share of resamples of seeds and "
+        "examples in which no other configuration of this table is as good and smaller."
+    )
+    yield from report.figure("confirmed_accuracy", data="confirmed.csv")
+
+
+def _role(row: Mapping[str, Any]) -> str:
+    name = {"distilled": "distilled", "front": "on the front"}.get(
+        row["role"], NAMES.get(row["role"], str(row["role"]))
+    )
+    return name + (", on the front" if row["on_front"] and row["role"] != "front" else "")
+
+
+def _knobs(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    alpha = NONE if row["form"] == PLAIN else number(row["alpha"], 2)
+    return alpha, number(row["temperature"]), number(row["lr"], 2)
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    interval = "" if pd.isna(row["test_low"]) else f" [{100 * row['test_low']:.2f}, {100 * row['test_high']:.2f}]"
+    return f"{100 * row['test_accuracy']:.2f}{interval}"
+
+
+def _share(value: Any) -> str:
+    return NONE if pd.isna(value) else f"{value:.2f}"
+
+
+def comparison_section(report: Report) -> Iterator[Block]:
+    """Distilled less every control, with every number that a reviewer asks for."""
+    found = report.confirmed
+    if found.trials.empty:
+        return
+    yield Heading("Distillation against every control, on the test split")
+    if found.comparisons.empty:
+        yield Paragraph("No width has both a confirmed distilled configuration and a confirmed control.")
+        return
+    rows = [[str(row["width"]), NAMES[row["control"]], *_comparison(row)] for row in rows_of(found.comparisons)]
+    head = ["width", "control", *_COMPARED]
+    caption = "Gain of the best distilled configuration over each control, paired by seed and test example."
+    yield Table("comparisons", caption, head, rows, "comparisons.csv")
+    count = len(found.comparisons)
+    yield Paragraph(
+        "Gain: mean over seeds of the paired difference, with its 95% t interval over seeds, then the interval over "
+        "seeds and test examples (crossed); the CSV has the bootstrap-t interval too. p: the larger of both; Holm's "
+        f"correction is over all {count} rows. The exact sign flip cannot go below its floor. P(better): the share of "
+        "seeds in which distillation is better, with Wilson's 95% interval. Detectable: what a paired t test would find "
+        "with 80% power, from the SD pooled over the controls of the width. A difference is named only where Holm's p is "
+        "below .05 and the gain is at least detectable. Seeds vary initialisation and order of batches, and not the "
+        "training set: what another training set would show is not known."
+    )
+    yield from report.figure("confirmed_gain", data="comparisons.csv")
+    if found.by_option.empty:
+        return
+    knob = plain(report.data.equal)
+    rows = [[str(row["option"]), str(row["width"]), *_comparison(row)] for row in rows_of(found.by_option)]
+    caption = f"Gain over plain training of the best configuration of each {knob}, on fresh seeds and the test split."
+    yield Table("comparisons_by_option", caption, [knob, "width", *_COMPARED], rows, "comparisons_by_option.csv")
+
+
+_COMPARED = (
+    "gain (points), seeds", "over seeds and examples", "p (Holm)", "sign flip p (floor)", "P(better)",
+    "detectable (points)", "verdict", "note",
+)  # fmt: skip
+
+
+def _comparison(row: Mapping[str, Any]) -> list[str]:
+    larger = max(row["p_t"], row["p_crossed"]) if not pd.isna(row["p_crossed"]) else row["p_t"]
+    crossed = points(row["gain"], row["crossed_low"], row["crossed_high"]).partition(" ")[2]
+    won = f"{row['p_outperforms']:.2f} [{row['outperforms_low']:.2f}, {row['outperforms_high']:.2f}]"
+    return [
+        points(row["gain"], row["low"], row["high"]), crossed, f"{number(larger, 2)} ({number(row['holm_p'], 2)})",
+        f"{number(row['p_sign_flip'], 2)} ({number(row['p_floor'], 2)})", won,
+        NONE if pd.isna(row["mde"]) else f"{100 * row['mde']:.2f}", str(row["verdict"]), str(row["warning"]) or NONE,
+    ]  # fmt: skip
+
+
+def recommendation_section(report: Report) -> Iterator[Block]:
+    """What to take within each size, and how sure that is."""
+    found = report.confirmed
+    if found.recommended.empty:
+        return
+    yield Heading("What to take")
+    by_number = {int(row["number"]): row for row in rows_of(found.trials.drop_duplicates("number"))}
+    rows = []
+    for row in rows_of(found.recommended):
+        own, other = (
+            by_number[int(row["number"])],
+            by_number.get(-1 if pd.isna(row["runner_up"]) else int(row["runner_up"])),
+        )
+        rows.append([
+            f"{int(row['budget']):,}", configuration(own), _percent(own), _share(row["p_best"]),
+            f"{100 * row['expected_regret']:.2f}", NONE if other is None else configuration(other),
+        ])  # fmt: skip
+    head = ["at most (params)", "take", "test (%)", "P(best)", "expected regret (points)", "runner-up"]
+    yield Table(
+        "recommended", "The configuration that validation chose within each size, judged on the test split.",
+        head, rows, "recommended.csv",
+    )  # fmt: skip
+    yield Paragraph(
+        "The choice is by mean validation accuracy on the fresh seeds, among what was confirmed, but for the shuffled "
+        "teacher; P(best) and the expected regret (what is lost, on average, by not having the best of these) are over "
+        "resamples of seeds and test examples. For other limits, and to have the student as files: "
+        f"`python -m harness.recommend {report.data.name} --max-params N --export DIR`."
+    )
+
+
+def configuration(row: Mapping[str, Any]) -> str:
+    """A configuration in words: `kl, alpha 0.31, temperature 4.2, width 8`."""
+    alpha, temperature, _ = _knobs(row)
+    said = [NAMES.get(row["role"], str(row["form"])) if row["form"] == PLAIN else str(row["form"])]
+    if row["role"] in NAMES and row["form"] != PLAIN:
+        said[0] += f" ({NAMES[row['role']]})"
+    said += [f"{name} {value}" for name, value in (("alpha", alpha), ("temperature", temperature)) if value != NONE]
+    return ", ".join([*said, f"width {row['width']}"])
+
+
+def audit_section(report: Report) -> Iterator[Block]:
+    """What a choice on the test split would have claimed."""
+    found = report.confirmed
+    if found.audit.empty:
+        return
+    yield Heading("Selection audit")
+    rows = [
+        [str(row["width"]), str(row["num_configurations"]), f"{100 * row['honest']:.2f}",
+         *(f"{100 * row[name]:.2f} ({100 * (row[name] - row['honest']):+.2f})"
+           for name in ("by_test_last_epoch", "by_test_best_epoch", "by_test_best_seed"))]
+        for row in rows_of(found.audit)
+    ]  # fmt: skip
+    head = ["width", "configurations", "honest test (%)", "chosen on test", "and its epoch", "and its seed"]
+    caption = "Test accuracy in percent, and in brackets by how many points it would have been overstated."
+    yield Table("audit", caption, head, rows, "audit.csv")
+    yield Paragraph(
+        "Honest: chosen on validation, last epoch, mean over fresh seeds. The other columns choose the configuration, "
+        "then its epoch, then its seed too, by test accuracy, as is often done: they are what this study would have "
+        "claimed, and none of them is a result."
+    )
+    yield from report.figure("selection_audit", data="audit.csv")
+
+
+def calibration_section(report: Report) -> Iterator[Block]:
+    """How far the students' confidence is right, and on which classes distillation gains or loses."""
+    if report.confirmed.trials.empty:
+        return
+    yield Heading("Where it helps and where it hurts")
+    yield from report.figure("class_gain", data="classes.csv")
+    classes = report.confirmed.classes
+    if len(classes):
+        shown = classes[classes["holm_p"] < LEVEL]
+        listed = [
+            f"class {row['label']} at width {row['width']} ({100 * row['gain']:+.1f} points)" for row in rows_of(shown)
+        ]
+        yield Paragraph(
+            "Against plain training, a difference is shown for " + plain(", ".join(listed)) + "." if listed else
+            "Against plain training, no class of any width shows a difference (Holm over the classes of a width)."
+        )  # fmt: skip
+    yield from report.figure("reliability", data="reliability.csv")
+    yield from report.figure("fit", data="trials.csv")
+    yield from report.figure("fidelity", data="trials.csv")
+
+
+def answer(report: Report) -> str:
+    """The answer's sentences on what was confirmed; empty where nothing was."""
+    found = report.confirmed
+    if found.comparisons.empty:
+        return ""
+    main = found.comparisons[found.comparisons["control"] == "ce"]
+    said = [
+        f"On the test split, over {found.num_seeds} fresh seeds, distillation against tuned plain training of the same "
+        "width: " + _verdicts(main) + "."
+    ]
+    rest = found.comparisons[found.comparisons["control"] != "ce"]
+    for control, own in rest.groupby("control", sort=False):
+        said.append(f"Against the {NAMES[str(control)]} control: {_verdicts(own)}." if control != "smoothing" else
+                    f"Against label smoothing: {_verdicts(own)}.")  # fmt: skip
+    low, high = 100 * float(main["mde"].min()), 100 * float(main["mde"].max())
+    if not pd.isna(low):
+        span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}, by width,"
+        said.append(f"With 80% power, differences of {span} points could have been detected.")
+    return " ".join(said)
+
+
+def _verdicts(table: pd.DataFrame) -> str:
+    """`better at width 2 (+1.30 points) and 4 (+0.80); no difference shown at 6, 8`."""
+    parts = []
+    for verdict in (BETTER, WORSE, NOT_SHOWN):
+        own = table[table["verdict"] == verdict]
+        if own.empty:
+            continue
+        each = [
+            f"{row['width']} ({points(row['gain'], row['crossed_low'], row['crossed_high'])})" if verdict != NOT_SHOWN
+            else f"{row['width']}" for row in rows_of(own)
+        ]  # fmt: skip
+        parts.append(f"{'**' + verdict + '**' if verdict != NOT_SHOWN else verdict} at width {_listed(each)}")
+    return "; ".join(parts)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
