@@ -30,7 +30,7 @@ def test_a_worked_example_of_three_trials() -> None:
 def test_the_estimate_is_unbiased_for_every_k() -> None:
     # The maximum of k uniform draws is k / (k + 1) in expectation.
     rng = np.random.default_rng(0)
-    found = np.mean([expected_best(rng.uniform(size=10), draws=1)["expected"] for _ in range(2_000)], axis=0)
+    found = np.mean([expected_best(rng.uniform(size=10).tolist(), draws=1)["expected"] for _ in range(2_000)], axis=0)
     k = np.arange(1, 11)
     assert found == pytest.approx(k / (k + 1), abs=0.006)
 
@@ -40,8 +40,9 @@ def test_the_band_holds_the_expected_best_of_few_of_many_trials() -> None:
     k = np.arange(1, 11)
     held = np.zeros(10)
     for _ in range(300):
-        table = expected_best(rng.uniform(size=100), draws=300).head(10)
-        held += (table["low"] <= k / (k + 1)).to_numpy() & (k / (k + 1) <= table["high"]).to_numpy()
+        table = expected_best(rng.uniform(size=100).tolist(), draws=300).head(10)
+        low, high = (table[name].to_numpy(dtype=float) for name in ("low", "high"))
+        held += (low <= k / (k + 1)) & (k / (k + 1) <= high)
     assert (held / 300 > 0.9).all()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,9 +36,8 @@ def test_the_calibration_error_is_the_weighted_gap_of_the_bins(pairs: list[tuple
     weighted = (filled["accuracy"] - filled["mean_confidence"]).abs() * filled["count"]
     assert float(weighted.sum()) / len(pairs) == pytest.approx(expected, abs=1e-12)
     assert table["count"].sum() == len(pairs) and table["bin"].tolist() == list(range(15))
-    assert (
-        (filled["mean_confidence"] >= filled["low"] - 1e-12) & (filled["mean_confidence"] <= filled["high"] + 1e-12)
-    ).all()
+    assert (filled["mean_confidence"] - filled["low"] >= -1e-12).all()
+    assert (filled["high"] - filled["mean_confidence"] >= -1e-12).all()
 
 
 def test_a_worked_example_of_two_bins() -> None:
@@ -48,10 +45,9 @@ def test_a_worked_example_of_two_bins() -> None:
     confidence = np.array([[0.9, 0.9, 0.9, 0.9, 0.6]])
     predicted, labels = np.array([[1, 1, 0, 0, 1]]), np.ones(5, dtype=int)
     assert expected_calibration_error(confidence, predicted, labels)[0] == pytest.approx(0.4)
-    table = reliability(confidence, predicted, labels).set_index("bin")
-    assert table.loc[13, ["count", "mean_confidence", "accuracy"]].tolist() == pytest.approx([4, 0.9, 0.5])
-    assert table.loc[8, ["count", "mean_confidence", "accuracy"]].tolist() == pytest.approx([1, 0.6, 1])
-    assert math.isnan(table.loc[0, "accuracy"])
+    rows = reliability(confidence, predicted, labels)[["count", "mean_confidence", "accuracy"]].to_numpy()
+    assert rows[13].tolist() == pytest.approx([4, 0.9, 0.5]) and rows[8].tolist() == pytest.approx([1, 0.6, 1])
+    assert rows[0, 0] == 0 and np.isnan(rows[0, 1:]).all()
 
 
 def test_errors_of_opposite_sign_in_two_seeds_do_not_cancel() -> None:
@@ -97,6 +93,6 @@ def test_gains_by_class_are_paired_t_tests_with_holm_over_classes() -> None:
 def test_a_class_on_which_the_seeds_agree_has_a_gain_without_an_interval() -> None:
     first, labels = np.array([[0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1]]), np.array([0, 0, 1, 1])
     table = class_gains(first, np.ones_like(first), labels).set_index("label")
-    assert table.loc[0, "gain"] == 1 and math.isnan(table.loc[0, "low"]) and math.isnan(table.loc[0, "holm_p"])
-    assert table.loc[1, "gain"] == pytest.approx(-1 / 6)
+    assert table["gain"].tolist() == pytest.approx([1, -1 / 6])
+    assert table[["low", "holm_p"]].isna().to_numpy().tolist() == [[True, True], [False, False]]
     assert class_gains(first[:, :0], first[:, :0], labels[:0]).empty
