@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from harness.analysis.audit import choices
 from harness.analysis.confirmed import COLUMNS, CONTROLS, comparisons, scored
 from harness.analysis.intervals import bootstrap_t, crossed, crossed_error, outperforms
 from harness.analysis.load import rows_of
@@ -95,7 +96,7 @@ def test_the_t_test_over_seeds_alone_would_claim_a_difference_in_most_studies_wh
 
 def test_the_table_claims_what_the_rule_for_many_studies_claims() -> None:
     null = equal_studies(TASTY, 1, 6)
-    real = answers(np.random.default_rng(1), MIXED, (1.5, 1.2, 1.2, 1.2, 1.2), 10, 10, 200).right
+    real = answers(np.random.default_rng(1), MIXED, (1.8, 1.2, 1.2, 1.2, 1.2), 10, 10, 100).right
     right = np.concatenate([null, real.reshape(2, 5, *real.shape[1:])])
     found = [(confirmed(one).table()["verdict"] != "no difference shown").any() for one in right]
     assert found == claims(right).tolist() and any(found) and not all(found)
@@ -155,6 +156,15 @@ def test_the_order_of_students_and_trials_does_not_matter() -> None:
         {number: table[order] for number, table in made.correct.items()},
     )
     pd.testing.assert_frame_equal(made.table(), turned.table())
+
+
+def test_the_kinds_of_columns_that_load_gives_are_taken() -> None:
+    made = study(seeds=6, widths=(4,))
+    trials = made.trials.astype({"width": "Int64"})
+    students = made.students.astype({"seed": "Int64", "status": "string"})
+    pd.testing.assert_frame_equal(made.table(), Confirmed(trials, students, made.correct).table())
+    curves = students.assign(epoch=1, val_accuracy=0.5)
+    assert choices(curves, trials)["width"].tolist() == [4]
 
 
 def test_only_seeds_that_both_have_are_compared() -> None:
@@ -244,5 +254,8 @@ def test_answers_that_are_not_those_of_the_students_are_refused() -> None:
         comparisons(made.trials, made.students, {**made.correct, 0: ~made.correct[0]})
     with pytest.raises(ValueError, match=r"trial 0: answers of shape \(3, 500\) for 4 students"):
         comparisons(made.trials, made.students, {**made.correct, 0: made.correct[0][1:]})
+    with pytest.raises(ValueError, match=r"trials \[0, 2\] have students without a test accuracy"):
+        lost = made.students["number"].isin((0, 2))
+        comparisons(made.trials, made.students.assign(test_accuracy=made.students["test_accuracy"].mask(lost)), {})
     with pytest.raises(ValueError, match="more than one trial for a width and role"):
         comparisons(made.trials.assign(role="ce"), made.students, made.correct)

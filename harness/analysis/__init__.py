@@ -2,4 +2,9 @@
 
 `load` reads the trial directories, `pareto` finds the front, `compare` weighs distillation against plain training,
 `importance` asks which knobs mattered. A new table is a function in the file of its concern.
+
+Of what `confirm` measured on the test split: `confirmed` compares distillation with its controls, `two_level` says
+which configuration to take, `calibration` how far its confidence is right, `audit` what choosing by test would have
+claimed.
+`statistics` and `intervals` are what these are made of; `best_of` compares searches of unlike size.
 """

@@ -64,6 +64,9 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
         raise ValueError(
             f"more than one trial for a width and role: {role[role.index.duplicated(keep=False)].to_dict()}"
         )
+    missing = students.loc[students["test_accuracy"].isna(), "number"].unique().tolist()
+    if missing:  # left out, it would flatter its trial
+        raise ValueError(f"trials {missing} have students without a test accuracy; a diverged one has that of guessing")
     rows = []
     for width in sorted(trials["width"].unique()):
         for control in CONTROLS:

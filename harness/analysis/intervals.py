@@ -87,12 +87,13 @@ def crossed_error(values: NDArray[np.generic]) -> tuple[Array, Array]:
     """The standard error of the means of [..., seeds, examples], and its Satterthwaite degrees of freedom: both [...].
 
     The variance of the mean is estimated by (MS_seeds + MS_examples - MS_residual) / (S E), unbiased where both factors
-    are random. A negative component of variance counts as zero, so that the sum is never below MS_seeds or MS_examples.
-    NaN where nothing varies.
+    are random. A negative component of the examples counts as zero, so that the sum is never below MS_seeds. One of the
+    seeds stays negative: cutting it too made the interval of ten seeds hold the truth in 97.5% of simulated studies
+    where all was residual, without the cut it is 95%. NaN where nothing varies.
     """
     found = mean_squares(values)
     num_seeds, num_examples = values.shape[-2:]
-    squares = np.maximum(found.seeds + found.examples - found.residual, np.maximum(found.seeds, found.examples))
+    squares = found.seeds + np.maximum(found.examples - found.residual, 0)
     squares = np.where(squares > 1e-12, squares, np.nan)
     spread = (
         found.seeds**2 / (num_seeds - 1)
@@ -111,15 +112,16 @@ def crossed(values: NDArray[np.generic]) -> Interval:
     examples; the "pigeonhole" of Owen 2007, arXiv:0712.1111) counts the residual's part of the variance three times and
     is conservative, the more so for paired differences, which are residual for the most part.
 
-    With one seed the seeds' part is unknown, and the interval is NaN; with two or three it covers some 90%.
+    With one seed the seeds' part is unknown, and the interval is NaN; with two it holds the truth in 89 to 95% of
+    studies, the less the more the seeds matter.
     """
     mean = float(values.astype(float).mean()) if values.size else math.nan
     if min(values.shape) < 2:
         return Interval(mean, math.nan, math.nan)
     error, freedom = (float(value) for value in crossed_error(values))
-    if not error > 0:
-        return Interval(mean, math.nan, math.nan)
     reach = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
+    if not math.isfinite(reach):
+        return Interval(mean, math.nan, math.nan)
     return Interval(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, freedom)))
 
 

@@ -1,0 +1,98 @@
+"""Calibration of confidence, and gains by class, against loops over examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from harness.analysis.calibration import class_gains, expected_calibration_error, reliability
+from harness.analysis.intervals import crossed
+
+CONFIDENCES = st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=40)
+
+
+def bin_of(confidence: float) -> int:
+    """By the definition: in ((m - 1) / 15, m / 15], zero in the first."""
+    return next(m for m in range(15) if confidence <= (m + 1) / 15 or m == 14)
+
+
+@given(CONFIDENCES)
+def test_the_calibration_error_is_the_weighted_gap_of_the_bins(pairs: list[tuple[int, bool]]) -> None:
+    confidence = np.array([[level / 30 for level, _ in pairs]])
+    labels = np.zeros(len(pairs), dtype=int)
+    predicted = np.array([[0 if right else 1 for _, right in pairs]])
+    gaps = np.zeros(15)
+    for level, right in pairs:
+        gaps[bin_of(level / 30)] += right - level / 30
+    expected = float(np.abs(gaps).sum()) / len(pairs)
+    assert expected_calibration_error(confidence, predicted, labels).tolist() == pytest.approx([expected], abs=1e-12)
+    table = reliability(confidence, predicted, labels)
+    filled = table[table["count"] > 0]
+    weighted = (filled["accuracy"] - filled["mean_confidence"]).abs() * filled["count"]
+    assert float(weighted.sum()) / len(pairs) == pytest.approx(expected, abs=1e-12)
+    assert table["count"].sum() == len(pairs) and table["bin"].tolist() == list(range(15))
+    assert (filled["mean_confidence"] - filled["low"] >= -1e-12).all()
+    assert (filled["high"] - filled["mean_confidence"] >= -1e-12).all()
+
+
+def test_a_worked_example_of_two_bins() -> None:
+    # At .9: two of four right, gap .4; at .6: one of one, gap .4. By count: (4 x .4 + 1 x .4) / 5 = .4
+    confidence = np.array([[0.9, 0.9, 0.9, 0.9, 0.6]])
+    predicted, labels = np.array([[1, 1, 0, 0, 1]]), np.ones(5, dtype=int)
+    assert expected_calibration_error(confidence, predicted, labels)[0] == pytest.approx(0.4)
+    rows = reliability(confidence, predicted, labels)[["count", "mean_confidence", "accuracy"]].to_numpy()
+    assert rows[13].tolist() == pytest.approx([4, 0.9, 0.5]) and rows[8].tolist() == pytest.approx([1, 0.6, 1])
+    assert rows[0, 0] == 0 and np.isnan(rows[0, 1:]).all()
+
+
+def test_errors_of_opposite_sign_in_two_seeds_do_not_cancel() -> None:
+    confidence, labels = np.full((2, 4), 0.5), np.ones(4, dtype=int)
+    predicted = np.array([[1, 1, 1, 1], [0, 0, 0, 0]])
+    assert expected_calibration_error(confidence, predicted, labels).tolist() == pytest.approx([0.5, 0.5])
+    pooled = reliability(confidence, predicted, labels).dropna()
+    assert pooled["accuracy"].item() == pooled["mean_confidence"].item() == 0.5
+
+
+def test_confidence_that_is_as_often_right_as_it_says_has_hardly_an_error() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.1, 1, size=(2, 200_000))
+    predicted = (rng.uniform(size=confidence.shape) < confidence).astype(int)
+    assert expected_calibration_error(confidence, predicted, np.ones(200_000, dtype=int)).max() < 0.005
+
+
+def predictions(seed: int, accuracy: float) -> NDArray[np.int_]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(300) % 3
+    return np.where(rng.uniform(size=(8, 300)) < accuracy, labels, (labels + 1) % 3)
+
+
+def test_gains_by_class_are_paired_t_tests_with_holm_over_classes() -> None:
+    first, second, labels = predictions(0, 0.9), predictions(1, 0.8), np.arange(300) % 3
+    table = class_gains(first, second, labels)
+    assert table["label"].tolist() == [0, 1, 2] and table["num_examples"].tolist() == [100] * 3
+    larger = []
+    for label in range(3):
+        inside = labels == label
+        sides = [(side[:, inside] == label) for side in (first, second)]
+        expected = stats.ttest_rel(*(side.mean(axis=1) for side in sides))
+        low, high = expected.confidence_interval()
+        both = crossed(sides[0].astype(int) - sides[1])
+        row = table.iloc[label]
+        assert (row["low"], row["high"], row["p_t"]) == pytest.approx((low, high, expected.pvalue))
+        assert (row["crossed_low"], row["crossed_high"]) == pytest.approx((both.low, both.high))
+        assert row["gain"] == pytest.approx(row["distilled_accuracy"] - row["control_accuracy"])
+        larger.append(max(expected.pvalue, both.p))
+    assert table["holm_p"].tolist() == pytest.approx(multipletests(larger, method="holm")[1].tolist())
+
+
+def test_a_class_on_which_the_seeds_agree_has_a_gain_without_an_interval() -> None:
+    first, labels = np.array([[0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1]]), np.array([0, 0, 1, 1])
+    table = class_gains(first, np.ones_like(first), labels).set_index("label")
+    assert table["gain"].tolist() == pytest.approx([1, -1 / 6])
+    assert table[["low", "holm_p"]].isna().to_numpy().tolist() == [[True, True], [False, False]]
+    assert class_gains(first[:, :0], first[:, :0], labels[:0]).empty
