@@ -83,8 +83,8 @@ class Scale:
 class Task:
     """Data, student families by name, and a teacher's recipe; `source` says where the data comes from.
 
-    `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`. `scale`, where
-    the task knows it, is what a student's user must do to raw values first; it is handed out with an exported student.
+    `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`. `scale`,
+    where the task knows it, is what is done to raw values first; it is handed out with an exported student.
     Raises `ValueError` for splits that do not fit together (unequal lengths or shapes, labels out of range), and for
     names that are no words.
     """
