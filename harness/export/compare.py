@@ -42,7 +42,8 @@ def answers(run: Run, inputs: Tensor) -> Tensor:
 def compare(name: str, found: Tensor, wanted: Tensor) -> Difference:
     """How far two results `[examples, ..., classes]` are apart.
 
-    Raises `ValueError` where it is more than `TOLERANCE`, or an answer (the largest logit) differs that is no tie.
+    Raises `ValueError` where it is more than `TOLERANCE`. Within it an answer (the largest logit) can be another only
+    where the two best logits are nearer than twice that: a tie.
     """
     if found.shape != wanted.shape:
         raise ValueError(f"{name} gives logits {list(found.shape)}, the student {list(wanted.shape)}")
@@ -54,10 +55,5 @@ def compare(name: str, found: Tensor, wanted: Tensor) -> Difference:
             f"{name} is not the student: logits differ by up to {apart.max().item():.3g}, "
             f"{relative:.3g} of the largest, more than {TOLERANCE:g}"
         )
-    differ = found.argmax(-1) != wanted.argmax(-1)
-    if differ.any():
-        best = wanted.double().topk(2).values
-        near = (best[..., 0] - best[..., 1]) <= 2 * TOLERANCE * scale[..., 0]
-        if wrong := int((differ & ~near).sum()):
-            raise ValueError(f"{name} is not the student: {wrong} answers differ")
-    return Difference(apart.max().item(), relative, len(wanted), int(differ.sum()))
+    ties = int((found.argmax(-1) != wanted.argmax(-1)).sum())
+    return Difference(apart.max().item(), relative, len(wanted), ties)
