@@ -104,7 +104,7 @@ def from_json(data: Any) -> Latency:
         found = Latency(**{**data, "timings": tuple(Timing(**timing) for timing in data["timings"])})
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a latency: {error!r}") from None
-    numbers = [found.size_bytes]
+    numbers: list[float] = [found.size_bytes]
     for timing in found.timings:
         numbers += [timing.batch, timing.p50_ms, timing.p95_ms, timing.repetitions]
         numbers += [] if timing.energy_mj is None else [timing.energy_mj]
@@ -118,7 +118,7 @@ def _in_turns(calls: Mapping[str, Call], batch: int, seconds: float, meters: tup
     """Time every call, block by block, each round beginning with another."""
     warm = {name: [_timed(call) for _ in range(WARM_UP)] for name, call in calls.items()}
     a_round = sum(statistics.median(times[WARM_UP // 2 :]) for times in warm.values()) * (BLOCK + 1) / 1e9
-    rounds = max(ROUNDS[0], min(ROUNDS[1], int(seconds * len(calls) / a_round))) if calls else 0
+    rounds = max(ROUNDS[0], min(ROUNDS[1], int(seconds * len(calls) / max(a_round, 1e-9))))
     times: dict[str, list[int]] = {name: [] for name in calls}
     names = list(calls)
     for number in range(rounds):

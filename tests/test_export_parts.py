@@ -114,6 +114,14 @@ def test_a_folder_of_anything_else_is_refused_and_left_alone(tmp_path: Path) -> 
     assert (tmp_path / "mine" / "b").read_text() == "mine" and (tmp_path / "beside" / "b").read_text() == "first"
 
 
+def test_the_folder_that_one_stands_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    for folder in (Path(), tmp_path):
+        with pytest.raises(ValueError, match="is where this runs"):
+            put(folder, "first")
+
+
 def test_an_export_replaces_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "PACKAGES", ("no_such_package",))
     export.write(STUDENT, tmp_path / "out")

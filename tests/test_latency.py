@@ -123,7 +123,8 @@ def test_json_both_ways() -> None:
 def test_what_is_no_latency_is_refused(change: Mapping[str, Any]) -> None:
     with pytest.raises(ValueError, match="not a latency"):
         latency.from_json({**latency.to_json(FOUND), **change})
-    for data in (None, 3, [], {}, "text"):
+    others: list[Any] = [None, 3, [], {}, "text"]
+    for data in others:
         with pytest.raises(ValueError, match="not a latency"):
             latency.from_json(data)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -32,7 +33,7 @@ class Place:
     first: Registered
 
     @property
-    def client(self) -> mlflow.MlflowClient:
+    def client(self) -> Any:
         return mlflow.MlflowClient(self.uri)
 
 
@@ -41,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     Tracker(uri, "small", folder / "mlartifacts")
-    client = mlflow.MlflowClient(uri)
+    client: Any = mlflow.MlflowClient(uri)
     run = client.create_run(client.get_experiment_by_name("small").experiment_id).info.run_id
     export.write(trained(made_task(MLP, (4,)), MLP), folder / "student")
     return Place(uri, run, folder / "student", register(folder / "student", uri, run, "clouds", TAGS))
@@ -76,7 +77,7 @@ def test_a_version_has_the_card_the_tags_the_run_and_its_model(place: Place) -> 
     [output] = place.client.get_run(place.run).outputs.model_outputs
     model = place.client.get_logged_model(output.model_id)
     assert (str(model.status), model.source_run_id, model.name) == ("READY", place.run, "clouds")
-    said = mlflow.models.Model.load(version.source.removeprefix("file://"))
+    said: Any = mlflow.models.Model.load(version.source.removeprefix("file://"))
     assert said.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 4)}
     assert said.signature.outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 3)}
     assert said.saved_input_example_info["type"] == "ndarray"

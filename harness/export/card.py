@@ -12,6 +12,7 @@ from typing import Any
 from harness.export.compare import TOLERANCE, Difference
 from harness.export.student import Student, weights_size
 from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, num_params
+from harness.tasks import LockedSplit, Split
 
 EVIDENCE = {
     "study": "study",
@@ -101,7 +102,7 @@ def _data(student: Student) -> list[str]:
     hashes = student.evidence.get("split_hashes")
     hashes = hashes if isinstance(hashes, Mapping) else {}
     task = student.task
-    splits = {"train": task.train, "val": task.val, "test": task.test}
+    splits: dict[str, Split | LockedSplit] = {"train": task.train, "val": task.val, "test": task.test}
 
     def of(name: str) -> str:
         return f"{len(splits[name])} examples, SHA-256 {said(hashes.get(name) or splits[name].hash)}"
@@ -117,7 +118,7 @@ def _data(student: Student) -> list[str]:
 def _check(differences: Mapping[str, Difference], notes: Sequence[str]) -> str:
     lines = [
         "Each file was run on real inputs and held against the trained student; more than a difference of "
-        f"{TOLERANCE:g} of an example's largest logit (or of 1) would have been an error. An answer differs only in a tie.",
+        f"{TOLERANCE:g} of an example's largest logit (or of 1) would be an error. An answer differs only in a tie.",
         "",
         "| file | examples | largest difference | as a share | answers that differ |",
         "| --- | --- | --- | --- | --- |",

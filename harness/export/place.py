@@ -18,7 +18,8 @@ def whole_folder(folder: Path, own: Collection[str], said_by: str, kind: str) ->
 
     What is there already is replaced where it is empty, or holds nothing but files named in `own` and a sealed JSON
     file `said_by` whose "format" is `kind`. Raises `ValueError` in one line for anything else, before anything is
-    written. A kill between two renames leaves the old folder beside its place, as `.<name>.*.old`.
+    written. A kill leaves what was being written beside its place, as `.<name>.*.tmp`, and between the last two renames
+    the old folder too, as `.<name>.*.old`.
     """
     folder = folder.resolve()
     refuse(folder, own, said_by, kind)
@@ -37,6 +38,8 @@ def refuse(folder: Path, own: Collection[str], said_by: str, kind: str) -> None:
     """Raise `ValueError` in one line where a folder may not be replaced, as `whole_folder` says."""
     if not os.path.lexists(folder):
         return
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise ValueError(f"{folder} is where this runs, and would be replaced; give another folder")
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give another one")
     inside = {path.name for path in folder.iterdir()}

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -21,7 +22,7 @@ from harness import __version__
 from harness.export import formats
 from harness.export.card import card
 from harness.export.compare import Difference, Run, answers, compare
-from harness.export.place import refuse, whole_folder
+from harness.export.place import whole_folder
 from harness.export.student import Student, network, real_inputs, weights_bytes
 from harness.files import read_sealed, write_sealed
 from harness.models import Family
@@ -54,7 +55,6 @@ def write(student: Student, folder: Path) -> Exported:
     Raises `ValueError` in one line where the folder is not empty and holds anything else, and where a file's logits on
     real inputs are not the student's. Without the packages for ONNX, or for a family that has none, the rest is there.
     """
-    refuse(folder, FILES, SAID_BY, KIND)
     with whole_folder(folder, FILES, SAID_BY, KIND) as fresh:
         notes = _write_models(student, fresh)
         inputs = real_inputs(student.task, NUM_CHECKED)
@@ -82,7 +82,7 @@ def verify(folder: Path, family: Family, *, program: bool = False) -> dict[str, 
             raise ValueError(f"{folder} has no {name} any more")
         if _sha256(folder / name) != digest:
             raise ValueError(f"{folder / name} is not as it was written")
-    sample = load_file(folder / "sample.safetensors")
+    sample = _read_sample(folder / "sample.safetensors")
     runs = _runs(folder, family, program=program)
     return {name: compare(name, answers(run, sample["inputs"]), sample["logits"]) for name, run in runs.items()}
 
@@ -93,7 +93,8 @@ def read_architecture(folder: Path) -> dict[str, Any]:
     if said is None or said.get("format") != KIND:
         raise ValueError(f"{folder} is not an exported student")
     files = said.get("sha256")
-    if not isinstance(files, dict) or not {"model.safetensors", "sample.safetensors"} <= set(files) <= set(FILES):
+    whole = isinstance(files, dict) and {"model.safetensors", "sample.safetensors"} <= set(files) <= set(FILES)
+    if not whole or not isinstance(said.get("family"), str):
         raise ValueError(f"{folder / SAID_BY} does not say what is in the files")
     return said
 
@@ -130,6 +131,16 @@ def _write_sample(student: Student, folder: Path) -> None:
     sample: dict[str, Tensor] = {"inputs": inputs, "logits": answers(network(student), inputs)}
     plain = {name: values.contiguous() for name, values in sample.items()}
     (folder / "sample.safetensors").write_bytes(to_bytes(plain))
+
+
+def _read_sample(path: Path) -> dict[str, Tensor]:
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read {path} ({error})") from None
+    if set(found) != {"inputs", "logits"}:
+        raise ValueError(f"{path} does not hold inputs and logits")
+    return found
 
 
 def _architecture(student: Student, folder: Path, differences: Mapping[str, Difference]) -> dict[str, Any]:
