@@ -121,7 +121,7 @@ def _in_turns(calls: Mapping[str, Call], batch: int, seconds: float, meters: tup
     rounds = max(ROUNDS[0], min(ROUNDS[1], int(seconds * len(calls) / max(a_round, 1e-9))))
     times: dict[str, list[int]] = {name: [] for name in calls}
     names = list(calls)
-    for number in range(rounds):
+    for number in range(rounds if calls else 0):
         first = number % len(names)
         for name in (*names[first:], *names[:first]):
             calls[name]()

@@ -83,12 +83,17 @@ def test_a_version_has_the_card_the_tags_the_run_and_its_model(place: Place) -> 
     assert said.saved_input_example_info["type"] == "ndarray"
 
 
-def test_the_same_weights_are_registered_once_and_others_are_the_next_version(place: Place, tmp_path: Path) -> None:
+def test_the_same_weights_are_registered_once_and_others_are_the_next_version(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     assert register(place.student, place.uri, place.run, "clouds", {**TAGS, "trial": "13"}) == place.first
     assert place.client.get_model_version("clouds", "1").tags["trial"] == "13"
     export.write(trained(made_task(MLP, (4,)), MLP, seed=5), tmp_path / "other")
     assert register(tmp_path / "other", place.uri, place.run, "clouds", TAGS).version == 2
     assert len(place.client.search_model_versions("name='clouds'")) == 2
+    assert list((tmp_path / "here").iterdir()) == []  # MLflow's global store, which nobody named, was not opened
 
 
 def test_a_card_that_is_too_long_is_cut_and_says_where_the_rest_is(place: Place, tmp_path: Path) -> None:
