@@ -1,4 +1,4 @@
-"""Every trial as an MLflow run: the only file that imports mlflow, and it imports it when a tracker is opened.
+"""Every trial as an MLflow run. It imports mlflow, as `registry.py` alone does beside it, when a tracker is opened.
 
 One experiment a study, one parent run a sweep, one child run a trial, found again by its tag `harness.key`. Logging the
 same trial twice changes nothing: the run is looked up first, and timestamps are those of the trial's own clock.

@@ -6,16 +6,22 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from harness import ledger, outages
+from harness import export, ledger, outages
+from harness.models import MLP
 from harness.outages import Owed, StoreError
+from harness.registry import register
 from harness.runs import Sweep, trial_metrics
 from harness.spec import Record, StudentSpec
 from harness.tracking import Tracker
 from tests.fakes import FakeRuns, fake_train, make_driver
+from tests.handed import made_task, trained
 from tests.servers import TrackingServer, tracking_server
 
 SWEEP = Sweep("fake", "id", {"name": "digits", "digest": "d", "source": "s"}, {}, "fake.py")
@@ -126,3 +132,16 @@ def test_a_tracker_whose_server_is_gone_says_so(server: TrackingServer) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(StoreError):
         tracker.leave()
+
+
+def test_a_student_is_registered_on_a_server_and_loaded_from_it(server: TrackingServer, tmp_path: Path) -> None:
+    client: Any = mlflow.MlflowClient(server.uri)
+    run = client.create_run(client.create_experiment("registered")).info.run_id
+    export.write(trained(made_task(MLP, (4,)), MLP), tmp_path / "student")
+    found = [register(tmp_path / "student", server.uri, run, "clouds", {"width": "3"}) for _ in range(2)]
+    assert [each.uri for each in found] == ["models:/clouds/1"] * 2
+    source = client.get_model_version("clouds", "1").source
+    model = mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path), tracking_uri=server.uri)
+    sample = load_file(tmp_path / "student" / "sample.safetensors")
+    logits = mlflow.pyfunc.load_model(model).predict(sample["inputs"])["logits"]
+    assert np.abs(logits - sample["logits"]).max() < 1e-5

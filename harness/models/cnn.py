@@ -55,8 +55,8 @@ def prepare(inputs: Tensor) -> Tensor:
     shape = tuple(inputs.shape[1:])
     patch, (rows, columns) = patch_size(shape), _grid(shape)
     padded = F.pad(inputs, (0, columns * patch - shape[2], 0, rows * patch - shape[1]))
-    cut = padded.reshape(len(inputs), shape[0], rows, patch, columns, patch)
-    return cut.permute(0, 1, 3, 5, 2, 4).reshape(len(inputs), shape[0] * patch * patch, rows, columns).contiguous()
+    cut = padded.reshape(inputs.shape[0], shape[0], rows, patch, columns, patch)
+    return cut.permute(0, 1, 3, 5, 2, 4).reshape(inputs.shape[0], shape[0] * patch * patch, rows, columns).contiguous()
 
 
 def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

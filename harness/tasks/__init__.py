@@ -11,9 +11,9 @@ from pathlib import Path
 
 from harness.space import load_module
 from harness.tasks import digits, mnist1d, mnist5k
-from harness.tasks.task import LockedSplit, Split, Task, TeacherRecipe
+from harness.tasks.task import LockedSplit, Scale, Split, Task, TeacherRecipe
 
-__all__ = ["TASKS", "LockedSplit", "Split", "Task", "TeacherRecipe", "load"]
+__all__ = ["TASKS", "LockedSplit", "Scale", "Split", "Task", "TeacherRecipe", "load"]
 
 TASKS: Mapping[str, Callable[[], Task]] = {"mnist5k": mnist5k.load, "digits": digits.load, "mnist1d": mnist1d.load}
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from harness.models import CNN1D, CONV1D, MLP
-from harness.tasks.task import LockedSplit, Split, Task, TeacherRecipe, standardised, stratified
+from harness.tasks.task import LockedSplit, Split, Task, TeacherRecipe, scale_of, standardised, stratified
 from harness.tasks.transforms import noisy, shifted_along
 
 SHA256 = "d2a0683df6244627b8959cb4380549692286997e7aec37dc334b1c2dec737861"
@@ -27,7 +27,8 @@ def load() -> Task:
     signals, labels = _made()
     own = int(0.8 * len(signals))
     train, val, _ = stratified(signals[:own], labels[:own], (75, 25, 0))
-    inputs, targets = standardised(signals[:, None], train), torch.from_numpy(labels)
+    scale, targets = scale_of(signals, train), torch.from_numpy(labels)
+    inputs = standardised(signals[:, None], scale)
     parts = [Split(inputs[index], targets[index]) for index in (train, val, np.arange(own, len(signals)))]
     return Task(
         name="mnist1d",
@@ -39,6 +40,7 @@ def load() -> Task:
         families={"cnn1d": CNN1D, "mlp": MLP},
         teacher=TeacherRecipe(CONV1D, width=24, epochs=60, lr=1e-2),
         transforms={"shift": lambda signals, noise: shifted_along(signals, 2, noise), "noise": noisy},
+        scale=scale,
     )
 
 

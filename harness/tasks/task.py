@@ -71,11 +71,20 @@ class TeacherRecipe:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How a task's inputs were made from raw values: less `mean`, over `sd`."""
+
+    mean: float
+    sd: float
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """Data, student families by name, and a teacher's recipe; `source` says where the data comes from.
 
-    `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`.
+    `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`. `scale`,
+    where the task knows it, is what is done to raw values first; it is handed out with an exported student.
     Raises `ValueError` for splits that do not fit together (unequal lengths or shapes, labels out of range), and for
     names that are no words.
     """
@@ -89,6 +98,7 @@ class Task:
     families: Mapping[str, Family]
     teacher: TeacherRecipe
     transforms: Mapping[str, Transform] = field(default_factory=dict)
+    scale: Scale | None = None
 
     def __post_init__(self) -> None:
         families = [family.name for family in self.families.values()]
@@ -152,15 +162,21 @@ def image_task(
 ) -> Task:
     """A task on grey images `[examples, height, width]`: 60/20/20, pixels scaled by the train split's mean and SD."""
     parts = stratified(images, labels, (60, 20, 20))
-    inputs, targets = standardised(images[:, None], parts[0]), torch.from_numpy(labels.astype(np.int64))
+    scale, targets = scale_of(images, parts[0]), torch.from_numpy(labels.astype(np.int64))
+    inputs = standardised(images[:, None], scale)
     train, val, test = (Split(inputs[index].contiguous(), targets[index].contiguous()) for index in parts)
     most = max(1, images.shape[1] // 14)  # 2 pixels of 28, 1 of 8
     transforms = {"shift": lambda images, noise: shifted(images, most, noise), "noise": noisy}
     num_classes = int(labels.max()) + 1
-    return Task(name, source, num_classes, train, val, LockedSplit(test), families, teacher, transforms)
+    return Task(name, source, num_classes, train, val, LockedSplit(test), families, teacher, transforms, scale)
 
 
-def standardised(values: np.ndarray, train: np.ndarray) -> Tensor:
-    """Values `[examples, ...]` less the mean and over the SD of the examples `train`, float32."""
-    precise = values.astype(np.float64)
-    return torch.from_numpy(((precise - precise[train].mean()) / precise[train].std()).astype(np.float32))
+def scale_of(values: np.ndarray, train: np.ndarray) -> Scale:
+    """The mean and SD of the examples `train` of values `[examples, ...]`, over everything in them."""
+    precise = values[train].astype(np.float64)
+    return Scale(float(precise.mean()), float(precise.std()))
+
+
+def standardised(values: np.ndarray, scale: Scale) -> Tensor:
+    """Values `[examples, ...]` less the mean and over the SD of the scale, float32."""
+    return torch.from_numpy(((values.astype(np.float64) - scale.mean) / scale.sd).astype(np.float32))
