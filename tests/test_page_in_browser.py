@@ -76,7 +76,8 @@ def browse(folder: Path, *arguments: str) -> tuple[str, list[str]]:
 def probed(page: Path, folder: Path, width: int) -> dict[str, Any]:
     text = page.read_text()
     text = re.sub(r"script-src 'sha256-[^']*'", "script-src 'unsafe-inline'", text)
-    (folder / "page.html").write_text(text.replace("</body>", f"<script>{PROBE}</script></body>"))
+    script = f"<script>addEventListener('load', () => {{{PROBE}}});</script></body>"
+    (folder / "page.html").write_text(text.replace("</body>", script))
     (folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
     dumped, console = browse(folder, "--dump-dom", (folder / "frame.html").as_uri())
     assert console == []
