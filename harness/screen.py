@@ -60,7 +60,7 @@ def say_goodbye(options: Options, console: Console, front: Table, why: str, page
     if why == "failures":
         console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker*.log'}[/]")
     out = "" if options.out == cli.OUT else f" --out {shlex.quote(str(options.out))}"
-    console.print(f"report   {options.study_dir / 'summary.md'}, figures beside it", highlight=False)
+    console.print(f"report   {options.study_dir / 'report.html'}; summary.md and figures beside it", highlight=False)
     console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)
     uri = redact(options.tracking)
     if uri.startswith("http"):

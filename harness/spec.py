@@ -155,6 +155,8 @@ class StudentSpec:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether the value is a finite number that a float can hold; a truth value is none."""
+    if type(value) is float:  # almost always, and ten thousand trials have millions
+        return math.isfinite(value)
     most = sys.float_info.max
     return not isinstance(value, bool) and isinstance(value, int | float) and -most <= value <= most
 
@@ -314,7 +316,7 @@ def spec_from_json(data: Any) -> StudentSpec:
     """The `StudentSpec` that `to_json` wrote. Raises `ValueError` for a field that is missing, unknown or no value."""
     if not isinstance(data, Mapping):
         raise ValueError(f"not a student spec: {type(data).__name__}")
-    names = {f.name for f in dataclasses.fields(StudentSpec)}
+    names = StudentSpec.__dataclass_fields__.keys()
     if unknown := set(map(str, data)) - names:
         raise ValueError(f"unknown field {min(unknown)!r} of a student; fields are {', '.join(sorted(names))}")
     try:
@@ -353,7 +355,7 @@ def _record_problems(record: Record) -> Iterator[str]:
     if record.status not in STATUSES:
         yield f"status {record.status!r}"
     for name, values in vars(record.curve).items():
-        if not all(is_number(value) for value in values):
+        if not all(map(is_number, values)):
             yield f"curve {name} is not of finite numbers"
     for name, value in record.metrics.items():
         if not (isinstance(name, str) and re.fullmatch(r"(train|val|test)_\w+", name, re.A) and is_number(value)):

@@ -38,6 +38,7 @@ def fidelity_against_accuracy(trials: pd.DataFrame, forms: Sequence[str]) -> Fig
             part["val_agreement"], part["val_accuracy"], s=26 if best else 12, marker=marks[width],
             c=[colours[form] for form in part["form"]], alpha=1 if best else 0.45, linewidths=0.8 if best else 0,
             edgecolors=style.INK if best else "none", zorder=3 if best else 2,
+            rasterized=not best and len(done) > style.MANY,
         )  # fmt: skip
     axes.grid()
     axes.margins(0.04)

@@ -88,6 +88,7 @@ def _panel(
         drawn = axes.scatter(
             rows["alpha"], heights[rows.index], c=rows["gain"], cmap=COLOURS, norm=norm, marker=marks[int(str(width))],
             s=20, linewidths=[1.1 if yes else 0.3 for yes in outlined], clip_on=False, zorder=3,
+            rasterized=len(done) > style.MANY,
             edgecolors=[style.INK if yes else "#9a9a9a" for yes in outlined],
         )  # fmt: skip
     above = part["gain"] > 0

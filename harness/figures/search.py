@@ -11,14 +11,18 @@ from harness.figures import style
 FILLS = ("#3a3a3a", "#a8a8a8", "#d0d0d0")  # greys: hues belong to the loss forms
 
 
-def importance_bars(table: pd.DataFrame, num_trials: int) -> Figure:
-    """Each knob's share of importance, one bar an evaluator, from `importance.importance_table`."""
+def importance_bars(table: pd.DataFrame, num_trials: int, total: int = 0) -> Figure:
+    """Each knob's share of importance, one bar an evaluator, from `importance.importance_table`.
+
+    `num_trials` were evaluated, of `total`.
+    """
+    thinned = f" (of {total}, evenly spaced)" if total > num_trials else ""
     figure = style.blank(
         0.95 + 0.42 * max(len(table), 2),
         f"Importance for val accuracy, as shares of each evaluator's sum, over "
-        f"{style.trials(num_trials, 'finished distilled')}, each the mean of its seeds, without the diverged; no spread is shown. The evaluators "
-        "measure different things (fANOVA: all trials; PED-ANOVA: what sets the best apart) and may rank oppositely. "
-        "A knob that some forms lack is weighed on the trials that have it.",
+        f"{style.trials(num_trials, 'finished distilled')}{thinned}, each the mean of its seeds, without the diverged; "
+        "no spread is shown. The evaluators measure different things (fANOVA: all trials; PED-ANOVA: what sets the "
+        "best apart) and may rank oppositely. A knob that some forms lack is weighed on the trials that have it.",
     )
     axes = figure.add_subplot()
     if table.empty:

@@ -88,7 +88,10 @@ def _cloud(axes: Axes, done: pd.DataFrame, forms: Sequence[str], size: str) -> N
     shifts = np.geomspace(1 / SHIFT, SHIFT, len(shown))
     for form, shift in zip(shown, shifts, strict=True):
         part = done[done["form"] == form]
-        axes.scatter(part[size] * shift, part["val_accuracy"], s=7, color=colours[form], alpha=0.32, linewidths=0)
+        axes.scatter(
+            part[size] * shift, part["val_accuracy"], s=7, color=colours[form], alpha=0.32, linewidths=0,
+            rasterized=len(done) > style.MANY,
+        )  # fmt: skip
 
 
 def _controls(axes: Axes, controls: pd.DataFrame, students: pd.DataFrame, size: str) -> None:

@@ -31,6 +31,8 @@ HUES = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#882255", "#999933", "#B8A800", "#44AA99",
 )  # fmt: skip
 """Okabe and Ito's, the yellow darkened to be seen on white, with three of Paul Tol's muted set for more forms."""
+MANY = 1500
+"""More marks than this stand as an image in PDF and SVG: as drawings they would be megabytes."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 
 

@@ -4,7 +4,7 @@
     Console().print(front_table(report))
 
 `python -m harness.report --help` is the same as a program. A new figure is a line in `build.drawings`, a new part of
-the page a function in `page`.
+the page a function that yields blocks and its name in `page.SECTIONS`.
 """
 
 from harness.report.build import write

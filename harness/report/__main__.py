@@ -25,8 +25,9 @@ def main(
     """Write the tables, figures and page of a study from what its sweep left on disk.
 
     Nothing is trained and no trial is touched, so it is safe while a sweep runs; what is unfinished is counted as such.
-    It writes into OUT/STUDY: summary.md (start there), trials.csv, pareto.csv, controls.csv, gains.csv, importance.csv
-    and figures/ (PNG and PDF). The same trials give the same bytes.
+    It writes into OUT/STUDY: report.html (start there; summary.md is the same as Markdown), trials.csv, pareto.csv,
+    controls.csv, gains.csv, importance.csv, figures/ (PNG, PDF and SVG) and tables/ (LaTeX). The same trials give the
+    same bytes.
 
     Examples:
 
@@ -40,9 +41,12 @@ def main(
     report = write(folder)
     console = Console()
     console.print(front_table(report))
-    console.print(f"The page: {folder / 'summary.md'}", soft_wrap=True, highlight=False)
+    console.print(f"The page: {folder / 'report.html'}, the same as summary.md", soft_wrap=True, highlight=False)
     console.print(
-        f"Figures: {folder / 'figures'}; tables: {folder}/*.csv", soft_wrap=True, highlight=False, markup=False
+        f"Figures: {folder / 'figures'}; tables: {folder}/*.csv and tables/*.tex",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
     )
 
 

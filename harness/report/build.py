@@ -117,11 +117,11 @@ def drawings(report: Report) -> Iterator[Drawing]:
         functools.partial(figures.alpha_temperature, trials, forms),
     )
     if not report.no_importance:
-        count = len(importance_rows(trials, data.space))
+        count, done = len(importance_rows(trials, data.space)), finished(trials)
         yield Drawing(
             "importance",
             "How much each knob explains of validation accuracy, by two evaluators.",
-            functools.partial(figures.importance_bars, report.importance, count),
+            functools.partial(figures.importance_bars, report.importance, count, len(done[~is_plain(done)])),
         )
     yield Drawing(
         "learning_curves",
