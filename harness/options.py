@@ -39,7 +39,6 @@ class Options:
     executor: str = "local"
     executor_options: Mapping[str, str] = field(default_factory=dict)
     new: bool = False
-    confirm: bool = True
 
     @property
     def study_dir(self) -> Path:
@@ -76,7 +75,7 @@ class Options:
         said += [] if self.out == cli.OUT else ["--out", str(self.out)]
         said += stores(self.storage, self.tracking_uri)
         said += ["--deterministic"] if self.deterministic else []
-        said += [] if self.confirm else ["--no-confirm"]
+        said += ["--confirm", str(self.study.confirm)]
         said += [] if self.jobs == cores() else ["--jobs", str(self.jobs)]
         said += [] if self.device == "auto" else ["--device", self.device]
         said += [] if self.limit == 60 else ["--limit", f"{self.limit:g}"]

@@ -39,6 +39,8 @@ from harness.tracking import Tracker
 if TYPE_CHECKING:
     from harness.report import Report
 
+LATENCY_SECONDS = 0.5
+"""How long a student is timed at a batch size."""
 ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
 """The parent run's status by why a sweep stopped."""
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -86,12 +88,13 @@ def main(
         bool, typer.Option("--new", help="Begin anew though the study has changed; what there was is kept aside.")
     ] = False,
     confirm: Annotated[
-        bool,
+        int | None,
         typer.Option(
-            "--confirm/--no-confirm",
-            help="In the end, train the front and the best of every control on fresh seeds, and read the test split.",
+            help="Fresh seeds on which the front and the best of every control are trained in the end, for the test "
+            "split; 0 reads no test split. Default: the study's, 10."
         ),
-    ] = True,
+    ] = None,
+    no_confirm: Annotated[bool, typer.Option("--no-confirm", help="The same as --confirm 0.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Measure what a step costs, print the cohorts that follow, and end.")
     ] = False,
@@ -119,6 +122,8 @@ def main(
     name, file, found = load_study(study, cli.STUDIES)
     if seed is not None:
         found = replace(found, seed=seed)
+    if confirm is not None or no_confirm:
+        found = replace(found, confirm=0 if no_confirm else confirm)
     options = Options(
         name,
         file,
@@ -137,7 +142,6 @@ def main(
         executor,
         settings(option or []),
         new,
-        confirm,
     )
     check(options)
     return sweep(options)
@@ -273,7 +277,7 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
             watch = lambda done: screen.show(bar, done)  # noqa: E731
             driver = Driver(plan, sampler, owed, session.executor, watch, lambda: bool(stop))
             why = driver.run(logged)
-        if why == "complete" and options.confirm and options.study.confirm:
+        if why == "complete" and options.study.confirm:
             why = _confirm(session, driver)
         if why == "stopped":
             raise KeyboardInterrupt
@@ -289,10 +293,38 @@ def _confirm(session: _Session, driver: Driver) -> str:
     """The search is complete: train what it chose on fresh seeds; gives why that stopped."""
     from harness.confirm import configurations  # pandas takes a second to import
 
-    chosen = configurations(session.options.study_dir, session.options.study.confirm)
+    options = session.options
+    chosen = configurations(options.study_dir, options.study.confirm)
     with screen.bar(session.console, "confirmed on fresh seeds") as bar, session.stop.waits():
         driver.watch = lambda _: screen.show_confirmed(bar, driver.num_told(chosen), len(chosen))
-        return driver.confirm(chosen)
+        why = driver.confirm(chosen)
+    if why == "complete" and chosen:
+        _measure_latency(session, {params.get("width", options.study.widths[0]) for params in chosen.values()})
+    return why
+
+
+def _measure_latency(session: _Session, widths: set[Any]) -> None:
+    """Time the students of each width that was confirmed, once, while nothing is trained."""
+    options, executor = session.options, session.executor
+    file = options.study_dir / "latency.json"
+    try:
+        known = {int(width) for width in (ledger.read_sealed(file) or {}).get("widths", {})}
+    except (ValueError, AttributeError):
+        known = set()
+    if widths <= known:
+        return
+    specs = {spec.width: to_json(spec) for spec in options.study.probes(options.task) if spec.width in widths}
+    executor.submit("latency", {"specs": list(specs.values()), "seconds": LATENCY_SECONDS})
+    with screen.bar(session.console, "latency") as bar, session.stop.waits():
+        bar.add_task("", total=None, note=f"{len(specs)} widths, batches of 1 and 64")
+        while executor.num_pending:
+            for event in executor.poll(0.5):
+                if event.kind == "done":
+                    ledger.write_sealed(file, event.data)
+                elif event.kind in ("failed", "refused"):
+                    log.warning("latency could not be measured: %s", event.data["reason"])
+            if session.stop:
+                return
 
 
 @contextmanager

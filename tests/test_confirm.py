@@ -46,7 +46,7 @@ def swept(folder: Path, cache: Path, *, confirm: int = SEEDS, more: str = "", no
     (folder / "mine.py").write_text(STUDY.format(confirm=confirm, more=more))
     if not (folder / "out" / "teachers").exists():
         shutil.copytree(cache, folder / "out" / "teachers")
-    return sweep_here(folder / "mine.py", folder / "out", deterministic=True, quiet=True, confirm=not no_confirm)
+    return sweep_here(folder / "mine.py", folder / "out", deterministic=True, quiet=True, no_confirm=no_confirm)
 
 
 @pytest.fixture(scope="module")

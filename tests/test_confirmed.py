@@ -130,10 +130,16 @@ def test_holm_is_over_the_whole_table_of_the_larger_p() -> None:
     assert table["holm_p"].tolist() == pytest.approx(multipletests(larger, method="holm")[1].tolist())
 
 
-def test_the_detectable_difference_is_from_the_spread_of_all_comparisons() -> None:
-    table = study().table()
-    pooled = math.sqrt(float((table["sd"] ** 2).mean()))
-    assert table["mde"].tolist() == pytest.approx([minimum_detectable(pooled, 10)] * 20)
+def test_the_detectable_difference_is_from_the_spread_of_a_widths_comparisons_examples_included() -> None:
+    made = study()
+    table = made.table()
+    for row in table.to_dict("records"):
+        values = made.correct[row["distilled_number"]].astype(int) - made.correct[row["control_number"]]
+        error = float(crossed_error(values)[0])
+        assert row["spread"] == pytest.approx(max(row["sd"], math.sqrt(10) * error)) and row["spread"] >= row["sd"]
+    for _, own in table.groupby("width"):
+        pooled = math.sqrt(float((own["spread"] ** 2).mean()))
+        assert own["mde"].tolist() == pytest.approx([minimum_detectable(pooled, 10)] * len(own))
 
 
 @pytest.mark.parametrize(("gain", "word"), [(0.6, "better"), (-0.6, "worse")])

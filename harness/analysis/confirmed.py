@@ -6,6 +6,7 @@ seeds says nothing of another training set: every seed learns from the same one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.analysis.compare import paired_differences, pooled_sd
-from harness.analysis.intervals import DRAWS, bootstrap_t, crossed, outperforms
+from harness.analysis.intervals import DRAWS, bootstrap_t, crossed, crossed_error, outperforms
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL, holm, minimum_detectable, paired
 
@@ -24,6 +25,7 @@ CONTROLS = ("ce", "smoothing", "self", "shuffled")
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
 COLUMNS = (
     "width", "control", "distilled_number", "control_number", "num_seeds", "num_diverged", "gain", "low", "high", "sd",
+    "spread",
     "boot_low", "boot_high", "crossed_low", "crossed_high", "p_t", "p_crossed", "holm_p", "p_sign_flip", "p_floor",
     "p_outperforms", "outperforms_low", "outperforms_high", "mde", "verdict", "warning",
 )  # fmt: skip
@@ -54,7 +56,9 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
     A claim, `"better"` or `"worse"`, has to hold on new seeds and on new test examples: `holm_p` is Holm's correction,
     over the whole table, of the larger of `p_t` and `p_crossed`, and has to be below 5%. (So the crossed interval
     excludes zero. That interval alone is for one comparison, not for twenty.) And the gain has to be at least `mde`,
-    from the SD pooled over the controls of the width: narrow students spread several times as wide as others.
+    what one such test would find with 80% power, from the `spread` pooled over the controls of the width: narrow
+    students spread several times as wide as others. `spread` is the SD of the differences over seeds, or, where test
+    examples leave more doubt, sqrt(seeds) times the crossed standard error.
 
     A student that diverged counts with the accuracy of its uniform guess, on every example alike. A pair with one has
     an SD of its own kind: it keeps that for `mde`, and is left out of the pooled one, where it would silence the rest.
@@ -146,12 +150,13 @@ def _row(pair: _Pair, draws: int) -> dict[str, Any]:
     differences = [float(value) for value in pair.accuracy]
     found, boot, won = paired(differences), bootstrap_t(differences, draws), outperforms(differences)
     both = crossed(np.empty((0, 0)) if pair.examples is None else pair.examples)
+    doubt = [] if math.isnan(both.p) else [float(crossed_error(pair.examples)[0]) * math.sqrt(found.num_seeds)]  # type: ignore[arg-type]
     return {
         "num_seeds": found.num_seeds, "num_diverged": pair.num_diverged, "gain": found.mean, "low": found.low,
-        "high": found.high, "sd": found.sd, "boot_low": boot.low, "boot_high": boot.high, "crossed_low": both.low,
-        "crossed_high": both.high, "p_t": found.p_t, "p_crossed": both.p, "p_sign_flip": found.p_sign_flip,
-        "p_floor": found.p_floor, "p_outperforms": won.mean, "outperforms_low": won.low, "outperforms_high": won.high,
-        "warning": _warning(pair, found.sd, found.p_floor),
+        "high": found.high, "sd": found.sd, "spread": max([found.sd, *doubt]), "boot_low": boot.low,
+        "boot_high": boot.high, "crossed_low": both.low, "crossed_high": both.high, "p_t": found.p_t,
+        "p_crossed": both.p, "p_sign_flip": found.p_sign_flip, "p_floor": found.p_floor, "p_outperforms": won.mean,
+        "outperforms_low": won.low, "outperforms_high": won.high, "warning": _warning(pair, found.sd, found.p_floor),
     }  # fmt: skip
 
 
@@ -183,9 +188,9 @@ def _judged(table: pd.DataFrame) -> pd.DataFrame:
     kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
     judged = table.astype(kinds)  # an empty table's, too
     steady = judged[judged["num_diverged"] == 0]
-    pooled = {int(width): pooled_sd(own) for width, own in steady.groupby("width")}
-    sd = judged["sd"].mask(judged["num_diverged"] == 0, judged["width"].map(pooled).astype(float))
-    mde = [minimum_detectable(spread, count) for spread, count in zip(sd, judged["num_seeds"], strict=True)]
+    pooled = {int(width): pooled_sd(own.assign(sd=own["spread"])) for width, own in steady.groupby("width")}
+    spread = judged["spread"].mask(judged["num_diverged"] == 0, judged["width"].map(pooled).astype(float))
+    mde = [minimum_detectable(each, count) for each, count in zip(spread, judged["num_seeds"], strict=True)]
     larger = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False)
     judged = judged.assign(holm_p=np.array(holm(larger.tolist()), dtype=float), mde=np.array(mde, dtype=float))
     verdicts = [

@@ -15,6 +15,7 @@ from harness.analysis.calibration import class_gains, reliability
 from harness.analysis.chosen import DISTILLED, OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles
 from harness.analysis.confirmed import comparisons, option_comparisons, scored
 from harness.analysis.intervals import crossed
+from harness.analysis.latency import read_latency
 from harness.analysis.load import StudyData, rows_of
 from harness.analysis.two_level import accuracy_draws, p_front, recommendations, within
 
@@ -58,6 +59,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     scores = {number: table for number in correct if (table := scored(number, students, correct)) is not None}
     one_each = trials[trials["role"].isin(ROLES)]
     draws = _draws(scores)
+    trials = trials.join(read_latency(study_dir), on="width")
     return Confirmed(
         trials=_with_intervals(trials, scores, draws),
         students=students,
@@ -96,14 +98,15 @@ def _with_intervals(trials: pd.DataFrame, scores: Mapping[int, pd.DataFrame], dr
     return table.assign(gap_closed=(trials["test_accuracy"] - base) / gap)
 
 
-def _eligible(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
+def eligible(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
+    """The confirmed configurations that may be recommended, each once."""
     kept = trials[trials["role"].isin(ELIGIBLE) & trials["number"].isin(draws.columns)]
     return kept.drop_duplicates("number")
 
 
 def _recommended(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
     """What validation recommends within the size of each width, and what the test split says of that."""
-    kept = _eligible(trials, draws)
+    kept = eligible(trials, draws)
     if kept.empty:
         return recommendations(pd.DataFrame(index=range(1)), {}, [])
     sizes = {int(row["number"]): float(row["num_params"]) for row in rows_of(kept)}
@@ -114,7 +117,7 @@ def _recommended(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
 def ranked(confirmed: Confirmed, sizes: Mapping[int, float], budget: float) -> pd.DataFrame:
     """The eligible configurations within a budget, best on validation first: columns of `two_level.within`, and
     `val_accuracy`; indexed by number. `sizes` may be of any kind, as parameters, or milliseconds."""
-    kept = _eligible(confirmed.trials, confirmed.draws).set_index("number")
+    kept = eligible(confirmed.trials, confirmed.draws).set_index("number")
     known = [number for number in kept.index if int(number) in sizes]
     table = within(confirmed.draws[known], sizes, budget)
     score = kept["val_accuracy"].reindex(table.index).astype(float).round(12)

@@ -24,8 +24,9 @@ from harness.cohort import State, calibrate, checkpoint
 from harness.costs import How
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.files import cannot_be_written, keep_private
-from harness.models import num_params
+from harness.models import init, num_params
 from harness.problems import one_line
+from harness.seeds import generator
 from harness.spec import Record, StudentSpec, spec_from_json
 from harness.tasks import LockedSplit, Split
 from harness.urls import redact
@@ -81,12 +82,30 @@ def work(kind: str, body: Mapping[str, Any], cache: Path, wanted_device: str, re
             report("progress", {"done": epoch, "total": epochs, "val_accuracy": val_accuracy})
 
         return targets.prepare([spec_from_json(spec) for spec in body["specs"]], cache, device, progress)
+    if kind == "latency":
+        return _latencies([spec_from_json(spec) for spec in body["specs"]], body["seconds"], device)
     assert kind == "cohort"
     folders, how = [Path(folder) for folder in body["folders"]], How(**body["how"])
     torch.set_num_threads(how.threads)
     stage = body.get("stage", "search")
     run_cohort(folders, body.get("until"), _training(cache, device, how, body.get("limit"), report, stage), stage)
     return {}
+
+
+def _latencies(specs: Sequence[StudentSpec], seconds: float, device: str) -> dict[str, Any]:
+    """How long students of each width take for an answer; that depends on their shapes, so their weights are new."""
+    from harness.export import Student  # torch's exporters take seconds to import
+    from harness.latency import measure, to_json
+
+    students = {}
+    for spec in specs:
+        task = tasks.load(spec.task)
+        family = task.families[spec.family]
+        first = init(family, spec.width, task.input_shape, task.num_classes, generator(spec.seed, "init"))
+        params = {name: values.float() for name, values in first.items()}
+        students[str(spec.width)] = Student(task, family, spec.width, params)
+    found = measure(students, device, seconds=seconds)
+    return {"widths": {width: to_json(latency) for width, latency in found.items()}}
 
 
 @contextmanager

@@ -34,8 +34,8 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
     rows = max(1, math.ceil(len(shown) / 2))
     figure = style.blank(
         1.75 * rows + 0.75,
-        "Test examples of all fresh seeds in 15 bins of confidence; a mark's size grows with the number in its bin, and "
-        "bins of fewer than 10 are left out. On the dashed line confidence is right; below it the student is too sure. "
+        "Test examples of all fresh seeds in 15 bins of confidence; a mark's size grows with the number in its bin, "
+        "and bins of fewer than 10 are left out. On the dashed line confidence is right; below it the student is too sure. "
         "ECE: expected calibration error, mean over seeds. No interval is shown.",
     )
     if not shown:
@@ -54,7 +54,7 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
             axes.scatter(part["mean_confidence"], part["accuracy"], s=sizes, color=colour, alpha=0.75, linewidths=0)
             said.append(f"{PAIR[role][1].split()[0]} {100 * float(part['ece'].iloc[0]):.1f}")
         axes.set_title(f"width {width}")
-        axes.text(0.97, 0.04, "ECE (points)\n" + "\n".join(said), transform=axes.transAxes, ha="right", va="bottom",
+        axes.text(0.03, 0.97, "ECE (points)\n" + "\n".join(said), transform=axes.transAxes, ha="left", va="top",
                   fontsize=6, color=style.MUTED)  # fmt: skip
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
@@ -87,7 +87,9 @@ def class_gain(classes: pd.DataFrame) -> Figure:
     if not widths:
         style.nothing_to_show(axes, "What confirmed students answered is not on disk.")
         return figure
-    values = 100 * classes.pivot(index="width", columns="label", values="gain").reindex(index=widths, columns=labels)
+    values = 100 * classes.pivot_table(index="width", columns="label", values="gain").reindex(
+        index=widths, columns=labels
+    )
     limit = max(1.0, float(np.nanmax(np.abs(values.to_numpy()))))
     image = axes.imshow(values.to_numpy(), cmap=COLOURS, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     found = classes.set_index(["width", "label"])["holm_p"]
@@ -131,17 +133,19 @@ def fit_panel(trials: pd.DataFrame) -> Figure:
         return figure
     low = min(float(done[name].quantile(0.05)) for name in ("train_accuracy", "val_accuracy")) - 0.01
     colours = dict(zip(sorted(done["width"].unique()), style.HUES * 3, strict=False))
+    marks = style.markers(list(colours))
     axes.plot([low, 1], [low, 1], color=style.MUTED, linestyle=(0, (4, 3)), linewidth=0.8)
     for width, colour in colours.items():
         for plain in (False, True):
             part = done[(done["width"] == width) & (is_plain(done) == plain)]
-            axes.scatter(part["train_accuracy"], part["val_accuracy"], s=15, marker=style.markers(list(colours))[width],
-                         facecolors="none" if plain else colour, edgecolors=colour, linewidths=0.8, alpha=0.8)  # fmt: skip
+            axes.scatter(
+                part["train_accuracy"], part["val_accuracy"], s=15, marker=marks[width], alpha=0.8, linewidths=0.8,
+                facecolors="none" if plain else colour, edgecolors=colour,
+            )  # fmt: skip
     axes.set_xlim(low, 1.003)
     axes.set_ylim(low, max(float(done["val_accuracy"].max()) + 0.01, low + 0.02))
     style.percent_axis(axes, "x")
     style.percent_axis(axes, "y")
     axes.grid()
-    marks = style.markers(list(colours))
     style.legend_above(axes, [style.key(c, f"width {w}", marks[w]) for w, c in colours.items()], columns=5)
     return figure

@@ -52,8 +52,8 @@ def expected_best_of(table: pd.DataFrame) -> Figure:
     """The expected highest val accuracy of k random trials, from `best_of.expected_best`."""
     figure = style.blank(
         2.3,
-        f"Mean of the maximum over all subsets of k of {style.trials(len(table), 'distilled')} drawn at random, each the "
-        "mean of its seeds; band: 95% over resampled trials, too narrow towards the last k.",
+        f"Mean of the maximum over all subsets of k of {style.trials(len(table), 'distilled')} drawn at random, each "
+        "the mean of its seeds; band: 95% over resampled trials, too narrow towards the last k.",
     )
     axes = figure.add_subplot()
     axes.fill_between(table["k"], table["low"], table["high"], color=style.FAINT, linewidth=0)

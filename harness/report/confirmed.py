@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
+from harness.analysis.latency import measured_on
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL
 from harness.figures.confirmed import NAMES
@@ -39,7 +40,8 @@ def confirmed_section(report: Report) -> Iterator[Block]:
             else None
         )
         rows.append([
-            str(row["width"]), f"{row['num_params']:,}", f"{row['macs']:,}", _role(row), str(row["form"]), *_knobs(row),
+            str(row["width"]), f"{row['num_params']:,}", f"{row['macs']:,}", *_speed(row), _role(row), str(row["form"]),
+            *_knobs(row),
             str(row["num_seeds"]), f"{100 * row['val_accuracy']:.2f}", _percent(row),
             NONE if gain is None else points(gain["gain"], gain["crossed_low"], gain["crossed_high"]),
             NONE if gain is None else number(gain["holm_p"], 2), _share(row["gap_closed"]),
@@ -47,13 +49,13 @@ def confirmed_section(report: Report) -> Iterator[Block]:
             f"{100 * row['test_ece']:.1f}", number(row["test_brier"]), _share(row["p_front"]),
         ])  # fmt: skip
     head = [
-        "width", "params", "MACs", "what", "form", "alpha", "temperature", "lr", "seeds", "val (%)", "test (%)",
-        "gain over plain (points)", "Holm p", "teacher gap closed", "agreement (%)", "KL", "NLL", "ECE (points)",
-        "Brier", "P(on front)",
+        "width", "params", "MACs", "p50 / p95 (ms)", "at batch 64 (ms)", "KiB", "what", "form", "alpha", "temperature",
+        "lr", "seeds", "val (%)", "test (%)", "gain over plain (points)", "Holm p", "teacher gap closed",
+        "agreement (%)", "KL", "NLL", "ECE (points)", "Brier", "P(on front)",
     ]  # fmt: skip
     yield Table(
-        "confirmed", "Configurations chosen on validation, on fresh seeds and the test split: means, with 95% intervals "
-        "over seeds and test examples.", head, rows, "confirmed.csv",
+        "confirmed", "Configurations chosen on validation, on fresh seeds and the test split: means, with 95% "
+        "intervals over seeds and test examples.", head, rows, "confirmed.csv",
     )  # fmt: skip
     yield Paragraph(
         "Every configuration was chosen on validation in the search and trained again, with nothing changed but its "
@@ -61,9 +63,15 @@ def confirmed_section(report: Report) -> Iterator[Block]:
         "its last epoch, and nothing was chosen by it. Intervals are of the crossed kind: both seeds and test examples "
         "are taken as samples. Controls were tuned with as many trials as plain training. Gap closed: the share of the "
         "way from plain training of that width to the teacher. P(on front): the share of resamples of seeds and "
-        "examples in which no other configuration of this table is as good and smaller."
+        "examples in which no other configuration of this table is as good and smaller." + _where(report)
     )
     yield from report.figure("confirmed_accuracy", data="confirmed.csv")
+
+
+def _where(report: Report) -> str:
+    where = measured_on(report.folder)
+    said = f" Latency: eager PyTorch, one thread, warm, widths in turns, on {plain(where)}."
+    return said + " KiB: the weights as a safetensors file." if where else ""
 
 
 def _role(row: Mapping[str, Any]) -> str:
@@ -71,6 +79,14 @@ def _role(row: Mapping[str, Any]) -> str:
         row["role"], NAMES.get(row["role"], str(row["role"]))
     )
     return name + (", on the front" if row["on_front"] and row["role"] != "front" else "")
+
+
+def _speed(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Latency at batch 1 and 64, and the weights' size."""
+    if pd.isna(row["latency_ms"]):
+        return NONE, NONE, NONE
+    pairs = [f"{number(row[f'{name}_ms'])} / {number(row[f'{name}_p95_ms'])}" for name in ("latency", "latency_64")]
+    return pairs[0], pairs[1], number(row["size_kib"])
 
 
 def _knobs(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -105,9 +121,9 @@ def comparison_section(report: Report) -> Iterator[Block]:
         "Gain: mean over seeds of the paired difference, with its 95% t interval over seeds, then the interval over "
         "seeds and test examples (crossed); the CSV has the bootstrap-t interval too. p: the larger of both; Holm's "
         f"correction is over all {count} rows. The exact sign flip cannot go below its floor. P(better): the share of "
-        "seeds in which distillation is better, with Wilson's 95% interval. Detectable: what a paired t test would find "
-        "with 80% power, from the SD pooled over the controls of the width. A difference is named only where Holm's p is "
-        "below .05 and the gain is at least detectable. Seeds vary initialisation and order of batches, and not the "
+        "seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference that one such "
+        "test would find with 80% power, from the spread pooled over the controls of the width. A difference is named "
+        "only where Holm's p is below .05 and the gain is at least detectable. Seeds vary initialisation and order of batches, and not the "
         "training set: what another training set would show is not known."
     )
     yield from report.figure("confirmed_gain", data="comparisons.csv")

@@ -1,0 +1,230 @@
+"""`python -m harness.recommend`: which student to take within a budget, and the student as files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from rich.console import Console
+
+from harness import cli
+from harness.analysis.judged import judge_confirmed
+from harness.analysis.load import StudyData, load
+from harness.recommend.choose import LIMITS, SURE, Recommendation, recommend
+from harness.report.confirmed import configuration
+
+KNOBS = ("form", "alpha", "temperature", "lr", "weight_decay", "label_smoothing", "epochs", "batch_size")
+SAID = (
+    "number", "source", "role", "width", "form", "alpha", "temperature", "lr", "num_params", "macs", "latency_ms",
+    "size_kib", "num_seeds", "val_accuracy", "test_accuracy", "test_low", "test_high",
+)  # fmt: skip
+"""What the JSON says of a configuration."""
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.command()
+def main(
+    study: Annotated[str, typer.Argument(help="A study's name, or the path of its .py file.")] = cli.DEFAULT_STUDY,
+    max_params: Annotated[float | None, typer.Option(help="At most so many parameters.")] = None,
+    max_macs: Annotated[float | None, typer.Option(help="At most so many multiply-accumulates an example.")] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="At most so many milliseconds for one example: the measured median.")
+    ] = None,
+    max_kib: Annotated[float | None, typer.Option(help="At most so many KiB of weights on disk.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="The smallest student of at least this val accuracy, a fraction such as 0.95.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="A folder for the student: weights, ONNX, torch.export program, model card; checked."),
+    ] = None,
+    register: Annotated[
+        str | None, typer.Option(help="With --export: its name in MLflow's model registry, beside the study's runs.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder that holds the results of all studies.")] = cli.OUT,
+    storage: Annotated[
+        str | None, typer.Option(envvar="OPTUNA_STORAGE", help="The sweep's Optuna storage; needed by --register.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="The sweep's MLflow; needed by --register.")
+    ] = None,
+) -> None:
+    """Say which of a study's confirmed students to take within your limits, how sure that is, and what else would do.
+
+    The choice is by validation accuracy on fresh seeds; the test split only judges it: P(best) and the expected regret
+    are over resamples of seeds and test examples, among the confirmed configurations that fit. It says so where plain
+    training is as good, and how many seeds would settle what is open. Nothing is trained.
+
+    [b]Examples[/]
+
+      python -m harness.recommend --max-params 1500
+
+      python -m harness.recommend digits --min-accuracy 0.96 --export student/
+
+      python -m harness.recommend my_study.py --max-latency-ms 0.2 --max-kib 16 --export student/ --register digits
+    """
+    given = {"num_params": max_params, "macs": max_macs, "latency_ms": max_latency_ms, "size_kib": max_kib}
+    limits = {name: value for name, value in given.items() if value is not None}
+    for name, value in limits.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{LIMITS[name][0]} {value:g} is out of range; it must be above 0")
+    if min_accuracy is not None and not 0 < min_accuracy <= 1:
+        raise ValueError(f"--min-accuracy {min_accuracy:g} is out of range; it must be a fraction above 0, up to 1")
+    if register is not None and export is None:
+        raise ValueError("--register needs --export DIR: what is registered is what was exported and checked")
+    folder = cli.results_of(study, out)
+    data = load(folder)
+    found = recommend(folder, judge_confirmed(folder, data), limits, min_accuracy)
+    console = Console(quiet=as_json)
+    _say(console, found, data, min_accuracy)
+    result = as_data(found)
+    if export is not None:
+        from harness.recommend.hand_out import hand_out  # torch takes seconds to import
+
+        done = hand_out(folder, int(found.chosen["number"]), export, evidence(found, data))
+        result["export"] = {"folder": str(done.folder), "notes": list(done.notes)}
+        console.print(f"exported to {done.folder}: {done.size_bytes:,} bytes of weights; start with README.md")
+        for note in done.notes:
+            console.print(note, soft_wrap=True)
+        if register is not None:
+            result["registered"] = _register(folder, out, found, export, register, (storage, tracking_uri))
+            console.print(f"registered as {result['registered']}", highlight=False)
+    if as_json:
+        print(json.dumps(result, indent=2, default=str))  # noqa: T201 - what was asked for
+
+
+def _register(
+    folder: Path, out: Path, found: Recommendation, exported: Path, name: str, where: tuple[str | None, str | None]
+) -> str:
+    """Put the export into the registry, under the run of its trial; gives the model's URI."""
+    from harness.registry import register
+    from harness.storage import read_study
+    from harness.tracking import Reader
+
+    storage, tracking = where
+    uri = tracking or f"sqlite:///{(out / 'mlflow.db').absolute()}"
+    number = int(found.chosen["number"])
+    kept = read_study(storage or f"sqlite:///{(folder / 'study.db').absolute()}", folder.name)
+    heads = [head for head in Reader(uri, folder.name, kept.study_id).heads() if head.key == f"{folder.name}/{number}"]
+    run = next((head.id for head in heads if not head.deleted), None)
+    if run is None:
+        raise ValueError(
+            f"MLflow has no run of trial {number}; python -m harness.verify {folder.name} --repair logs it"
+        )
+    tags = {"study": folder.name, "trial": str(number), "width": str(found.chosen["width"]),
+            "test_accuracy": f"{found.chosen['test_accuracy']:.4f}"}  # fmt: skip
+    return register(exported, uri, run, name, tags).uri
+
+
+def _say(console: Console, found: Recommendation, data: StudyData, least: float | None) -> None:
+    own, gain = found.chosen, found.against_plain
+
+    def line(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False)
+
+    line(f"[b]take[/]       {configuration(own)}, lr {own['lr']:.2g}: {own['num_params']:,} parameters, "
+         f"{own['macs']:,} MACs{_speed(own)}")  # fmt: skip
+    line(f"test       {_percent(own)} over {own['num_seeds']} fresh seeds [95%, over seeds and test examples]")
+    if least is not None:
+        line(f"           at least {100 * least:.2f}% on the test split in {found.p_reached:.2f} of resamples")
+    line(f"best       P = {found.p_best:.2f} among {found.num_fitting} confirmed that fit; expected regret "
+         f"{100 * found.expected_regret:.2f} points")  # fmt: skip
+    if own["role"] == "ce":
+        line("control    it is plain training: distillation is not needed here")
+    elif gain is not None:
+        span = f"{100 * gain['gain']:+.2f} [{100 * gain['crossed_low']:+.2f}, {100 * gain['crossed_high']:.2f}] points"
+        said = "[b]plain training is as good[/] as far as is shown" if found.plain_is_as_good else gain["verdict"]
+        line(f"control    over plain training of its width {span}, Holm p {gain['holm_p']:.2g}: {said}")
+    if found.runner_up is not None:
+        line(f"runner-up  {configuration(found.runner_up)}: {_percent(found.runner_up)}")
+        line(f"next       {_next(found, data)}")
+
+
+def _next(found: Recommendation, data: StudyData) -> str:
+    """Which trials would settle what is open between the first two."""
+    if found.p_best >= SURE or found.next_seeds == 0:
+        return "nothing: the two are told apart with 80% power"
+    if found.next_seeds is None:
+        return "no number of seeds would tell the two apart: take either, or measure on a larger test split"
+    command = f"python -m harness.sweep {_study(data)} --confirm {found.next_seeds}"
+    return f"{found.next_seeds} fresh seeds would tell the two apart, if the difference is as seen: {command}"
+
+
+def _study(data: StudyData) -> str:
+    file = Path(str(data.manifest.get("file", data.name)))
+    return data.name if file.parent in [folder.resolve() for folder in cli.STUDIES] else str(file)
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    interval = "" if pd.isna(row["test_low"]) else f" [{100 * row['test_low']:.2f}, {100 * row['test_high']:.2f}]"
+    return f"{100 * row['test_accuracy']:.2f}%{interval}"
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    return "" if pd.isna(row["latency_ms"]) else f", {row['latency_ms']:.3g} ms, {row['size_kib']:.3g} KiB"
+
+
+def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
+    """What the model card says of the student (see `harness.export.card.EVIDENCE`)."""
+    own, gain, task = found.chosen, found.against_plain, data.manifest.get("task") or {}
+    knobs = [name for name in (*KNOBS, *data.space) if name in own and not pd.isna(own[name])]
+    teacher = data.manifest.get("teacher") or {}
+    done = pd.concat([data.trials, data.others.trials, data.confirmed.trials])
+    return {
+        "study": data.name,
+        "question": f"which student of {task.get('name')} to take within a size, and whether to distil it",
+        "trial": f"{own['number']}, which confirms trial {own['source']}",
+        "knobs": {name: own[name] for name in dict.fromkeys(knobs)},
+        "teacher": f"{teacher.get('name')} of width {teacher.get('width')}, val accuracy {teacher.get('val_accuracy')}",
+        "test_accuracy": _estimate(own["test_accuracy"], own["test_low"], own["test_high"]),
+        "seeds": int(own["num_seeds"]),
+        "gain_over_control": None if gain is None else {
+            **_estimate(gain["gain"], gain["crossed_low"], gain["crossed_high"]),
+        },
+        "verdict_against_plain_training": "it is plain training" if gain is None else gain["verdict"],
+        "p_best": found.p_best,
+        "expected_regret": found.expected_regret,
+        "runner_up": None if found.runner_up is None else configuration(found.runner_up),
+        "split_hashes": task.get("hashes"),
+        "cost": {"trials of the study": len(done), "training FLOPs": float(done["train_flops"].sum()),
+                 "seconds": float(done["seconds"].sum())},
+    }  # fmt: skip
+
+
+def _estimate(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": float(value), "low": float(low), "high": float(high), "level": 0.95}
+
+
+def as_data(found: Recommendation) -> dict[str, Any]:
+    """The recommendation as JSON data."""
+
+    def row(values: Mapping[str, Any] | None, keys: tuple[str, ...]) -> dict[str, Any] | None:
+        if values is None:
+            return None
+        plain = {name: getattr(values[name], "item", lambda v=values[name]: v)() for name in keys}
+        return {name: None if pd.isna(value) else value for name, value in plain.items()}
+
+    compared = ("gain", "crossed_low", "crossed_high", "holm_p", "mde", "verdict")
+    return {
+        "take": row(found.chosen, SAID),
+        "p_best": found.p_best,
+        "expected_regret": found.expected_regret,
+        "num_fitting": found.num_fitting,
+        "p_reached": None if math.isnan(found.p_reached) else found.p_reached,
+        "against_plain": row(found.against_plain, compared),
+        "plain_is_as_good": found.plain_is_as_good,
+        "runner_up": row(found.runner_up, SAID),
+        "next_seeds": found.next_seeds,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(app)

@@ -1,0 +1,143 @@
+"""The recommendation within limits: what validation chose among the confirmed, what the test split says of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.answers import read_answers
+from harness.analysis.confirmed import NOT_SHOWN, scored
+from harness.analysis.intervals import mean_squares
+from harness.analysis.judged import Confirmed, eligible, ranked
+from harness.analysis.load import rows_of
+
+LIMITS: Mapping[str, tuple[str, str]] = {
+    "num_params": ("--max-params", "parameters"),
+    "macs": ("--max-macs", "multiply-accumulates"),
+    "latency_ms": ("--max-latency-ms", "ms at batch 1"),
+    "size_kib": ("--max-kib", "KiB"),
+}
+"""Which column each limit is on, its option, and its unit."""
+SURE = 0.95
+POWERED = 2.8
+"""How many standard errors a difference must be to be found with 80% power at the 5% level: 1.96 + 0.84."""
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The row of the configuration to take, of `harness.analysis.judged.Confirmed.trials`, and the runner-up's.
+
+    `p_best` and `expected_regret` (a fraction) are among the `num_fitting` confirmed configurations within the limits.
+    `p_reached` is the share of draws in which its test accuracy reaches the one asked for, NaN where none was.
+    `against_plain` is its row of comparisons with plain training, `next_seeds` how many fresh seeds would tell it from
+    the runner-up with 80% power: 0 where it is told already, None where no number of seeds would.
+    """
+
+    chosen: Mapping[str, Any]
+    runner_up: Mapping[str, Any] | None
+    num_fitting: int
+    p_best: float
+    expected_regret: float
+    p_reached: float
+    against_plain: Mapping[str, Any] | None
+    next_seeds: int | None
+
+    @property
+    def plain_is_as_good(self) -> bool:
+        """Whether it is distilled and no difference from plain training of its width is shown."""
+        return self.against_plain is not None and self.against_plain["verdict"] == NOT_SHOWN
+
+
+def recommend(
+    study_dir: Path, confirmed: Confirmed, limits: Mapping[str, float], least: float | None
+) -> Recommendation:
+    """The best on validation within the limits, or with `least`, an accuracy, the smallest that reaches it there.
+
+    Raises `ValueError` in one line where nothing was confirmed, measured or fits.
+    """
+    trials = eligible(confirmed.trials, confirmed.draws).set_index("number", drop=False)
+    if trials.empty:
+        raise ValueError(
+            "no configuration was confirmed, so nothing can be recommended; run its sweep to the end, without "
+            "--no-confirm"
+        )
+    fitting = trials
+    for column, limit in limits.items():
+        option, unit = LIMITS[column]
+        if fitting[column].isna().any():
+            raise ValueError(f"{option}: {column} was not measured; run the study's sweep again, which measures it")
+        smallest = float(fitting[column].min())
+        fitting = fitting[fitting[column] <= limit]
+        if fitting.empty:
+            raise ValueError(
+                f"{option} {limit:g} is too small; the smallest that was confirmed has {smallest:g} {unit}"
+            )
+    sizes = {int(number): float(size) for number, size in fitting["num_params"].items()}
+    table = ranked(confirmed, sizes, math.inf)
+    if least is not None:
+        reached = table[table["val_accuracy"] >= least]
+        if reached.empty:
+            raise ValueError(
+                f"--min-accuracy {least:g} is not reached; the best on validation has {table['val_accuracy'].max():.4f}"
+            )
+        first = reached.sort_values(["size", "val_accuracy"], ascending=[True, False], kind="stable")
+        table = ranked(confirmed, sizes, float(first["size"].iloc[0]))
+    number = int(table.index[0])
+    other = int(table.index[1]) if len(table) > 1 else None
+    draws = confirmed.draws[number]
+    return Recommendation(
+        chosen=_row(trials, number),
+        runner_up=None if other is None else _row(trials, other),
+        num_fitting=len(table),
+        p_best=float(table["p_best"].iloc[0]),
+        expected_regret=float(table["expected_regret"].iloc[0]),
+        p_reached=math.nan if least is None else float((draws >= least).mean()),
+        against_plain=_against_plain(confirmed, number),
+        next_seeds=0 if other is None else seeds_to_tell(_differences(study_dir, confirmed, (number, other))),
+    )
+
+
+def _row(trials: pd.DataFrame, number: int) -> Mapping[str, Any]:
+    return rows_of(trials.loc[[number]])[0]
+
+
+def _against_plain(confirmed: Confirmed, number: int) -> Mapping[str, Any] | None:
+    table = confirmed.comparisons
+    own = table[(table["distilled_number"] == number) & (table["control"] == "ce")]
+    return rows_of(own)[0] if len(own) else None
+
+
+def _differences(study_dir: Path, confirmed: Confirmed, numbers: Sequence[int]) -> np.ndarray[Any, Any]:
+    """Scores of the first less those of the second, [seeds, examples]."""
+    correct = {number: own.correct for number, own in read_answers(study_dir, numbers).items()}
+    first, second = (scored(number, confirmed.students, correct) for number in numbers)
+    assert first is not None and second is not None  # or they had no draws
+    return (first - second.loc[first.index]).to_numpy()
+
+
+def seeds_to_tell(differences: np.ndarray[Any, Any]) -> int | None:
+    """How many seeds would show this mean difference of [seeds, examples] with 80% power; 0 where these do.
+
+    From the crossed components of variance: seeds' part shrinks with seeds, examples' part does not. None where that
+    part alone is too large, or `MOST_SEEDS` seeds are too few: a larger test split is needed, or they are as good.
+    """
+    count, examples = differences.shape
+    mean = abs(float(differences.mean()))
+    if count < 2 or examples < 2 or mean == 0:
+        return None
+    squares = mean_squares(differences)
+    residual = float(squares.residual)
+    of_seeds = max(float(squares.seeds) - residual, 0) / examples + residual / examples
+    of_examples = max(float(squares.examples) - residual, 0) / count / examples
+    room = (mean / POWERED) ** 2 - of_examples
+    if room <= 0 or of_seeds / room > MOST_SEEDS:
+        return None
+    needed = math.ceil(of_seeds / room)
+    return 0 if needed <= count else needed
