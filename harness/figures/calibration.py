@@ -35,8 +35,8 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
     figure = style.blank(
         1.75 * rows + 0.75,
         "Test examples of all fresh seeds in 15 bins of confidence; a mark's size grows with the number in its bin, "
-        "and bins of fewer than 10 are left out. On the dashed line confidence is right; below it the student is too sure. "
-        "ECE: expected calibration error, mean over seeds. No interval is shown.",
+        "and bins of fewer than 10 are left out. On the dashed line confidence is right; below it the student is too "
+        "sure. ECE: expected calibration error, mean over seeds. No interval is shown.",
     )
     if not shown:
         style.nothing_to_show(figure.add_subplot(), "What confirmed students answered is not on disk.")

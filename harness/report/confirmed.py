@@ -121,10 +121,10 @@ def comparison_section(report: Report) -> Iterator[Block]:
         "Gain: mean over seeds of the paired difference, with its 95% t interval over seeds, then the interval over "
         "seeds and test examples (crossed); the CSV has the bootstrap-t interval too. p: the larger of both; Holm's "
         f"correction is over all {count} rows. The exact sign flip cannot go below its floor. P(better): the share of "
-        "seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference that one such "
-        "test would find with 80% power, from the spread pooled over the controls of the width. A difference is named "
-        "only where Holm's p is below .05 and the gain is at least detectable. Seeds vary initialisation and order of batches, and not the "
-        "training set: what another training set would show is not known."
+        "seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference that one "
+        "such test would find with 80% power, from the spread pooled over the controls of the width. A difference is "
+        "named only where Holm's p is below .05 and the gain is at least detectable. Seeds vary initialisation and "
+        "order of batches, and not the training set: what another training set would show is not known."
     )
     yield from report.figure("confirmed_gain", data="comparisons.csv")
     if found.by_option.empty:
