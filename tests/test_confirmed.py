@@ -1,105 +1,21 @@
-"""Confirmed comparisons: a claim needs new seeds and new examples; where nothing differs there is hardly a claim."""
+"""Confirmed comparisons: each number against its own computation, and what a table with holes in it says."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from harness.analysis.audit import choices
 from harness.analysis.confirmed import COLUMNS, CONTROLS, comparisons, scored
-from harness.analysis.intervals import bootstrap_t, crossed, crossed_error, outperforms
+from harness.analysis.intervals import bootstrap_t, crossed, outperforms
 from harness.analysis.load import rows_of
-from harness.analysis.statistics import holm, minimum_detectable, sign_flip_p
-from tests.simulated import LUCKY, MIXED, NOISY, TASTY, World, answers
-
-WIDTHS = (2, 4, 8, 16, 32)
-ROLES = ("distilled", *CONTROLS)
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """What `comparisons` takes."""
-
-    trials: pd.DataFrame
-    students: pd.DataFrame
-    correct: dict[int, NDArray[np.bool_]]
-
-    def table(self) -> pd.DataFrame:
-        return comparisons(self.trials, self.students, self.correct, draws=500)
-
-
-def confirmed(right: NDArray[np.bool_], widths: Sequence[int] = WIDTHS, roles: Sequence[str] = ROLES) -> Confirmed:
-    """From right answers [width, role, seeds, examples]; trial numbers count up from 0."""
-    num_seeds = right.shape[2]
-    names = [(width, role) for width in widths for role in roles]
-    correct = dict(enumerate(right.reshape(-1, *right.shape[2:])))
-    trials = pd.DataFrame(
-        [(n, role, width) for n, (width, role) in enumerate(names)], columns=["number", "role", "width"]
-    )
-    students = pd.DataFrame({
-        "number": np.repeat(list(correct), num_seeds), "seed": np.tile(np.arange(100, 100 + num_seeds), len(correct)),
-        "test_accuracy": np.concatenate([table.mean(axis=1) for table in correct.values()]), "status": "ok",
-    })  # fmt: skip
-    return Confirmed(trials, students, correct)
-
-
-def study(gain: float = 0.0, seeds: int = 10, examples: int = 500, widths: Sequence[int] = WIDTHS) -> Confirmed:
-    rng = np.random.default_rng(3)
-    ability = (1 + gain, 1, 1, 1, 1)
-    return confirmed(answers(rng, MIXED, ability, len(widths), seeds, examples).right, widths)
-
-
-def claims(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether the table of each study claims anything, [studies], by the rule of `comparisons`, for many studies.
-
-    `right` is [studies, widths, roles, seeds, examples].
-    """
-    count, *_, seeds, examples = right.shape
-    values = (right[:, :, :1].astype(np.int8) - right[:, :, 1:]).reshape(count, -1, seeds, examples)
-    by_seed = values.mean(axis=-1)
-    gain = by_seed.mean(axis=-1)
-    error, freedom = crossed_error(values)
-    larger = np.maximum(stats.ttest_1samp(by_seed, 0, axis=-1).pvalue, 2 * stats.t.sf(np.abs(gain) / error, freedom))
-    mde = minimum_detectable(1.0, seeds) * np.sqrt(by_seed.var(axis=-1, ddof=1).mean(axis=-1))
-    adjusted = np.array([holm(row) for row in larger.tolist()])
-    found: NDArray[np.bool_] = ((adjusted < 0.05) & (np.abs(gain) >= mde[:, None])).any(axis=-1)
-    return found
-
-
-def equal_studies(world: World, seed: int, studies: int, examples: int = 100) -> NDArray[np.bool_]:
-    """Every configuration has the same accuracy over all examples; the widths share nothing."""
-    rng = np.random.default_rng(seed)
-    made = answers(rng, world, (1.2,) * len(ROLES), studies * len(WIDTHS), 10, examples).right
-    return made.reshape(studies, len(WIDTHS), *made.shape[1:])
-
-
-@pytest.mark.parametrize("world", [NOISY, LUCKY, MIXED, TASTY])
-def test_where_nothing_differs_at_most_one_study_in_twenty_claims_a_difference(world: World) -> None:
-    claimed = np.concatenate([claims(equal_studies(world, seed, 100)) for seed in range(20)])
-    assert len(claimed) == 2_000 and claimed.mean() <= 0.05
-
-
-def test_the_t_test_over_seeds_alone_would_claim_a_difference_in_most_studies_where_examples_matter() -> None:
-    right = equal_studies(TASTY, 0, 100)
-    values = (right[:, :, :1].astype(np.int8) - right[:, :, 1:]).mean(axis=-1).reshape(100, -1, 10)
-    p = stats.ttest_1samp(values, 0, axis=-1).pvalue
-    assert np.mean([min(holm(row)) < 0.05 for row in p.tolist()]) > 0.5
-
-
-def test_the_table_claims_what_the_rule_for_many_studies_claims() -> None:
-    null = equal_studies(TASTY, 1, 6)
-    real = answers(np.random.default_rng(1), MIXED, (1.8, 1.2, 1.2, 1.2, 1.2), 10, 10, 100).right
-    right = np.concatenate([null, real.reshape(2, 5, *real.shape[1:])])
-    found = [(confirmed(one).table()["verdict"] != "no difference shown").any() for one in right]
-    assert found == claims(right).tolist() and any(found) and not all(found)
+from harness.analysis.statistics import minimum_detectable, sign_flip_p
+from tests.confirmed_cases import Confirmed, confirmed, study
 
 
 def test_a_row_is_the_statistics_of_its_pair() -> None:

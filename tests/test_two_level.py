@@ -56,6 +56,19 @@ def test_the_middle_of_the_draws_holds_the_true_difference_in_95_of_100_studies(
     assert np.mean(held) == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.parametrize("world", [MIXED])
+def test_the_likeliest_best_is_best_about_as_often_as_its_probability_says(world: World) -> None:
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(400):
+        ability = rng.normal(1.2, 0.3, size=3)  # far apart beside the noise, so that no prior is needed
+        right = answers(rng, world, ability.tolist(), 1, 10, 300).right[0]
+        p_best = within(accuracy_draws(dict(enumerate(right)), draws=300), dict.fromkeys(range(3), 1), 1)["p_best"]
+        found.append((float(p_best.max()), int(p_best.to_numpy().argmax()) == int(ability.argmax())))
+    said, came = np.mean(found, axis=0)
+    assert said == pytest.approx(came, abs=0.03)
+
+
 def test_draws_are_centred_on_the_accuracies_and_the_same_for_the_same_seed() -> None:
     correct = study()
     draws = accuracy_draws(correct, draws=500)

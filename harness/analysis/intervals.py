@@ -108,7 +108,7 @@ def crossed(values: NDArray[np.generic]) -> Interval:
 
     It answers for new seeds and new examples; the t interval over seeds answers for new seeds on these examples alone,
     and is too narrow for the rest: where which examples profit is a lasting trait of a configuration, it covered the
-    mean of the population in 39% of simulated studies, this one in 95%. The two-level bootstrap (resample seeds, then
+    mean of the population in half of simulated studies, this one in 95%. The two-level bootstrap (resample seeds, then
     examples; the "pigeonhole" of Owen 2007, arXiv:0712.1111) counts the residual's part of the variance three times and
     is conservative, the more so for paired differences, which are residual for the most part.
 

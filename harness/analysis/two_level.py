@@ -30,9 +30,9 @@ def accuracy_draws(correct: Mapping[int, NDArray[np.generic]], draws: int = DRAW
     Here the draws have the covariance of the crossed estimate, (MS_seeds + MS_examples - MS_residual) / (S E) as
     matrices over configurations, unbiased for each difference: seeds' deviations are scaled by sqrt(S / (S - 1)), and
     examples' lose the residual, which seeds' already have. S being small, a draw's deviation of seeds is then divided
-    by sqrt(chi2 / (S - 1)), as a t is; that has long tails for few seeds, so draws stop at 0 and 1. In 300 simulated
-    studies of three configurations without example effects, the likeliest best had P = .93 and was best in .96; under
-    the plain bootstrap it had .89.
+    by sqrt(chi2 / (S - 1)), as a t is; that has long tails for few seeds, so draws stop at 0 and 1. In 800 simulated
+    studies of three configurations whose differences were all residual, the likeliest best had P = .97 on average and
+    was best in .97; under the plain bootstrap P = .955. Where examples or seeds matter the two are within a point.
 
     With one seed the draws hold the examples' part alone, and are too narrow. Raises `ValueError` where shapes differ.
     """

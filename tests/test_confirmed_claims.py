@@ -1,0 +1,58 @@
+"""How often the table of comparisons claims a difference in many simulated studies where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from harness.analysis.intervals import crossed_error
+from harness.analysis.statistics import holm, minimum_detectable
+from tests.confirmed_cases import ROLES, WIDTHS, confirmed
+from tests.simulated import LUCKY, MIXED, NOISY, TASTY, World, answers
+
+
+def claims(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether the table of each study claims anything, [studies], by the rule of `comparisons`, for many studies.
+
+    `right` is [studies, widths, roles, seeds, examples].
+    """
+    count, *_, seeds, examples = right.shape
+    values = (right[:, :, :1].astype(np.int8) - right[:, :, 1:]).reshape(count, -1, seeds, examples)
+    by_seed = values.mean(axis=-1)
+    gain = by_seed.mean(axis=-1)
+    error, freedom = crossed_error(values)
+    larger = np.maximum(stats.ttest_1samp(by_seed, 0, axis=-1).pvalue, 2 * stats.t.sf(np.abs(gain) / error, freedom))
+    mde = minimum_detectable(1.0, seeds) * np.sqrt(by_seed.var(axis=-1, ddof=1).mean(axis=-1))
+    adjusted = np.array([holm(row) for row in larger.tolist()])
+    found: NDArray[np.bool_] = ((adjusted < 0.05) & (np.abs(gain) >= mde[:, None])).any(axis=-1)
+    return found
+
+
+def equal_studies(world: World, seed: int, studies: int, examples: int = 100) -> NDArray[np.bool_]:
+    """Every configuration has the same accuracy over all examples; the widths share nothing."""
+    rng = np.random.default_rng(seed)
+    made = answers(rng, world, (1.2,) * len(ROLES), studies * len(WIDTHS), 10, examples).right
+    return made.reshape(studies, len(WIDTHS), *made.shape[1:])
+
+
+@pytest.mark.parametrize("world", [NOISY, LUCKY, MIXED, TASTY])
+def test_where_nothing_differs_at_most_one_study_in_twenty_claims_a_difference(world: World) -> None:
+    claimed = np.concatenate([claims(equal_studies(world, seed, 100)) for seed in range(20)])
+    assert len(claimed) == 2_000 and claimed.mean() <= 0.05
+
+
+def test_the_t_test_over_seeds_alone_would_claim_a_difference_in_most_studies_where_examples_matter() -> None:
+    right = equal_studies(TASTY, 0, 100)
+    values = (right[:, :, :1].astype(np.int8) - right[:, :, 1:]).mean(axis=-1).reshape(100, -1, 10)
+    p = stats.ttest_1samp(values, 0, axis=-1).pvalue
+    assert np.mean([min(holm(row)) < 0.05 for row in p.tolist()]) > 0.5
+
+
+def test_the_table_claims_what_the_rule_for_many_studies_claims() -> None:
+    null = equal_studies(TASTY, 1, 6)
+    real = answers(np.random.default_rng(1), MIXED, (1.8, 1.2, 1.2, 1.2, 1.2), 10, 10, 100).right
+    right = np.concatenate([null, real.reshape(2, 5, *real.shape[1:])])
+    found = [(confirmed(one).table()["verdict"] != "no difference shown").any() for one in right]
+    assert found == claims(right).tolist() and any(found) and not all(found)
