@@ -42,12 +42,8 @@ def main(
     console = Console()
     console.print(front_table(report))
     console.print(f"The page: {folder / 'report.html'}, the same as summary.md", soft_wrap=True, highlight=False)
-    console.print(
-        f"Figures: {folder / 'figures'}; tables: {folder}/*.csv and tables/*.tex",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+    tables = f"{folder}/*.csv and tables/*.tex"
+    console.print(f"Figures: {folder / 'figures'}; tables: {tables}", soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":
