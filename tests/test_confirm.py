@@ -24,29 +24,9 @@ from harness.spec import digest, to_json
 from harness.storage import read_study
 from harness.tasks import LockedSplit, Split
 from harness.verify.check import Place, check
-from tests.inline import sweep_here
+from tests.confirming import SEEDS, swept
 
-STUDY = """
-from harness.space import Choice, Float, Halving, Study
-STUDY = Study(
-    task="digits", family="mlp",
-    space={{
-        "width": Choice(3, 6), "form": Choice("kl", "mse"), "alpha": Float(0.0, 0.9),
-        "temperature": Float(1.0, 8.0), "lr": Float(5e-3, 5e-2, log=True),
-    }},
-    fixed={{"epochs": 4}},
-    trials=6, seeds=1, controls=2, confirm={confirm}, {more}
-)
-"""
-SEEDS = 3
 KINDS = {"search", "control", "smoothing", "self", "shuffled"}
-
-
-def swept(folder: Path, cache: Path, *, confirm: int = SEEDS, more: str = "", no_confirm: bool = False) -> int:
-    (folder / "mine.py").write_text(STUDY.format(confirm=confirm, more=more))
-    if not (folder / "out" / "teachers").exists():
-        shutil.copytree(cache, folder / "out" / "teachers")
-    return sweep_here(folder / "mine.py", folder / "out", deterministic=True, quiet=True, no_confirm=no_confirm)
 
 
 @pytest.fixture(scope="module")

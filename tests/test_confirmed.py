@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from harness.analysis.audit import choices
 from harness.analysis.confirmed import COLUMNS, CONTROLS, comparisons, scored
-from harness.analysis.intervals import bootstrap_t, crossed, outperforms
+from harness.analysis.intervals import bootstrap_t, crossed, crossed_error, outperforms
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import minimum_detectable, sign_flip_p
 from tests.confirmed_cases import Confirmed, confirmed, study

@@ -6,7 +6,7 @@ A new measurement of a record becomes a column by itself; a new fact of a trial 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -54,6 +54,8 @@ COLUMNS = (
     *FACTS,
 )
 STUDENT_COLUMNS = ("number", "arm", "form", "width", "seed", "status", *METRICS, *FACTS, "device")
+
+CONFIRMED_COLUMNS = (*STUDENT_COLUMNS, *TEST_METRICS)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def load(study_dir: Path) -> StudyData:
         if row is not None:
             parts[_part_of(row)].add(row, records)
     searched = ((manifest.get("identity") or {}).get("space") or {}).keys()
-    frames = {name: rows.frames(searched) for name, rows in parts.items()}
+    more = {"trials": (), "others": (), "confirmed": ("source",)}
+    frames = {name: rows.frames((*searched, *more[name])) for name, rows in parts.items()}
     main = frames["trials"]
     return StudyData(
         name=str(manifest.get("study", study_dir.name)),
@@ -151,9 +154,9 @@ class _Rows:
             self._students.append(_student_row(row, record))
             _append_curve(self._curves, row["number"], record)
 
-    def frames(self, searched: Iterable[str]) -> Frames:
+    def frames(self, searched: Sequence[str]) -> Frames:
         """The rows; a knob that is searched has a column even where no trial has had it."""
-        students = _frame(self._students, STUDENT_COLUMNS)
+        students = _frame(self._students, CONFIRMED_COLUMNS if "source" in searched else STUDENT_COLUMNS)
         columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched)))
         curves = pd.DataFrame(self._curves).astype(dict.fromkeys(CURVES, float))
         return Frames(_with_means(_frame(self._trials, columns), students), students, curves)

@@ -1,0 +1,205 @@
+"""From what was confirmed to a report, a recommendation, and the student as files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness import cli, ledger
+from harness.analysis.judged import ELIGIBLE, Confirmed, judge_confirmed, ranked
+from harness.analysis.load import load, rows_of
+from harness.export import read_architecture
+from harness.recommend.__main__ import app
+from harness.recommend.choose import seeds_to_tell
+from harness.recommend.hand_out import trained
+from harness.report import write
+from tests.confirming import SEEDS, swept
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Path:
+    """The results of a small study that was confirmed, its report written."""
+    folder = tmp_path_factory.mktemp("home")
+    assert swept(folder, digits_cache, more="other_controls=('smoothing', 'shuffled')") == 0
+    write(folder / "out" / "mine")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def found(home: Path) -> Confirmed:
+    return judge_confirmed(home / "mine", load(home / "mine"))
+
+
+def told(
+    arguments: Sequence[object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, str]:
+    """The exit code of the program and what it printed, in one line."""
+    monkeypatch.setattr(sys, "argv", ["harness.recommend", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(app)
+    printed = capsys.readouterr()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code, " ".join((printed.out or printed.err).split())
+
+
+def test_the_report_of_a_confirmed_study_answers_from_the_test_split(home: Path, found: Confirmed) -> None:
+    folder = home / "mine"
+    text = (folder / "summary.md").read_text()
+    answer = next(part for part in text.split("\n\n") if part.startswith("**Answer.**"))
+    assert f"over {SEEDS} fresh seeds" in answer and "80% power" in answer
+    assert f"read once for each of {len(found.students)} confirmed students" in text
+    for name in ("confirmed", "comparisons", "audit", "recommended", "classes", "reliability", "other_controls"):
+        assert len(pd.read_csv(folder / f"{name}.csv")) > 0
+    for name in ("confirmed", "comparisons", "audit", "recommended"):
+        assert (folder / "tables" / f"{name}.tex").stat().st_size > 0
+    for stem in ("confirmed_accuracy", "confirmed_gain", "selection_audit", "reliability", "class_gain", "fit"):
+        assert (folder / "figures" / f"{stem}.svg").stat().st_size > 0 and f"figures/{stem}.png" in text
+    assert "harness.recommend mine" in text
+
+
+def test_a_claim_is_made_only_where_its_interval_excludes_zero(found: Confirmed) -> None:
+    assert len(found.comparisons) == 2 * 3
+    for row in rows_of(found.comparisons):
+        if row["verdict"] != "no difference shown":
+            assert row["holm_p"] < 0.05 and abs(row["gain"]) >= row["mde"]
+            assert row["crossed_low"] > 0 or row["crossed_high"] < 0
+
+
+def test_every_width_has_its_latency_and_size_and_its_share_of_the_gap(home: Path, found: Confirmed) -> None:
+    assert (found.trials[["latency_ms", "latency_64_ms", "size_kib"]] > 0).all(axis=None)
+    assert (found.trials["latency_ms"] <= found.trials["latency_p95_ms"]).all()
+    measured = (home / "mine" / "latency.json").read_bytes()
+    for row in rows_of(found.trials):
+        plain = found.trials[(found.trials["width"] == row["width"]) & (found.trials["role"] == "ce")].iloc[0]
+        gap = row["test_teacher_accuracy"] - plain["test_accuracy"]
+        assert row["gap_closed"] == pytest.approx((row["test_accuracy"] - plain["test_accuracy"]) / gap)
+    assert measured.count(b"p50_ms") == 4
+
+
+def test_the_recommended_is_best_on_validation_and_never_the_shuffled_teacher(found: Confirmed) -> None:
+    for row in rows_of(found.recommended):
+        fits = found.trials[(found.trials["num_params"] <= row["budget"]) & found.trials["role"].isin(ELIGIBLE)]
+        assert row["number"] == fits.loc[fits["val_accuracy"].idxmax(), "number"]
+        assert 0 <= row["p_best"] <= 1 and row["expected_regret"] >= 0
+    sizes = {int(n): float(s) for n, s in zip(found.trials["number"], found.trials["num_params"], strict=True)}
+    table = ranked(found, sizes, math.inf)
+    assert table["p_best"].sum() == pytest.approx(1) and table["val_accuracy"].is_monotonic_decreasing
+
+
+def test_the_program_says_what_to_take_and_how_sure_that_is(
+    home: Path, found: Confirmed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = int(found.trials["num_params"].min())
+    code, said = told(["mine", "--out", home, "--max-params", small], capsys, monkeypatch)
+    assert code == 0 and f"{small:,} parameters" in said and "width 3" in said and "expected regret" in said
+    code, printed = told(["mine", "--out", home, "--json"], capsys, monkeypatch)
+    data = json.loads(printed)
+    best = found.trials.loc[found.trials["role"].isin(ELIGIBLE), "val_accuracy"].max()
+    assert code == 0 and data["take"]["val_accuracy"] == best
+    assert data["num_fitting"] == 6 and data["runner_up"]["number"] != data["take"]["number"]
+    least = float(found.trials.loc[found.trials["width"] == 3, "val_accuracy"].max())
+    code, printed = told(["mine", "--out", home, "--min-accuracy", least, "--json"], capsys, monkeypatch)
+    data = json.loads(printed)
+    assert code == 0 and data["take"]["width"] == 3 and 0 <= data["p_reached"] <= 1 and data["num_fitting"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--max-params", 3], r"--max-params 3 is too small; the smallest that was confirmed has \d+ parameters"),
+        (["--max-latency-ms", 1e-9], r"--max-latency-ms 1e-09 is too small; .* ms at batch 1"),
+        (["--max-kib", 0], r"--max-kib 0 is out of range; it must be above 0"),
+        (["--min-accuracy", 95], r"--min-accuracy 95 is out of range; it must be a fraction above 0, up to 1"),
+        (["--min-accuracy", 1], r"--min-accuracy 1 is not reached; the best on validation has 0\.\d{4}"),
+        (["--register", "x"], r"--register needs --export DIR"),
+    ],
+)
+def test_limits_that_nothing_meets_are_refused_in_a_line(
+    arguments: list[object], line: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said = told(["mine", "--out", home, *arguments], capsys, monkeypatch)
+    assert code == 2 and re.match(f"error: {line}", said)
+
+
+def test_a_study_that_was_not_confirmed_gives_no_recommendation(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home, tmp_path / "out")
+    for folder in (tmp_path / "out" / "mine" / "trials").iterdir():
+        trial = ledger.read_spec(folder)
+        if trial is not None and trial.stage == "confirm":
+            shutil.rmtree(folder)
+    code, said = told(["mine", "--out", tmp_path / "out"], capsys, monkeypatch)
+    assert code == 2 and "no configuration was confirmed" in said
+    write(tmp_path / "out" / "mine")
+    assert "Nothing was confirmed" in (tmp_path / "out" / "mine" / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("what", ["result.json", "confirmed.safetensors"])
+def test_a_confirm_stage_that_was_cut_short_is_reported_as_far_as_it_goes(
+    what: str, home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(home / "mine", tmp_path / "mine")
+    folders = [path.parent for path in sorted((tmp_path / "mine").glob("trials/*/confirmed.safetensors"))]
+    for folder in folders[::2]:
+        (folder / what).unlink()
+    left = judge_confirmed(tmp_path / "mine", load(tmp_path / "mine"))
+    assert len(left.trials) == (len(folders) if what != "result.json" else len(folders) // 2)
+    assert (left.comparisons["verdict"] == "no difference shown").any() or left.comparisons.empty
+    assert (write(tmp_path / "mine").folder / "report.html").stat().st_size > 0
+
+
+def test_the_student_is_handed_out_with_its_evidence_and_registered_under_its_run(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["mine", "--out", home, "--export", tmp_path / "student", "--register", "small", "--json"]
+    code, printed = told(arguments, capsys, monkeypatch)
+    data = json.loads(printed)
+    assert code == 0 and data["registered"] == "models:/small/1" and data["export"]["notes"] == []
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "(95% interval" in card and f"which confirms trial {data['take']['source']}" in card
+    assert read_architecture(tmp_path / "student")["width"] == data["take"]["width"]
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}", f"sqlite:///{home / 'mlflow.db'}")
+    version = client.get_model_version("small", "1")
+    assert version.tags["trial"] == str(data["take"]["number"])
+
+
+def test_weights_that_are_not_the_records_are_not_handed_out(home: Path, tmp_path: Path, found: Confirmed) -> None:
+    shutil.copytree(home / "mine", tmp_path / "mine")
+    number = int(found.trials["number"].iloc[0])
+    student, _, record = trained(tmp_path / "mine", number)
+    assert student.width == record.spec.width
+    best = found.students[found.students["number"] == number]["val_accuracy"].max()
+    assert record.metrics["val_accuracy"] == best
+    folder, other = (ledger.trial_dir(tmp_path / "mine", int(n)) for n in found.trials["number"].iloc[:2])
+    shutil.copy(ledger.confirmed_file(other), ledger.confirmed_file(folder))
+    with pytest.raises(ValueError, match=f"the students of trial {number} are not in .* any more"):
+        trained(tmp_path / "mine", number)
+
+
+def crossed_world(seeds: int, examples: int, gain: float, by_example: float) -> Any:
+    rng = np.random.default_rng(1)
+    of_seeds, of_examples = rng.normal(size=(seeds, 1)), rng.normal(size=(1, examples))
+    return gain + 0.05 * of_seeds + by_example * of_examples + 0.1 * rng.normal(size=(seeds, examples))
+
+
+def test_how_many_seeds_would_tell_two_apart() -> None:
+    assert seeds_to_tell(crossed_world(10, 400, 0.5, 0.0)) == 0
+    values = crossed_world(10, 4000, 0.02, 0.0)
+    needed = seeds_to_tell(values - values.mean() + 0.02)
+    expected = (2.8 / 0.02) ** 2 * float(values.mean(axis=1).var(ddof=1))
+    assert needed is not None and needed > 10 and needed == pytest.approx(expected, abs=1.5)
+    assert seeds_to_tell(crossed_world(10, 50, 0.02, 0.5)) is None  # a matter of test examples, not of seeds
+    assert seeds_to_tell(np.zeros((10, 50))) is None
+    assert seeds_to_tell(np.ones((1, 50))) is None
