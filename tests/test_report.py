@@ -69,7 +69,8 @@ def test_a_report_made_again_is_the_same_to_the_byte_and_touches_no_trial(report
 
 def test_the_page_answers_first_and_says_what_the_answer_rests_on(report: Report) -> None:
     text = (report.folder / "summary.md").read_text()
-    answer = text.split("\n\n")[1]
+    question, answer = text.split("\n\n")[1:3]
+    assert question.startswith("**The question.**")
     assert answer.startswith("**Answer.**") and "no difference is shown at any of the 5 widths" in answer
     assert "same validation split" in answer and "not a confirmed claim" in answer
     assert not re.search(r"\b(better|outperforms|superior|significant)", text)

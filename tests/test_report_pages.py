@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def test_each_caption_says_how_many_and_what_interval(report: Report, text: str)
         assert re.search(r"\d+ (\w+ )*(trials|students)", drawn.note), drawn.note
         assert re.search(r"seeds|students", drawn.note), drawn.note
         assert re.search(r"95% t interval|[Nn]o interval|no spread|range of the seeds|span its seeds", drawn.note)
-        assert html.escaped(drawn.note) in text and drawn.caption in (report.folder / "summary.md").read_text()
+        assert escape(drawn.note) in text and drawn.caption in (report.folder / "summary.md").read_text()
 
 
 def test_a_picture_on_the_page_has_no_foot_and_is_lower_for_it(report: Report) -> None:

@@ -134,14 +134,13 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _figure(figure: Figure, picture: bytes | None) -> Iterator[str]:
-    stem, said = figure.stem, f"{escaped(figure.caption)} {escaped(figure.note)}".strip()
+    stem = figure.stem
     yield '<figure class="picture">'
     if picture is not None:
         data = base64.b64encode(picture).decode()
         yield f'<img alt="{escaped(figure.caption)}" src="data:image/svg+xml;base64,{data}">'
     files = _links(*(f"figures/{stem}.{kind}" for kind in ("pdf", "svg", "png")), figure.data)
     caption = f"<strong>{escaped(figure.caption)}</strong>" + (f" {escaped(figure.note)}" if figure.note else "")
-    assert said
     yield f"<figcaption>{caption} {files}</figcaption>"
     yield "</figure>"
 
