@@ -118,7 +118,7 @@ def load(study_dir: Path) -> StudyData:
         if row is not None:
             parts[_part_of(row)].add(row, records)
     searched = ((manifest.get("identity") or {}).get("space") or {}).keys()
-    frames = {name: rows.frames(searched) for name, rows in parts.items()}
+    frames = {name: rows.frames(searched, confirmed=name == "confirmed") for name, rows in parts.items()}
     main = frames["trials"]
     return StudyData(
         name=str(manifest.get("study", study_dir.name)),
@@ -151,10 +151,12 @@ class _Rows:
             self._students.append(_student_row(row, record))
             _append_curve(self._curves, row["number"], record)
 
-    def frames(self, searched: Iterable[str]) -> Frames:
-        """The rows; a knob that is searched has a column even where no trial has had it."""
-        students = _frame(self._students, STUDENT_COLUMNS)
-        columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched)))
+    def frames(self, searched: Iterable[str], *, confirmed: bool = False) -> Frames:
+        """The rows; a knob that is searched has a column even where no trial has had it, and so has what only
+        `confirmed` trials have, where there is none yet."""
+        students = _frame(self._students, (*STUDENT_COLUMNS, *(TEST_METRICS if confirmed else ())))
+        source = ("source",) if confirmed else ()
+        columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched, *source)))
         curves = pd.DataFrame(self._curves).astype(dict.fromkeys(CURVES, float))
         return Frames(_with_means(_frame(self._trials, columns), students), students, curves)
 
