@@ -71,10 +71,13 @@ def sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def note(options: Options) -> str:
-    """The summary as the parent run's description: without its figures, which the UI has among the artifacts."""
+def note(options: Options, pages: Mapping[str, str]) -> str:
+    """The summary as the parent run's description: links to the `pages` of the UI first, and without its figures, which
+    the UI has among the artifacts."""
+    links = " | ".join(f"[{name}]({page.removeprefix('/')})" for name, page in pages.items())
+    head = f"{links} | the report with its figures: `report.html`, among the artifacts"
     lines = (options.study_dir / "summary.md").read_text(encoding="utf-8").splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("!["))
+    text = "\n".join([head, "", *(line for line in lines if not line.startswith("!["))])
     if len(text) <= MOST_NOTE:
         return text
     kept = text[: MOST_NOTE - 60].rpartition("\n\n")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from harness.export import read_architecture
 from harness.tracking import reachable
 from harness.urls import redact, sqlite_file
 
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of files that take no time
 MOST_DESCRIPTION = 5000
 """What a registry in a database takes."""
 WEIGHTS = "harness.weights"

@@ -333,7 +333,10 @@ def _in_arm(trial: FrozenTrial, own: _Arm, state: TrialState, values: Sequence[f
 
 
 def importances(
-    space: Mapping[str, Dimension], rows: Sequence[tuple[Mapping[str, Value], float]], seed: int = 0
+    space: Mapping[str, Dimension],
+    rows: Sequence[tuple[Mapping[str, Value], float]],
+    seed: int = 0,
+    trees: int = 64,
 ) -> dict[str, dict[str, float]]:
     """What share of the value's variation each dimension explains: evaluator -> dimension -> importance.
 
@@ -346,7 +349,8 @@ def importances(
         raise ValueError(f"importance needs at least 8 trials, not {len(rows)}")
     varied = [n for n, d in space.items() if len({params[n] for params, _ in rows if n in params}) > 1]
     common = [name for name in varied if all(name in params for params, _ in rows)]
-    evaluators = {"fANOVA": FanovaImportanceEvaluator(seed=seed), "PED-ANOVA": PedAnovaImportanceEvaluator()}
+    forest = FanovaImportanceEvaluator(n_trees=trees, seed=seed)
+    evaluators = {"fANOVA": forest, "PED-ANOVA": PedAnovaImportanceEvaluator()}
     found: dict[str, dict[str, float]] = {}
     for title, evaluator in evaluators.items():
         found[title] = _evaluate(evaluator, space, rows, common)

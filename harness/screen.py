@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -52,9 +53,9 @@ def say_how_to_go_on(options: Options, console: Console) -> None:
     console.print(f"[b]{options.command}[/]", soft_wrap=True)
 
 
-def say_goodbye(options: Options, console: Console, front: Table, why: str, page: str) -> None:
-    """The front as a table, and what to do next."""
-    console.print(front)
+def say_goodbye(options: Options, console: Console, table: Table, why: str, pages: Mapping[str, str]) -> None:
+    """What was found as a table, and what to do next: `pages` are those of the UI, by name."""
+    console.print(table)
     if why == "timeout":
         console.print(f"the time was up before the budget. It goes on with\n[b]{options.command}[/]", soft_wrap=True)
     if why == "failures":
@@ -62,9 +63,10 @@ def say_goodbye(options: Options, console: Console, front: Table, why: str, page
     out = "" if options.out == cli.OUT else f" --out {shlex.quote(str(options.out))}"
     console.print(f"report   {options.study_dir / 'report.html'}; summary.md and figures beside it", highlight=False)
     console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)
+    console.print(f"take     python -m harness.recommend {options.name} --max-params N{out}", highlight=False)
     uri = redact(options.tracking)
-    if uri.startswith("http"):
-        console.print(f"runs     {uri}{page}", highlight=False, soft_wrap=True)
-    else:
+    server = uri if uri.startswith("http") else "http://127.0.0.1:5000"
+    if server != uri:
         console.print(f"runs     mlflow ui --backend-store-uri {shlex.quote(uri)}", highlight=False, soft_wrap=True)
-        console.print(f"         then http://127.0.0.1:5000{page}", highlight=False, soft_wrap=True)
+    for name, page in pages.items():
+        console.print(f"         {name}: {server}{page}", highlight=False, soft_wrap=True)

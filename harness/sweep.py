@@ -34,7 +34,7 @@ from harness.space import load_study
 from harness.spec import StudentSpec, digest, to_json
 from harness.stopping import Halt, Stop
 from harness.storage import set_aside
-from harness.tracking import Tracker
+from harness.tracking import VIEWS, Tracker
 
 if TYPE_CHECKING:
     from harness.report import Report
@@ -250,7 +250,7 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
         written: Report = report.write(options.study_dir)
         metrics = manifest.sweep_metrics(written, said, session.started)
         is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
-    screen.say_goodbye(options, console, report.front_table(written), why, tracker.page)
+    screen.say_goodbye(options, console, report.closing_table(written), why, _pages(tracker))
     if not is_logged:
         raise Halt(f"tracking does not answer; {len(owed)} trials are not logged yet, and the same command logs them")
     return 1 if why == "failures" else 0
@@ -342,11 +342,15 @@ def _end_run(options: Options, tracker: Tracker, written: Report, metrics: Mappi
     """Give the parent run its report; whether tracking took it."""
     try:
         tracker.reopen()
-        tracker.end(options.study_dir, written.files, manifest.note(options), metrics, ENDS[why])
+        tracker.end(options.study_dir, written.files, manifest.note(options, _pages(tracker)), metrics, ENDS[why])
     except StoreError as error:
         log.warning("the report is not with its run: %s", error)
         return False
     return True
+
+
+def _pages(tracker: Tracker) -> dict[str, str]:
+    return {name: tracker.page_of(name) for name in VIEWS}
 
 
 def _prepare(

@@ -31,14 +31,27 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its seven take 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 METRICS_A_BATCH = 1000  # MLflow's own limit
 AT_A_TIME = 8  # requests for curves
-VIEW = "trials"
-"""The name of the view of the runs table that is kept with the experiment."""
-COLUMNS = {
-    "metrics": ("val_accuracy", "val_accuracy_sd", "num_params"),
-    "params": ("form", "width", "alpha", "temperature", "lr"),
-    "tags": ("arm",),
+KNOBS = ("form", "width", "alpha", "temperature", "lr")
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the runs table that is kept with the experiment: which runs, sorted by its first metric, highest first,
+    and the columns that it shows."""
+
+    filter: str
+    metrics: tuple[str, ...]
+    params: tuple[str, ...] = KNOBS
+    tags: tuple[str, ...] = ("arm", "stage")
+
+
+VIEWS: Mapping[str, View] = {
+    "trials": View("tags.stage = 'search'", ("val_accuracy", "val_accuracy_sd", "num_params")),
+    "confirmed": View(
+        "tags.stage = 'confirm'", ("test_accuracy", "val_accuracy", "num_params", "test_agreement", "test_ece")
+    ),
 }
-"""What the UI's table shows first."""
+"""The views by name: what the search tried, and what was confirmed on fresh seeds."""
 
 
 class Tracker:
@@ -74,10 +87,9 @@ class Tracker:
         except (StoreError, ImportError) as error:
             raise ValueError(f"cannot open the tracking store {redact(uri)}: {error}") from None
 
-    @property
-    def page(self) -> str:
-        """Where the UI shows the trials, best first, with the columns that matter: a path below the server's URL."""
-        return f"/#/experiments/{self._experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    def page_of(self, view: str) -> str:
+        """Where the UI shows a view of `VIEWS`: a path below the server's URL."""
+        return f"/#/experiments/{self._experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
     @property
     def parent_id(self) -> str:
@@ -89,7 +101,8 @@ class Tracker:
         self._sweep, self._params = sweep, dict(params)
         with _answering():
             self._open_parent()
-            self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{VIEW}", _view())
+            for name, view in VIEWS.items():
+                self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{name}", _state(view))
             return self._logged_keys()
 
     def reopen(self) -> None:
@@ -248,7 +261,8 @@ class Tracker:
         ]
         texts = [Param(name, str(value)) for name, value in params.items()]
         assert self._sweep is not None
-        self._client.log_inputs(run, datasets=[_dataset_input(self._sweep.dataset)])  # once, however often it is said
+        splits = "train, val, test" if "test_accuracy" in metrics else "train, val"
+        self._client.log_inputs(run, datasets=[_dataset_input(self._sweep.dataset, splits)])  # once, however often said
         for start in range(0, max(1, len(points)), METRICS_A_BATCH):
             batch = points[start : start + METRICS_A_BATCH]
             self._client.log_batch(run, metrics=batch, params=texts if start == 0 else [])
@@ -326,19 +340,20 @@ def reachable(uri: str) -> None:
         raise ValueError(f"cannot reach the tracking server {redact(uri)}: {redact(str(error))}") from None
 
 
-def _view() -> str:
-    """The UI's own form of a shared view: trials without their parent, most accurate first."""
-    quoted = [f"{kind}.`{name}`" for kind, names in COLUMNS.items() for name in names]
-    facets = {"searchFilter": "tags.arm LIKE '%'", "orderByKey": quoted[0], "orderByAsc": False}
+def _state(view: View) -> str:
+    """The UI's own form of a shared view."""
+    columns = {"metrics": view.metrics, "params": view.params, "tags": view.tags}
+    quoted = [f"{kind}.`{name}`" for kind, names in columns.items() for name in names]
+    facets = {"searchFilter": view.filter, "orderByKey": quoted[0], "orderByAsc": False}
     return json.dumps({**facets, "selectedColumns": quoted})
 
 
-def _dataset_input(dataset: Mapping[str, str]) -> Any:
+def _dataset_input(dataset: Mapping[str, str], splits: str) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps({"source": dataset["source"]})
     entity = Dataset(name=dataset["name"], digest=dataset["digest"], source_type="code", source=source)
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "train, val")])
+    return DatasetInput(entity, [InputTag("mlflow.data.context", splits)])
 
 
 def _search(client: Any, experiment: str, wanted: str, *, deleted: bool = False) -> Iterator[Any]:

@@ -131,7 +131,7 @@ def test_the_end_of_a_sweep_puts_the_report_where_the_ui_shows_it(store: Path, t
     tags = client(store).get_experiment(run.info.experiment_id).tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     assert "metrics.`val_accuracy`" in json.loads(tags["mlflow.sharedViewState.trials"])["selectedColumns"]
-    assert f"/#/experiments/{run.info.experiment_id}/runs?" in made.page
+    assert f"/#/experiments/{run.info.experiment_id}/runs?" in made.page_of("trials")
 
 
 def test_curves_are_means_over_the_seeds_that_got_so_far_and_end_with_what_was_told() -> None:

@@ -14,6 +14,10 @@ Rows = Sequence[tuple[Mapping[str, Value], float]]
 Evaluate = Callable[[Mapping[str, Dimension], Rows], Mapping[str, Mapping[str, float]]]
 MOST = 400
 """How many trials are evaluated: fANOVA takes 10 seconds for 250, 21 for 500, 63 for 1,000 and 169 for 2,000."""
+LEAST = 8
+"""Fewer finished distilled trials than this at a width are not evaluated by themselves."""
+MOST_IN_ALL, FEWEST_KEPT, MOST_OF_WIDTH = 400, 24, 60
+"""How many trials are evaluated over all widths together, but at each width at least so many and at most so many."""
 EDGE = 0.02
 """A value within this share of its range from a bound lies on the edge."""
 
@@ -25,22 +29,52 @@ def importance_table(trials: pd.DataFrame, space: Mapping[str, Dimension], evalu
 
     `evaluate` is `harness.sampler.importances`; its `ValueError` for too few trials passes through.
     """
-    found = evaluate(space, importance_rows(trials, space))
+    return _shares(evaluate(space, importance_rows(trials, space)))
+
+
+def _shares(found: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     table = pd.DataFrame({name: pd.Series(dict(shares), dtype=float) for name, shares in found.items()})
     table.index.name = "knob"
     table = table / table.sum().replace(0, math.nan)
     return table.loc[table.mean(axis=1).sort_values(ascending=False, kind="stable").index]
 
 
-def importance_rows(trials: pd.DataFrame, space: Mapping[str, Dimension]) -> Rows:
-    """Each finished distilled trial's searched parameters, those that apply, with its mean val accuracy.
+def importance_by_width(
+    trials: pd.DataFrame, space: Mapping[str, Dimension], evaluate: Evaluate
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """As `importance_table` at each width alone, and a sentence for each width that is left out.
 
-    Of more than `MOST` trials, so many evenly spaced by number.
+    Columns `width`, `knob`, one an evaluator, `num_trials` that were evaluated, `of` how many: see `MOST_IN_ALL`.
     """
     done = finished(trials)
     done = done[~is_plain(done)]
-    if len(done) > MOST:
-        done = done.iloc[[round(place * (len(done) - 1) / (MOST - 1)) for place in range(MOST)]]
+    own = {name: dimension for name, dimension in space.items() if name != "width"}
+    most = min(max(MOST_IN_ALL // max(done["width"].nunique(), 1), FEWEST_KEPT), MOST_OF_WIDTH)
+    tables, missing = [], []
+    for width, part in done.groupby("width"):
+        rows = importance_rows(part, own, most)
+        varied = [name for name in own if len({params[name] for params, _ in rows if name in params}) > 1]
+        if len(rows) < LEAST:
+            missing.append(f"width {width} has {len(rows)} of the {LEAST} finished distilled trials it needs")
+        elif len({value for _, value in rows}) < 2 or not varied:
+            missing.append(f"nothing varies among the {len(rows)} finished distilled trials of width {width}")
+        else:
+            table = _shares(evaluate({name: own[name] for name in varied}, rows)).reset_index()
+            table.insert(0, "width", int(str(width)))
+            tables.append(table.assign(num_trials=len(rows), of=len(part)))
+    columns = ["width", "knob", "fANOVA", "PED-ANOVA", "num_trials", "of"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns), tuple(missing)
+
+
+def importance_rows(trials: pd.DataFrame, space: Mapping[str, Dimension], most: int = MOST) -> Rows:
+    """Each finished distilled trial's searched parameters, those that apply, with its mean val accuracy.
+
+    Of more than `most` trials, so many evenly spaced by number.
+    """
+    done = finished(trials)
+    done = done[~is_plain(done)]
+    if len(done) > most:
+        done = done.iloc[[round(place * (len(done) - 1) / (most - 1)) for place in range(most)]]
     rows = []
     for row in rows_of(done):
         params: dict[str, Value] = {}

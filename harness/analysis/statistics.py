@@ -71,14 +71,15 @@ def _flipped_sums(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np
     return sums
 
 
-def minimum_detectable(sd: float, num_seeds: int) -> float:
+def minimum_detectable(sd: float, num_seeds: int, freedom: int | None = None) -> float:
     """The mean difference that a two-sided 5% paired t test finds with 80% power, given the SD of the differences.
 
-    NaN below two seeds, and where the SD is unknown or zero.
+    `freedom` is that of the SD, where it was pooled from more than these seeds. NaN below two seeds without it, and
+    where the SD is unknown or zero.
     """
-    if num_seeds < 2 or not sd > 0:
+    freedom = num_seeds - 1 if freedom is None else freedom
+    if freedom < 1 or not sd > 0:
         return math.nan
-    freedom = num_seeds - 1
     critical = float(stats.t.ppf(1 - LEVEL / 2, freedom))
 
     def shortfall(shift: float) -> float:

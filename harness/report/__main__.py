@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness import cli
 from harness.report.build import write
-from harness.report.tables import front_table
+from harness.report.confirmed import closing_table
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
@@ -40,7 +40,7 @@ def main(
     folder = cli.results_of(study, out)
     report = write(folder)
     console = Console()
-    console.print(front_table(report))
+    console.print(closing_table(report))
     console.print(f"The page: {folder / 'report.html'}, the same as summary.md", soft_wrap=True, highlight=False)
     tables = f"{folder}/*.csv and tables/*.tex"
     console.print(f"Figures: {folder / 'figures'}; tables: {tables}", soft_wrap=True, highlight=False, markup=False)
