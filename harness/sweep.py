@@ -122,8 +122,8 @@ def main(
     name, file, found = load_study(study, cli.STUDIES)
     if seed is not None:
         found = replace(found, seed=seed)
-    if confirm is not None or no_confirm:
-        found = replace(found, confirm=0 if no_confirm else confirm)
+    if no_confirm or confirm is not None:
+        found = replace(found, confirm=0 if no_confirm or confirm is None else confirm)
     options = Options(
         name,
         file,

@@ -188,7 +188,7 @@ def _judged(table: pd.DataFrame) -> pd.DataFrame:
     kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
     judged = table.astype(kinds)  # an empty table's, too
     steady = judged[judged["num_diverged"] == 0]
-    pooled = {int(width): pooled_sd(own.assign(sd=own["spread"])) for width, own in steady.groupby("width")}
+    pooled = {int(str(width)): pooled_sd(own.assign(sd=own["spread"])) for width, own in steady.groupby("width")}
     spread = judged["spread"].mask(judged["num_diverged"] == 0, judged["width"].map(pooled).astype(float))
     mde = [minimum_detectable(each, count) for each, count in zip(spread, judged["num_seeds"], strict=True)]
     larger = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False)

@@ -6,7 +6,7 @@ A new measurement of a record becomes a column by itself; a new fact of a trial 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -120,12 +120,7 @@ def load(study_dir: Path) -> StudyData:
         if row is not None:
             parts[_part_of(row)].add(row, records)
     searched = ((manifest.get("identity") or {}).get("space") or {}).keys()
-<<<<<<< HEAD
-    more = {"trials": (), "others": (), "confirmed": ("source",)}
-    frames = {name: rows.frames((*searched, *more[name])) for name, rows in parts.items()}
-=======
     frames = {name: rows.frames(searched, confirmed=name == "confirmed") for name, rows in parts.items()}
->>>>>>> knobs
     main = frames["trials"]
     return StudyData(
         name=str(manifest.get("study", study_dir.name)),
@@ -158,19 +153,12 @@ class _Rows:
             self._students.append(_student_row(row, record))
             _append_curve(self._curves, row["number"], record)
 
-<<<<<<< HEAD
-    def frames(self, searched: Sequence[str]) -> Frames:
-        """The rows; a knob that is searched has a column even where no trial has had it."""
-        students = _frame(self._students, CONFIRMED_COLUMNS if "source" in searched else STUDENT_COLUMNS)
-        columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched)))
-=======
     def frames(self, searched: Iterable[str], *, confirmed: bool = False) -> Frames:
         """The rows; a knob that is searched has a column even where no trial has had it, and so has what only
         `confirmed` trials have, where there is none yet."""
         students = _frame(self._students, (*STUDENT_COLUMNS, *(TEST_METRICS if confirmed else ())))
         source = ("source",) if confirmed else ()
         columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched, *source)))
->>>>>>> knobs
         curves = pd.DataFrame(self._curves).astype(dict.fromkeys(CURVES, float))
         return Frames(_with_means(_frame(self._trials, columns), students), students, curves)
 

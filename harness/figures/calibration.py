@@ -76,7 +76,7 @@ def class_gain(classes: pd.DataFrame) -> Figure:
     widths = sorted(classes["width"].unique()) if len(classes) else []
     labels = sorted(classes["label"].unique())[:MOST_CLASSES] if len(classes) else []
     left_out = f" The first {MOST_CLASSES} classes." if len(labels) == MOST_CLASSES else ""
-    counts = classes["num_seeds"] if len(classes) else []
+    counts: list[int] = classes["num_seeds"].tolist() if len(classes) else []
     figure = style.blank(
         0.9 + 0.26 * max(len(widths), 2) + 0.45,
         f"Best distilled less best plain configuration, {style.seeds_phrase(counts)}; each cell a class of test "
@@ -90,12 +90,13 @@ def class_gain(classes: pd.DataFrame) -> Figure:
     values = 100 * classes.pivot_table(index="width", columns="label", values="gain").reindex(
         index=widths, columns=labels
     )
-    limit = max(1.0, float(np.nanmax(np.abs(values.to_numpy()))))
-    image = axes.imshow(values.to_numpy(), cmap=COLOURS, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    table = values.to_numpy(dtype=float)
+    limit = max(1.0, float(np.nanmax(np.abs(table))))
+    image = axes.imshow(table, cmap=COLOURS, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     found = classes.set_index(["width", "label"])["holm_p"]
     for row, width in enumerate(widths):
         for column, label in enumerate(labels):
-            value = values.iloc[row, column]
+            value = float(table[row, column])
             if math.isnan(value):
                 continue
             dark = abs(value) > 0.75 * limit

@@ -93,7 +93,7 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
 
     Thin bars: 95% over seeds and test examples; thick: over seeds alone. The band is what could not be detected.
     """
-    counts = comparisons["num_seeds"] if len(comparisons) else []
+    counts: Sequence[int] = comparisons["num_seeds"].tolist()
     figure = style.blank(
         2.75,
         f"Distilled less control, paired by seed and test example; {style.seeds_phrase(counts)}. Thick bars: 95% t "

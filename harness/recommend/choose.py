@@ -79,7 +79,7 @@ def recommend(
             raise ValueError(
                 f"{option} {limit:g} is too small; the smallest that was confirmed has {smallest:g} {unit}"
             )
-    sizes = {int(number): float(size) for number, size in fitting["num_params"].items()}
+    sizes = {int(row["number"]): float(row["num_params"]) for row in rows_of(fitting)}
     table = ranked(confirmed, sizes, math.inf)
     if least is not None:
         reached = table[table["val_accuracy"] >= least]
