@@ -82,7 +82,7 @@ def trial_params(trial: TrialSpec) -> dict[str, Any]:
 def trial_tags(trial: TrialSpec, records: Sequence[Record]) -> dict[str, str]:
     """What may differ between attempts, or is no number: arm, status, seeds, where it ran."""
     confirmed = trial.stage != "search"
-    more = {"confirms": str(trial.source), "test_reads": f"{len(records)}, once a student"} if confirmed else {}
+    more = {"confirms": str(trial.source), "test_reads": f"{len(records)} students"} if confirmed else {}
     return more | {
         "arm": trial.arm,
         "stage": trial.stage,

@@ -160,7 +160,7 @@ def test_confirmed_runs_stand_under_the_sweep_and_can_be_filtered(home: Path) ->
     assert {run.data.tags["harness.key"] for run in runs} == {trial.key for trial in trials.values()}
     for run in runs:
         tags = run.data.tags
-        assert tags["mlflow.parentRunId"] == parent.info.run_id and tags["test_reads"] == "3, once a student"
+        assert tags["mlflow.parentRunId"] == parent.info.run_id and tags["test_reads"] == "3 students"
         assert int(tags["confirms"]) in trials_of(home) and tags["arm"] in KINDS
         assert f"confirms #{tags['confirms']}" in run.info.run_name and "test_accuracy" in run.data.metrics
 

@@ -58,7 +58,7 @@ def test_the_report_of_a_confirmed_study_answers_from_the_test_split(home: Path,
     text = (folder / "summary.md").read_text()
     answer = next(part for part in text.split("\n\n") if part.startswith("**Answer.**"))
     assert f"over {SEEDS} fresh seeds" in answer and "80% power" in answer
-    assert f"read once for each of {len(found.students)} confirmed students" in text
+    assert f"read for {len(found.students)} confirmed students" in text
     for name in ("confirmed", "comparisons", "audit", "recommended", "classes", "reliability", "other_controls"):
         assert len(pd.read_csv(folder / f"{name}.csv")) > 0
     for name in ("confirmed", "comparisons", "audit", "recommended"):

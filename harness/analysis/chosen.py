@@ -67,7 +67,9 @@ def confirmed_in_roles(data: StudyData) -> Frames:
     done = finished_or_diverged(data.confirmed.trials)
     done = done.sort_values(["source", "num_seeds", "number"], ascending=[True, False, True]).drop_duplicates("source")
     trials = chosen(data).merge(done.drop(columns="width"), on="source", how="inner")
-    trials = trials.sort_values(["width", "number"], kind="stable").reset_index(drop=True)
+    order = trials["role"].map({role: place for place, role in enumerate((*ROLES, FRONT, OPTION))})
+    trials = trials.assign(order=order).sort_values(["width", "order", "number"], kind="stable")
+    trials = trials.drop(columns="order").reset_index(drop=True)
     numbers = set(trials["number"])
     students, curves = (
         frame[frame["number"].isin(numbers)] for frame in (data.confirmed.students, data.confirmed.curves)

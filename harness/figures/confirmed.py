@@ -42,7 +42,7 @@ def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: floa
         3.1,
         f"Chosen on validation, then trained on {style.seeds_phrase(shown['num_seeds'])}, all of them fresh; mean test "
         "accuracy, with its 95% interval over seeds and test examples (crossed). Set side by side at each width, whose "
-        "size is that of the distilled student.",
+        "size is that of the distilled student; a mark on the foot is below the axis, with its mean.",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("parameters")
@@ -54,6 +54,8 @@ def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: floa
     style.log_axis(axes, "x", left, right)
     style.percent_axis(axes, "y")
     axes.grid(axis="y")
+    low, high = _accuracy_limits(shown, teacher)
+    axes.set_ylim(low, high)
     roles = [role for role in ("distilled", *NAMES) if (shown["role"] == role).any()]
     colours = style.hues(forms)
     for place, role in enumerate(roles):
@@ -63,7 +65,7 @@ def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: floa
             axes.plot(part["num_params"] * shift, part["test_accuracy"], color=style.MUTED, linewidth=1, zorder=2)
         for row in rows_of(part):
             colour, marker = (colours[row["form"]], "o") if role == "distilled" else LOOKS[role]
-            _mark(axes, row["num_params"] * shift, row, colour, marker, big=role == "distilled")
+            _mark(axes, row["num_params"] * shift, row, (colour, marker), low, big=role == "distilled")
     lines = [style.key(colours[f], f, "o") for f in forms if f in set(shown.loc[shown["role"] == "distilled", "form"])]
     lines += [style.key(*reversed_look(role)) for role in roles if role in NAMES]
     if teacher is not None and not math.isnan(teacher):
@@ -79,10 +81,27 @@ def reversed_look(role: str) -> tuple[str, str, str]:
     return colour, NAMES[role], marker
 
 
-def _mark(axes: Axes, place: float, row: Mapping[str, Any], colour: str, marker: str, *, big: bool) -> None:
-    mean = float(row["test_accuracy"])
+def _accuracy_limits(shown: pd.DataFrame, teacher: float | None) -> tuple[float, float]:
+    """The axis begins where the distilled students and plain training do; a control far below them is named there."""
+    main = shown[shown["role"].isin(["distilled", "ce"])]
+    base = main if len(main) else shown
+    low = float(base["test_low"].fillna(base["test_accuracy"]).min())
+    high = float(shown["test_high"].fillna(shown["test_accuracy"]).max())
+    high = max(high, teacher if teacher is not None and not math.isnan(teacher) else 0.0)
+    return max(low - 0.12 * (high - low), 0.0), min(high + 0.06 * (high - low), 1.005)
+
+
+def _mark(axes: Axes, place: float, row: Mapping[str, Any], look: tuple[str, str], floor: float, *, big: bool) -> None:
+    mean, (colour, marker) = float(row["test_accuracy"]), look
+    if mean < floor:
+        axes.annotate(
+            f"{100 * mean:.0f}", (place, floor), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=6,
+            color=colour,
+        )  # fmt: skip
+        axes.plot(place, floor, "v", color=colour, markersize=4, clip_on=False, zorder=3)
+        return
     if not math.isnan(float(row["test_low"])):
-        low, high = max(float(row["test_low"]), 0.0), min(float(row["test_high"]), 1.0)
+        low, high = max(float(row["test_low"]), floor), min(float(row["test_high"]), 1.0)
         axes.plot([place, place], [low, high], color=colour, linewidth=1.1 if big else 0.8, zorder=2.5)
     axes.plot(place, mean, marker, color=colour, markersize=5.5 if big else 3.6, markeredgecolor="white",
               markeredgewidth=0.5, zorder=3)  # fmt: skip

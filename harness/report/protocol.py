@@ -25,7 +25,7 @@ def protocol(report: Report) -> Iterator[Block]:
     read = (
         "the test split was not read"
         if reads == 0
-        else f"the test split was read once for each of {reads} confirmed students"
+        else f"the test split was read for {reads} confirmed students, and for nothing else"
     )
     mixings = [str(mixing) for mixing in sorted(report.data.trials["mixing"].dropna().unique())]
     formulas = "; ".join(f"{plain(mixing)}: {FORMULAS.get(mixing, 'unknown')}" for mixing in mixings) or "no trials yet"
