@@ -124,7 +124,7 @@ def fit_panel(trials: pd.DataFrame) -> Figure:
         2.75,
         f"{style.trials(len(done), 'finished')}, mean over {style.seeds_phrase(done['num_seeds'])}; filled: distilled, "
         "hollow: plain. On the dashed line train and validation agree; far below it a student overfits; low on both it "
-        "underfits. The lowest 5% are outside the axes. No interval is shown.",
+        "underfits. The lowest 10% of either are outside the axes. No interval is shown.",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("train accuracy (%)")
@@ -132,7 +132,7 @@ def fit_panel(trials: pd.DataFrame) -> Figure:
     if done.empty:
         style.nothing_to_show(axes, "No finished trial has its train accuracy measured.")
         return figure
-    low = min(float(done[name].quantile(0.05)) for name in ("train_accuracy", "val_accuracy")) - 0.01
+    low = min(float(done[name].quantile(0.1)) for name in ("train_accuracy", "val_accuracy")) - 0.01
     colours = dict(zip(sorted(done["width"].unique()), style.HUES * 3, strict=False))
     marks = style.markers(list(colours))
     axes.plot([low, 1], [low, 1], color=style.MUTED, linestyle=(0, (4, 3)), linewidth=0.8)

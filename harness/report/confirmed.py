@@ -64,10 +64,11 @@ def confirmed_section(report: Report) -> Iterator[Block]:
     yield Paragraph(
         "Every configuration was chosen on validation in the search and trained again, with nothing changed but its "
         f"{found.num_seeds} seeds, which the search never used. The numbers are of the last epoch; nothing was chosen "
-        "by the test split, whose accuracy after earlier epochs was noted for the selection audit alone. Intervals are of the crossed kind: both seeds and test examples "
-        "are taken as samples. Controls were tuned with as many trials as plain training. Gap closed: the share of the "
-        "way from plain training of that width to the teacher. P(on front): the share of resamples of seeds and "
-        "examples in which no other configuration of this table is as good and smaller." + _where(report)
+        "by the test split, whose accuracy after earlier epochs was noted for the selection audit alone. Intervals are "
+        "of the crossed kind: both seeds and test examples are taken as samples. Controls were tuned with as many "
+        "trials as plain training. Gap closed: the share of the way from plain training of that width to the teacher. "
+        "P(on front): the share of resamples of seeds and examples in which no other configuration of this table is "
+        f"as good and smaller.{_where(report)}"
     )
     yield from report.figure("confirmed_accuracy", data="confirmed.csv")
 
