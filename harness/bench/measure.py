@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -119,7 +119,7 @@ def run_sweep(question: Question, out: Path, cache: Path) -> Ran:
     options = Options(
         name=question.name,
         file=question.file,
-        study=question.study,
+        study=replace(question.study, other_controls=(), confirm=0),  # the loop has neither
         trials=question.trials,
         jobs=question.jobs,
         out=out,
