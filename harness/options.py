@@ -20,7 +20,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how a study is run."""
+    """Where and how a study is run; `confirm` is what was asked for instead of the study's own fresh seeds."""
 
     name: str
     file: Path
@@ -39,6 +39,7 @@ class Options:
     executor: str = "local"
     executor_options: Mapping[str, str] = field(default_factory=dict)
     new: bool = False
+    confirm: int | None = None
 
     @property
     def study_dir(self) -> Path:
@@ -75,7 +76,7 @@ class Options:
         said += [] if self.out == cli.OUT else ["--out", str(self.out)]
         said += stores(self.storage, self.tracking_uri)
         said += ["--deterministic"] if self.deterministic else []
-        said += ["--confirm", str(self.study.confirm)]
+        said += [] if self.confirm is None else ["--confirm", str(self.confirm)]
         said += [] if self.jobs == cores() else ["--jobs", str(self.jobs)]
         said += [] if self.device == "auto" else ["--device", self.device]
         said += [] if self.limit == 60 else ["--limit", f"{self.limit:g}"]

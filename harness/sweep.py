@@ -122,8 +122,9 @@ def main(
     name, file, found = load_study(study, cli.STUDIES)
     if seed is not None:
         found = replace(found, seed=seed)
-    if no_confirm or confirm is not None:
-        found = replace(found, confirm=0 if no_confirm or confirm is None else confirm)
+    confirm = 0 if no_confirm else confirm
+    if confirm is not None:
+        found = replace(found, confirm=confirm)
     options = Options(
         name,
         file,
@@ -142,6 +143,7 @@ def main(
         executor,
         settings(option or []),
         new,
+        confirm,
     )
     check(options)
     return sweep(options)
