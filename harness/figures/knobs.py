@@ -84,8 +84,8 @@ def surrogate_surfaces(surfaces: pd.DataFrame, table: pd.DataFrame, trials: pd.D
             if against else "about its own mean, for want of controls"
         ) + f". Lines: equal heights in points, thick: 0, dashed: below. Dots: trials, {seeds}, large: the best "
         "of all forms at a width; between and beyond them the surface is a guess. R²: of trials left out, beyond their "
-        "width's mean. p: the interaction against a null of dealt-out errors, Holm over all pairs. No interval is "
-        f"shown.{left_out}",
+        "width's mean. p: the interaction against a null of errors with dealt-out signs, Holm over all pairs. No "
+        f"interval is shown.{left_out}",
     )  # fmt: skip
     limit = max(0.5, math.ceil(4 * float(surfaces["value"].abs().quantile(0.9))) / 4)
     grid = figure.subplots(rows, 2, squeeze=False)
@@ -149,8 +149,8 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
         f"{' of ' + str(row['of']) + ', drawn at random' if row['num_trials'] < row['of'] else ''}: accuracy of a "
         "form, averaged over the other knobs, less the mean of all forms at that width, in points. Outlined: the "
         "highest of a width; in brackets: no trial there. R² of trials left out, beyond means of widths and forms: "
-        f"{row['r_squared']:.2f}. Form and width together: {_said(float(row['holm_p']))} (null of dealt-out errors, "
-        "Holm over all pairs). No interval is shown.",
+        f"{row['r_squared']:.2f}. Form and width together: {_said(float(row['holm_p']))} (null of errors with "
+        "dealt-out signs, Holm over all pairs). No interval is shown.",
     )
     axes = figure.add_subplot()
     indexed = cells.set_index(["form", "width"])

@@ -18,7 +18,6 @@ from harness.analysis.pareto import front
 from harness.analysis.pull import pulls_by_form
 from harness.report.blocks import Figure
 
-
 TREES = 16
 """fANOVA's at each width: its time is in proportion to them, and there are as many runs as widths."""
 
@@ -38,10 +37,9 @@ class Report:
 
     `options` compares the options of the choice that shares the study's trials equally, and is empty where none does.
     `pulls` says how strongly each loss form pulls beside cross-entropy.
-    `importance` is empty, with the reason in `no_importance`, where the study is too small for it; `knobs` says what else
-    is known of the knobs. `drawn` are
-    the figures by their stem; `files` are what was written, in order. `confirmed` is what fresh seeds and the test
-    split say.
+    `importance` is empty, with the reason in `no_importance`, where the study is too small for it; `knobs` says what
+    else is known of the knobs. `drawn` are the figures by their stem; `files` are what was written, in order.
+    `confirmed` is what fresh seeds and the test split say.
     """
 
     folder: Path

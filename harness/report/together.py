@@ -52,12 +52,13 @@ def interaction_section(report: Report) -> Iterator[Block]:
     yield Table("interactions", caption, head, rows, "interactions.csv")
     yield Paragraph(
         "The surrogate is a Gaussian process of the finished distilled trials (of many, so many drawn at random). R²: "
-        "of trials left out one at a time, beyond the means of widths (and forms); where it is near 0 or below, the "
-        "surrogate says nothing. Shares: functional ANOVA over a balanced grid of the two knobs, which weighs all of "
-        "it alike and not where the search went. Together, in points: the SD of the interaction over the grid, beside "
-        "the 95% quantile of what is found where there is none: the surrogate refitted without the interaction, its "
-        "errors dealt out anew 999 times. p: how often such a null is as likely to have one. Holm's correction is "
-        f"over the pairs; an interaction is called shown below {LEVEL:g}. Not distinguishable is not absent."
+        "of trials left out, a fifth at a time and all fitted anew, beyond the means of widths (and forms); where it "
+        "is near 0 or below, the surrogate says nothing. Shares: functional ANOVA over a balanced grid of the two "
+        "knobs, which weighs all of it alike and not where the search went. Together, in points: the SD of the "
+        "interaction over the grid, beside the 95% quantile of what is found where there is none: the surrogate "
+        "refitted without the interaction, the signs of its errors dealt out anew 999 times. p: how often such a null "
+        "is as likely to have one. Holm's correction is over the pairs; an interaction is called shown below "
+        f"{LEVEL:g}. Not distinguishable is not absent."
     )
     yield from report.figure("surrogate_surfaces")
     yield from report.figure("form_by_width")
@@ -110,12 +111,13 @@ def _robust(report: Report) -> Iterator[Block]:
         [
             row["form"], _range(row, "alpha"), _range(row, "temperature"), f"{row['shortfall']:.2f}",
             f"{row['shortfall_high']:.2f}", str(row["worst_width"]), str(row["num_trials"]),
-            f"{row['widths_tried']} of {widths}", NONE if pd.isna(row["tried_shortfall"]) else f"{row['tried_shortfall']:.2f}",
+            f"{row['widths_tried']} of {widths}",
+            NONE if pd.isna(row["tried_shortfall"]) else f"{row['tried_shortfall']:.2f}",
         ]
         for row in rows_of(cells.head(MOST_CELLS))
     ]  # fmt: skip
-    head = ["form", "alpha", "temperature", "shortfall at worst (points)", "97.5% (points)", "worst width", "trials in it",
-            "widths tried", "shortfall of tried (points)"]  # fmt: skip
+    head = ["form", "alpha", "temperature", "shortfall at worst (points)", "97.5% (points)", "worst width",
+            "trials in it", "widths tried", "shortfall of tried (points)"]  # fmt: skip
     caption = "Cells of form, alpha and temperature by how far they fall short of the best cell at their worst width."
     yield Table("robust", caption, head, rows, "robust.csv")
     first = rows_of(cells.head(1))[0]
