@@ -35,8 +35,8 @@ def test_the_indifferent_trials_of_a_width_are_those_within_epsilon_of_its_best(
     assert rows["epsilon"].tolist() == [UNKNOWN] * 2 and rows["epsilon_from"].tolist() == ["unknown"] * 2
     assert rows["trials"].tolist() == ["3 5", "9"] and rows["forms"].tolist() == ["kl mse", "kl"]
     assert rows["best"].tolist() == [3, 9] and rows["size"].tolist() == [2, 1] and rows["num_trials"].tolist() == [3, 2]
-    assert rows.loc[2, ["alpha_low", "alpha_high"]].tolist() == [0.1, 0.4]
-    assert rows.loc[2, ["temperature_low", "temperature_high"]].tolist() == [2.0, 2.0]
+    assert list(rows.loc[2, ["alpha_low", "alpha_high"]]) == [0.1, 0.4]
+    assert list(rows.loc[2, ["temperature_low", "temperature_high"]]) == [2.0, 2.0]
 
 
 def test_epsilon_is_what_the_pooled_seeds_of_two_trials_could_detect() -> None:
@@ -47,7 +47,7 @@ def test_epsilon_is_what_the_pooled_seeds_of_two_trials_could_detect() -> None:
     sd = math.sqrt(14 / 3) / 1000
     assert found.loc[2, "epsilon"] == pytest.approx(minimum_detectable(math.sqrt(2) * sd, 3, 6))
     assert found.loc[2, "epsilon"] == pytest.approx((2.447 + 0.906) * math.sqrt(2 / 3) * sd, rel=0.01)
-    assert found.loc[4].tolist() == [UNKNOWN, "unknown"]
+    assert list(found.loc[4]) == [UNKNOWN, "unknown"]
 
 
 def test_a_pooled_spread_detects_smaller_differences_than_its_own_few_seeds() -> None:

@@ -89,7 +89,7 @@ def surrogate_surfaces(surfaces: pd.DataFrame, table: pd.DataFrame, trials: pd.D
     )  # fmt: skip
     limit = max(0.5, math.ceil(4 * float(surfaces["value"].abs().quantile(0.9))) / 4)
     grid = figure.subplots(rows, 2, squeeze=False)
-    drawn = None
+    drawn: Any = None
     for axes, form in zip(grid.ravel(), forms, strict=False):
         drawn = _surface(axes, surfaces[surfaces["form"] == form], limit)
         _dots(axes, done[done["form"] == form], done)
