@@ -6,12 +6,16 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from harness import figures
+from harness.analysis.indifference import indifference
+from harness.analysis.interactions import interactions
 from harness.analysis.knobs import Knobs, judge_knobs
 from harness.analysis.load import load
+from harness.figures import style
 from harness.report import markdown
 from harness.report.build import _knob_drawings
 from harness.report.findings import Report, judge
@@ -100,6 +104,23 @@ def test_a_default_in_which_no_trial_lies_is_called_a_guess(bare: Report) -> Non
         first = cells.head(1).assign(num_trials=count, widths_tried=widths)
         text, _ = reported(bare, trials, replace(knobs, robust=first))
         assert said in text
+
+
+def test_many_forms_and_widths_still_fit_into_one_column() -> None:
+    """A layout that collapses is a warning, and so an error here."""
+    forms = tuple(f"a_form_{place}" for place in range(9))
+    trials = knob_trials(230, forms=forms, widths=(2, 3, 4, 6, 8, 12, 16, 24))
+    trials["temperature"] = 1 + 19 * np.random.default_rng(0).uniform(size=len(trials))
+    found = interactions(trials, SPACE)
+    with figures.paper():
+        for figure in (
+            figures.surrogate_surfaces(found.surfaces, found.table, trials),
+            figures.form_by_width(found.by_width, found.table),
+            figures.best_by_width(indifference(trials), trials, forms),
+        ):
+            figure.set_dpi(60)
+            figure.draw_without_rendering()
+            assert figure.get_figwidth() == style.COLUMN
 
 
 def test_a_report_writes_the_tables_of_the_knobs(tmp_path: Path) -> None:

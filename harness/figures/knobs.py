@@ -32,11 +32,11 @@ def importance_by_width(table: pd.DataFrame) -> Figure:
         table.groupby("knob")[list(EVALUATORS)].mean().mean(axis=1).sort_values(ascending=False, kind="stable").index
     )
     across = len(widths) <= 6
-    panel = 0.3 + 0.19 * max(len(knobs), 2)
+    panel = 0.55 + 0.19 * max(len(knobs), 2)
     counts = table.drop_duplicates("width")
     thinned = " Of more trials so many, evenly spaced." if (counts["num_trials"] < counts["of"]).any() else ""
     figure = style.blank(
-        1.35 + panel * (1 if across else 2.1),
+        1.3 + panel * (1 if across else 2.2),
         "Shares of each evaluator's sum for val accuracy among the finished distilled trials of one width (n: how "
         f"many), each the mean of its seeds.{thinned} No interval is shown, and with few trials shares are rough: "
         "where nothing matters the knobs have about equal shares under fANOVA, and PED-ANOVA rests on the best tenth, "
@@ -72,20 +72,21 @@ def surrogate_surfaces(surfaces: pd.DataFrame, table: pd.DataFrame, trials: pd.D
     judged = table[table["pair"] == "alpha x temperature"].set_index("form")
     highest = surfaces.groupby("form")["value"].max().nlargest(MOST_PANELS)
     forms = sorted(highest.index)
-    left_out = f" Of {surfaces['form'].nunique()} forms, the {len(forms)} highest." if len(forms) == MOST_PANELS else ""
+    count = surfaces["form"].nunique()
+    left_out = f" Of {count} forms, the {len(forms)} highest." if count > len(forms) else ""
     against = set(surfaces["centre"]) == {"control"}
     rows = math.ceil(len(forms) / 2)
     done = distilled(trials)
     seeds = style.seeds_phrase(done["num_seeds"])
     figure = style.blank(
-        1.65 * rows + 1.45,
+        1.8 * rows + 1.45,
         "What a Gaussian process makes of the trials of a form (n), " + (
             "less the best plain control, mean over widths, other knobs at their best"
             if against else "about its own mean, for want of controls"
         ) + f". Lines: equal heights in points, thick: 0, dashed: below. Dots: trials, {seeds}, large: the best "
         "of all forms at a width; between and beyond them the surface is a guess. R²: of trials left out, beyond their "
-        "width's mean. p: the interaction against a null of errors with dealt-out signs, Holm over all pairs. No "
-        f"interval is shown.{left_out}",
+        "width's mean. Shown, p: the interaction against a null of errors with dealt-out signs, Holm over all pairs. "
+        f"No interval is shown.{left_out}",
     )  # fmt: skip
     limit = max(0.5, math.ceil(4 * float(surfaces["value"].abs().quantile(0.9))) / 4)
     grid = figure.subplots(rows, 2, squeeze=False)
@@ -94,8 +95,13 @@ def surrogate_surfaces(surfaces: pd.DataFrame, table: pd.DataFrame, trials: pd.D
         drawn = _surface(axes, surfaces[surfaces["form"] == form], limit)
         _dots(axes, done[done["form"] == form], done)
         row = judged.loc[form]
-        axes.set_title(f"{form}  (n = {row['num_trials']}, R² {row['r_squared']:.2f})\n{_said(float(row['holm_p']))}",
-                       fontsize=6.5)  # fmt: skip
+        verdict = "shown" if row["holm_p"] < LEVEL else "not shown"
+        said = f"R² {row['r_squared']:.2f}, {verdict}, p = {row['holm_p']:.2g}"
+        axes.set_title(f"{form} (n = {row['num_trials']})\n{said}", fontsize=6.5)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("temperature")
+    for axes in grid.ravel()[max(len(forms) - 2, 0) : len(forms)]:
+        axes.set_xlabel("alpha (weight of the labels)")
     for axes in grid.ravel()[len(forms) :]:
         axes.set_axis_off()
     bar = figure.colorbar(drawn, ax=grid, location="top", aspect=45, pad=0.02, extend="both", fraction=0.05)
@@ -121,13 +127,15 @@ def _surface(axes: Axes, part: pd.DataFrame, limit: float) -> Any:
         dashes = ["dashed" if height < -1e-9 else "solid" for height in heights]
         lines = axes.contour(alphas, temperatures, values, levels=heights, colors=style.INK, linewidths=thick,
                              linestyles=dashes)  # fmt: skip
-        axes.clabel(lines, fmt=lambda height: f"{height:+.2g}" if height else "0", fontsize=5.5, inline_spacing=2)
+        labels = axes.clabel(
+            lines, fmt=lambda height: f"{height:+.2g}" if height else "0", fontsize=5.5, inline_spacing=2
+        )
+        for part_of_map in (lines, *(labels or ())):
+            part_of_map.set_in_layout(False)  # they lie inside, and the layout would take them for decoration
     if temperatures[0] > 0:
         style.log_axis(axes, "y", float(temperatures[0]), float(temperatures[-1]))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel("alpha (weight of the labels)")
-    axes.set_ylabel("temperature")
     return drawn
 
 
@@ -135,7 +143,7 @@ def _dots(axes: Axes, part: pd.DataFrame, done: pd.DataFrame) -> None:
     best = part["number"].isin(done.loc[done.groupby("width")["val_accuracy"].idxmax(), "number"])
     for rows, size in ((part[~best], 2.0), (part[best], 4.5)):
         axes.plot(rows["alpha"], rows["temperature"], "o", color="white", markeredgecolor=style.INK, markersize=size,
-                  markeredgewidth=0.5, clip_on=False, rasterized=len(done) > style.MANY)  # fmt: skip
+                  markeredgewidth=0.5, clip_on=False, in_layout=False, rasterized=len(done) > style.MANY)  # fmt: skip
 
 
 def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -144,7 +152,7 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
     widths = sorted(cells["width"].unique().tolist())
     row = table[table["pair"] == "form x width"].iloc[0]
     figure = style.blank(
-        1.15 + 0.2 * max(len(forms), 2),
+        1.3 + 0.2 * max(len(forms), 2),
         f"What a Gaussian process makes of {style.trials(int(row['num_trials']), 'finished distilled')}"
         f"{' of ' + str(row['of']) + ', drawn at random' if row['num_trials'] < row['of'] else ''}: accuracy of a "
         "form, averaged over the other knobs, less the mean of all forms at that width, in points. Outlined: the "
@@ -158,7 +166,9 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
     limit = max(0.25, float(np.abs(values).max()))
     image = axes.imshow(values, cmap=COLOURS, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     for (place, column), value in np.ndenumerate(values):
-        said = f"{value:+.2f}" if indexed.loc[(forms[place], widths[column]), "num_trials"] else f"({value:+.2f})"
+        digits = 2 if len(widths) <= 6 else 1
+        said = f"{round(value, digits) + 0.0:+.{digits}f}"
+        said = said if indexed.loc[(forms[place], widths[column]), "num_trials"] else f"({said})"
         axes.text(column, place, said, ha="center", va="center", fontsize=6.5 if len(widths) <= 8 else 5,
                   color="white" if abs(value) > 0.75 * limit else style.INK)  # fmt: skip
     for column, place in enumerate(values.argmax(axis=0).tolist()):
@@ -216,8 +226,12 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
                          xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6)  # fmt: skip
     grid[-1].set_xlim(-0.5, len(table) - 0.5)
     grid[-1].xaxis.set_major_locator(FixedLocator(list(range(len(table)))))
-    grid[-1].set_xticklabels([f"{row['width']}\n{row['best_form']}" for row in rows_of(table)],
-                             fontsize=7 if len(table) <= 6 else 5.5)  # fmt: skip
+    names = [f"{row['width']}\n{row['best_form']}" for row in rows_of(table)]
+    if max(len(form) for form in table["best_form"]) * len(table) > 45:  # they would run into each other
+        names = [f"{row['width']}  {row['best_form']}" for row in rows_of(table)]
+        grid[-1].set_xticklabels(names, rotation=35, ha="right", rotation_mode="anchor", fontsize=6)
+    else:
+        grid[-1].set_xticklabels(names)
     grid[-1].set_xlabel("student width, form of its best trial")
     return figure
 
