@@ -343,10 +343,13 @@ def importances(
     `rows` are parameters and value (higher is better) of each trial. fANOVA (Hutter 2014) and PED-ANOVA
     (arXiv:2304.10255) can rank oppositely, so both are given. A conditional dimension is judged among the trials that
     have it, beside the dimensions that all have. A choice of more than eight options is taken as a number, its
-    options in their order. Raises `ValueError` for fewer than eight trials.
+    options in their order. Raises `ValueError` for fewer than eight trials,
+    and for trials that all have the same value.
     """
     if len(rows) < 8:
         raise ValueError(f"importance needs at least 8 trials, not {len(rows)}")
+    if len({value for _, value in rows}) < 2:
+        raise ValueError(f"importance needs trials that differ; all {len(rows)} have the same value")
     varied = [n for n, d in space.items() if len({params[n] for params, _ in rows if n in params}) > 1]
     common = [name for name in varied if all(name in params for params, _ in rows)]
     forest = FanovaImportanceEvaluator(n_trees=trees, seed=seed)
@@ -356,7 +359,7 @@ def importances(
         found[title] = _evaluate(evaluator, space, rows, common)
         for name in varied:
             having = [row for row in rows if name in row[0]]
-            if name not in common and len(having) >= 8:
+            if name not in common and len(having) >= 8 and len({value for _, value in having}) > 1:
                 found[title][name] = _evaluate(evaluator, space, having, [*common, name])[name]
     return found
 

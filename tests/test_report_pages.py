@@ -155,7 +155,7 @@ def test_a_page_is_whole_and_says_what_it_is(report: Report, text: str) -> None:
     assert len(ids) == len(set(ids)) and {f"#{name}" for name in ids} == {h for h in page.values("href") if h[0] == "#"}
     assert ids[0] == "the-front" and ids[-1] == "protocol"
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
-    assert len(alts) == len(report.drawn) == 8 and all(alts)
+    assert len(alts) == len(report.drawn) == 12 and all(alts)
     assert text.index('class="question"') < text.index('class="answer"') < text.index("<nav") < text.index("<table")
 
 

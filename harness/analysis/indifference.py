@@ -59,9 +59,10 @@ def indifference(trials: pd.DataFrame) -> pd.DataFrame:
     """
     done = distilled(trials)
     least = epsilons(done)
+    parts = {int(str(width)): part for width, part in done.groupby("width")}
     rows = [
-        _row(int(str(width)), part, float(least.loc[width, "epsilon"]), str(least.loc[width, "source"]))
-        for width, part in done.groupby("width")
+        _row(int(width), parts[int(width)], float(epsilon), str(source))
+        for width, epsilon, source in zip(least.index, least["epsilon"], least["source"], strict=True)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

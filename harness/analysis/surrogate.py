@@ -26,6 +26,7 @@ from scipy import linalg, optimize
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SMOOTH = 0.5
 """The length over which a knob's effect bends, as a share of the knob's range: hills and slopes, no wiggles."""
+FOLDS = 5
 WEAKEST, STRONGEST = math.log(1e-4), math.log(1e4)
 """Bounds of a term's variance in units of the noise's, as logarithms."""
 
@@ -121,15 +122,6 @@ class Fitted:
         covariance = sum_of(inner, self.weights, places) - between @ linalg.cho_solve(factor, between.T)
         return mean, self.noise * (covariance + rest @ certain @ rest.T)
 
-    def r_squared(self) -> float:
-        """Share of the squared error that is left out by leaving one trial out, beside the fixed effects alone.
-
-        Exact without refits (Dubrule 1983); the strengths are kept. NaN where there is nothing to explain.
-        """
-        own = _left_out(self.projection, self.model.target)
-        alone = _left_out(_project(np.eye(len(self.model.target)), self.model.fixed)[0], self.model.target)
-        return 1 - float((own**2).sum() / (alone**2).sum()) if (alone**2).sum() > 1e-18 else math.nan
-
 
 def sum_of(terms: Mapping[str, Array], weights: Mapping[str, float], size: int) -> Array:
     """The terms' kernels, each times its strength."""
@@ -197,10 +189,28 @@ def _project(covariance: Array, fixed: Array) -> tuple[Array, float]:
     return projection, constant
 
 
-def _left_out(projection: Array, values: Array) -> Array:
-    """Each trial's error when the others predict it; 0 where only it knows a fixed effect."""
-    diagonal = projection.diagonal()
-    return np.asarray(np.divide(projection @ values, diagonal, out=np.zeros(len(values)), where=diagonal > 1e-9))
+def cross_validated(model: Model) -> float:
+    """R² of trials left out, in `FOLDS` seeded folds: the share of the squared error of the fixed effects alone that is
+    gone where the terms, their strengths fitted anew without these trials, predict too.
+
+    Below 0 where the terms mislead. Trials whose level of a fixed effect no other fold has are left out; NaN where none
+    is left, or nothing is to be explained.
+    """
+    size = len(model.target)
+    fold = np.random.default_rng(0).permutation(size) % FOLDS
+    squares = np.zeros(2)
+    for out in range(FOLDS):
+        kept, left = np.flatnonzero(fold != out), np.flatnonzero(fold == out)
+        known = np.linalg.pinv(model.fixed[kept]) @ model.fixed[kept]
+        left = left[np.abs(model.fixed[left] @ known - model.fixed[left]).max(axis=1) < 1e-8]
+        terms = {name: kernel[np.ix_(kept, kept)] for name, kernel in model.terms.items()}
+        cross = {name: kernel[np.ix_(left, kept)] for name, kernel in model.terms.items()}
+        inner = {name: kernel[np.ix_(left, left)] for name, kernel in model.terms.items()}
+        part = Model(terms, model.fixed[kept], model.target[kept])
+        mean = fit(part).predicted(cross, inner, model.fixed[left])[0]
+        alone = at(replace(part, terms={}), {}).predicted({}, {}, model.fixed[left])[0]
+        squares += [((values - model.target[left]) ** 2).sum() for values in (mean, alone)]
+    return 1 - float(squares[0] / squares[1]) if squares[1] > 1e-18 else math.nan
 
 
 def dummies(labels: Sequence[Any], kinds: Sequence[Any]) -> Array:

@@ -40,7 +40,8 @@ class Axis:
     def scaled(self, values: pd.Series) -> Array:
         """Values of the knob on the surrogate's scale; NaN where a trial has none."""
         if self.choice:
-            return values.map({label: float(code) for code, label in enumerate(self.labels)}).to_numpy(float)
+            codes = {label: float(code) for code, label in enumerate(self.labels)}
+            return np.asarray(values.map(codes), dtype=float)
         numbers = values.astype(float).to_numpy(float, na_value=np.nan)
         numbers = np.log(numbers) if self.log else numbers
         return np.asarray((numbers - self.low) / (self.high - self.low))

@@ -8,6 +8,7 @@ from harness.figures.calibration import class_gain, fit_panel, reliability_diagr
 from harness.figures.confirmed import confirmed_accuracy, confirmed_gain, selection_audit
 from harness.figures.fidelity import fidelity_against_accuracy
 from harness.figures.gain import alpha_temperature, gain_by_width
+from harness.figures.knobs import best_by_width, form_by_width, importance_by_width, surrogate_surfaces
 from harness.figures.learning import learning_curves
 from harness.figures.options import gain_by_option, pull_by_form
 from harness.figures.search import expected_best_of, hypervolume_against_trials, importance_bars
@@ -19,21 +20,25 @@ __all__ = [
     "Teacher",
     "accuracy_against_size",
     "alpha_temperature",
+    "best_by_width",
     "class_gain",
     "confirmed_accuracy",
     "confirmed_gain",
     "expected_best_of",
     "fidelity_against_accuracy",
     "fit_panel",
+    "form_by_width",
     "gain_by_option",
     "gain_by_width",
     "hypervolume_against_trials",
     "importance_bars",
+    "importance_by_width",
     "learning_curves",
     "note_of",
     "paper",
     "pull_by_form",
     "reliability_diagram",
     "selection_audit",
+    "surrogate_surfaces",
     "without_note",
 ]

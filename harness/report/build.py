@@ -43,6 +43,7 @@ def write(study_dir: Path) -> Report:
         "gains.csv": _flat(report.gains),
         "importance.csv": report.importance.reset_index(names="knob"),
     }
+    tables |= _knob_tables(report)
     if data.equal:
         tables[f"gains_by_{data.equal}.csv"] = _flat(report.options)
     if len(report.pulls):
@@ -72,6 +73,16 @@ def _confirmed_tables(report: Report) -> dict[str, pd.DataFrame]:
     tables = {"confirmed.csv": found.trials, "comparisons.csv": found.comparisons, "audit.csv": found.audit}
     tables |= {"recommended.csv": found.recommended, "classes.csv": found.classes, "reliability.csv": found.reliability}
     return tables | ({"comparisons_by_option.csv": found.by_option} if len(found.by_option) else {})
+
+
+def _knob_tables(report: Report) -> dict[str, pd.DataFrame]:
+    found = report.knobs
+    return {
+        "importance_by_width.csv": found.importance,
+        "interactions.csv": found.interactions.table,
+        "indifference.csv": found.indifference,
+        "robust.csv": found.robust,
+    }
 
 
 def _pages(report: Report) -> Iterator[tuple[str, str]]:
@@ -123,6 +134,7 @@ def drawings(report: Report) -> Iterator[Drawing]:
             "How much each knob explains of validation accuracy, by two evaluators.",
             functools.partial(figures.importance_bars, report.importance, count, len(done[~is_plain(done)])),
         )
+    yield from _knob_drawings(report, forms)
     yield Drawing(
         "learning_curves",
         "Learning curves of the front: validation accuracy, and the two parts of the training loss.",
@@ -183,6 +195,35 @@ def _confirmed_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Draw
         "Where distillation helps and where it hurts: gain by class and width.",
         functools.partial(figures.class_gain, found.classes),
     )
+
+
+def _knob_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Drawing]:
+    found, trials = report.knobs, report.data.trials
+    surfaces, table, by_width = found.interactions.surfaces, found.interactions.table, found.interactions.by_width
+    if len(found.importance):
+        yield Drawing(
+            "importance_by_width",
+            "How much each knob explains of validation accuracy at each width, by two evaluators.",
+            functools.partial(figures.importance_by_width, found.importance),
+        )
+    if len(surfaces):
+        yield Drawing(
+            "surrogate_surfaces",
+            "Alpha and temperature together under a surrogate of each form's trials.",
+            functools.partial(figures.surrogate_surfaces, surfaces, table, trials),
+        )
+    if len(by_width):
+        yield Drawing(
+            "form_by_width",
+            "Loss form and width together under a surrogate of all trials.",
+            functools.partial(figures.form_by_width, by_width, table),
+        )
+    if len(found.indifference):
+        yield Drawing(
+            "best_by_width",
+            "Best alpha and temperature by width, with what is as good.",
+            functools.partial(figures.best_by_width, found.indifference, trials, forms),
+        )
 
 
 def _distilled(data: StudyData) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,14 @@ import pandas as pd
 from harness.analysis.compare import best_by_width, gains, gains_by_option, with_gains
 from harness.analysis.importance import importance_table
 from harness.analysis.judged import Confirmed, judge_confirmed
+from harness.analysis.knobs import Knobs, judge_knobs
 from harness.analysis.load import StudyData, finished, load
 from harness.analysis.pareto import front
 from harness.analysis.pull import pulls_by_form
 from harness.report.blocks import Figure
+
+TREES = 16
+"""fANOVA's at each width: its time is in proportion to them, and there are as many runs as widths."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,9 @@ class Report:
 
     `options` compares the options of the choice that shares the study's trials equally, and is empty where none does.
     `pulls` says how strongly each loss form pulls beside cross-entropy.
-    `importance` is empty, with the reason in `no_importance`, where the study is too small for it. `drawn` are
-    the figures by their stem; `files` are what was written, in order. `confirmed` is what fresh seeds and the test
-    split say.
+    `importance` is empty, with the reason in `no_importance`, where the study is too small for it; `knobs` says what
+    else is known of the knobs. `drawn` are the figures by their stem; `files` are what was written, in order.
+    `confirmed` is what fresh seeds and the test split say.
     """
 
     folder: Path
@@ -46,6 +51,7 @@ class Report:
     pulls: pd.DataFrame
     importance: pd.DataFrame
     no_importance: str
+    knobs: Knobs
     confirmed: Confirmed
     drawn: Mapping[str, Drawn] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -70,6 +76,7 @@ def judge(study_dir: Path) -> Report:
         pulls=pulls_by_form(data.trials, data.students),
         importance=importance,
         no_importance=reason,
+        knobs=_knobs(data),
         confirmed=judge_confirmed(study_dir, data),
     )
 
@@ -82,3 +89,9 @@ def _importance(data: StudyData) -> tuple[pd.DataFrame, str]:
         return importance_table(data.trials, data.space, importances), ""
     except ValueError as error:
         return pd.DataFrame(index=pd.Index([], name="knob")), str(error)
+
+
+def _knobs(data: StudyData) -> Knobs:
+    from harness.sampler import importances
+
+    return judge_knobs(data.trials, data.space, functools.partial(importances, trees=TREES))

@@ -24,6 +24,7 @@ from harness.report.confirmed import (
 from harness.report.findings import Report
 from harness.report.knobs import knob_section, learning_section, pull_section
 from harness.report.protocol import protocol
+from harness.report.together import indifference_section, interaction_section, width_section
 
 SECTIONS: tuple[Callable[[Report], Iterable[Block]], ...] = (
     head,
@@ -34,6 +35,9 @@ SECTIONS: tuple[Callable[[Report], Iterable[Block]], ...] = (
     gain_section,
     option_section,
     knob_section,
+    width_section,
+    interaction_section,
+    indifference_section,
     pull_section,
     learning_section,
     calibration_section,

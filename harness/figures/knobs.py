@@ -1,0 +1,250 @@
+"""The knobs beyond their importance over all widths: at each width, together, and how far they may be moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from harness.analysis.load import rows_of
+from harness.analysis.statistics import LEVEL
+from harness.analysis.terms import distilled
+from harness.figures import style
+from harness.figures.gain import COLOURS
+
+MOST_PANELS = 8
+SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", "#3a3a3a"])
+EVALUATORS = ("fANOVA", "PED-ANOVA")
+
+
+def importance_by_width(table: pd.DataFrame) -> Figure:
+    """Shares of importance at each width, a panel an evaluator, from `importance.importance_by_width`."""
+    widths = sorted(table["width"].unique().tolist())
+    knobs = (
+        table.groupby("knob")[list(EVALUATORS)].mean().mean(axis=1).sort_values(ascending=False, kind="stable").index
+    )
+    across = len(widths) <= 6
+    panel = 0.55 + 0.19 * max(len(knobs), 2)
+    counts = table.drop_duplicates("width")
+    thinned = " Of more trials so many, evenly spaced." if (counts["num_trials"] < counts["of"]).any() else ""
+    figure = style.blank(
+        1.3 + panel * (1 if across else 2.2),
+        "Shares of each evaluator's sum for val accuracy among the finished distilled trials of one width (n: how "
+        f"many), each the mean of its seeds.{thinned} No interval is shown, and with few trials shares are rough: "
+        "where nothing matters the knobs have about equal shares under fANOVA, and PED-ANOVA rests on the best tenth, "
+        "two trials of 20. A dash: too few trials have the knob.",
+    )
+    grid = figure.subplots(1 if across else 2, 2 if across else 1, squeeze=False, sharey=across)
+    for axes, name in zip(grid.ravel(), EVALUATORS, strict=True):
+        values = np.array([
+            [_cell(table, width, knob, name) for width in widths] for knob in knobs
+        ])  # fmt: skip
+        axes.imshow(np.nan_to_num(values), cmap=SHADES, vmin=0, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            said = "–" if math.isnan(value) else f"{value:.2f}".lstrip("0") if value < 0.995 else "1"
+            axes.text(column, row, said, ha="center", va="center", fontsize=6.5,
+                      color="white" if value > 0.5 else style.INK)  # fmt: skip
+        names = [f"{row['width']}\nn={row['num_trials']}" for row in rows_of(counts.sort_values("width"))]
+        axes.set_xticks(range(len(widths)), names, fontsize=5.5 if across and len(widths) > 4 else 6)
+        axes.set_yticks(range(len(knobs)), [str(knob) for knob in knobs])
+        axes.tick_params(length=0)
+        axes.set_title(name)
+    grid[-1][0].set_xlabel("width")
+    grid[-1][-1].set_xlabel("width")
+    return figure
+
+
+def _cell(table: pd.DataFrame, width: int, knob: str, name: str) -> float:
+    found = table.loc[(table["width"] == width) & (table["knob"] == knob), name]
+    return float(found.iloc[0]) if len(found) else math.nan
+
+
+def surrogate_surfaces(surfaces: pd.DataFrame, table: pd.DataFrame, trials: pd.DataFrame) -> Figure:
+    """The surrogate's alpha x temperature, a panel a form, with the trials on top, from `interactions.interactions`."""
+    judged = table[table["pair"] == "alpha x temperature"].set_index("form")
+    highest = surfaces.groupby("form")["value"].max().nlargest(MOST_PANELS)
+    forms = sorted(highest.index)
+    count = surfaces["form"].nunique()
+    left_out = f" Of {count} forms, the {len(forms)} highest." if count > len(forms) else ""
+    against = set(surfaces["centre"]) == {"control"}
+    rows = math.ceil(len(forms) / 2)
+    done = distilled(trials)
+    seeds = style.seeds_phrase(done["num_seeds"])
+    figure = style.blank(
+        1.8 * rows + 1.45,
+        "What a Gaussian process makes of the trials of a form (n), " + (
+            "less the best plain control, mean over widths, other knobs at their best"
+            if against else "about its own mean, for want of controls"
+        ) + f". Lines: equal heights in points, thick: 0, dashed: below. Dots: trials, {seeds}, large: the best "
+        "of all forms at a width; between and beyond them the surface is a guess. R²: of trials left out, beyond their "
+        "width's mean. Shown, p: the interaction against a null of errors with dealt-out signs, Holm over all pairs. "
+        f"No interval is shown.{left_out}",
+    )  # fmt: skip
+    limit = max(0.5, math.ceil(4 * float(surfaces["value"].abs().quantile(0.9))) / 4)
+    grid = figure.subplots(rows, 2, squeeze=False)
+    drawn: Any = None
+    for axes, form in zip(grid.ravel(), forms, strict=False):
+        drawn = _surface(axes, surfaces[surfaces["form"] == form], limit)
+        _dots(axes, done[done["form"] == form], done)
+        row = judged.loc[form]
+        verdict = "shown" if row["holm_p"] < LEVEL else "not shown"
+        said = f"R² {row['r_squared']:.2f}, {verdict}, p = {row['holm_p']:.2g}"
+        axes.set_title(f"{form} (n = {row['num_trials']})\n{said}", fontsize=6.5)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("temperature")
+    for axes in grid.ravel()[max(len(forms) - 2, 0) : len(forms)]:
+        axes.set_xlabel("alpha (weight of the labels)")
+    for axes in grid.ravel()[len(forms) :]:
+        axes.set_axis_off()
+    bar = figure.colorbar(drawn, ax=grid, location="top", aspect=45, pad=0.02, extend="both", fraction=0.05)
+    bar.set_label(
+        "surrogate's gain over the plain control (points)" if against else "surrogate about its mean (points)"
+    )
+    bar.outline.set_linewidth(0.4)
+    return figure
+
+
+def _said(p: float) -> str:
+    return f"interaction {'shown' if p < LEVEL else 'not shown'}, p = {p:.2g}"
+
+
+def _surface(axes: Axes, part: pd.DataFrame, limit: float) -> Any:
+    alphas, temperatures = (np.array(sorted(part[name].unique())) for name in ("alpha", "temperature"))
+    values = part.sort_values(["temperature", "alpha"])["value"].to_numpy(float).reshape(len(temperatures), -1)
+    norm = TwoSlopeNorm(0, -limit, limit)
+    drawn = axes.pcolormesh(alphas, temperatures, values, cmap=COLOURS, norm=norm, shading="gouraud", rasterized=True)
+    heights = [h for h in MaxNLocator(7).tick_values(values.min(), values.max()) if values.min() < h < values.max()]
+    if heights and float(np.ptp(values)) > 1e-3:
+        thick = [1.3 if abs(height) < 1e-9 else 0.5 for height in heights]
+        dashes = ["dashed" if height < -1e-9 else "solid" for height in heights]
+        lines = axes.contour(alphas, temperatures, values, levels=heights, colors=style.INK, linewidths=thick,
+                             linestyles=dashes)  # fmt: skip
+        labels = axes.clabel(
+            lines, fmt=lambda height: f"{height:+.2g}" if height else "0", fontsize=5.5, inline_spacing=2
+        )
+        for part_of_map in (lines, *(labels or ())):
+            part_of_map.set_in_layout(False)  # they lie inside, and the layout would take them for decoration
+    if temperatures[0] > 0:
+        style.log_axis(axes, "y", float(temperatures[0]), float(temperatures[-1]))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return drawn
+
+
+def _dots(axes: Axes, part: pd.DataFrame, done: pd.DataFrame) -> None:
+    best = part["number"].isin(done.loc[done.groupby("width")["val_accuracy"].idxmax(), "number"])
+    for rows, size in ((part[~best], 2.0), (part[best], 4.5)):
+        axes.plot(rows["alpha"], rows["temperature"], "o", color="white", markeredgecolor=style.INK, markersize=size,
+                  markeredgewidth=0.5, clip_on=False, in_layout=False, rasterized=len(done) > style.MANY)  # fmt: skip
+
+
+def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """A form's accuracy at each width less the mean of all forms there, from `interactions.interactions`."""
+    forms = cells.groupby("form")["value"].mean().sort_values(ascending=False, kind="stable").index.tolist()
+    widths = sorted(cells["width"].unique().tolist())
+    row = table[table["pair"] == "form x width"].iloc[0]
+    figure = style.blank(
+        1.3 + 0.2 * max(len(forms), 2),
+        f"What a Gaussian process makes of {style.trials(int(row['num_trials']), 'finished distilled')}"
+        f"{' of ' + str(row['of']) + ', drawn at random' if row['num_trials'] < row['of'] else ''}: accuracy of a "
+        "form, averaged over the other knobs, less the mean of all forms at that width, in points. Outlined: the "
+        "highest of a width; in brackets: no trial there. R² of trials left out, beyond means of widths and forms: "
+        f"{row['r_squared']:.2f}. Form and width together: {_said(float(row['holm_p']))} (null of errors with "
+        "dealt-out signs, Holm over all pairs). No interval is shown.",
+    )
+    axes = figure.add_subplot()
+    indexed = cells.set_index(["form", "width"])
+    values = np.array([[float(indexed.loc[(form, width), "value"]) for width in widths] for form in forms])
+    limit = max(0.25, float(np.abs(values).max()))
+    image = axes.imshow(values, cmap=COLOURS, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    for (place, column), value in np.ndenumerate(values):
+        digits = 2 if len(widths) <= 6 else 1
+        said = f"{round(value, digits) + 0.0:+.{digits}f}"
+        said = said if indexed.loc[(forms[place], widths[column]), "num_trials"] else f"({said})"
+        axes.text(column, place, said, ha="center", va="center", fontsize=6.5 if len(widths) <= 8 else 5,
+                  color="white" if abs(value) > 0.75 * limit else style.INK)  # fmt: skip
+    for column, place in enumerate(values.argmax(axis=0).tolist()):
+        axes.add_patch(
+            Rectangle((column - 0.47, place - 0.46), 0.94, 0.92, fill=False, edgecolor=style.INK, linewidth=1.2)
+        )
+    axes.set_xticks(range(len(widths)), [str(width) for width in widths])
+    axes.set_yticks(range(len(forms)), [str(form) for form in forms])
+    axes.tick_params(length=0)
+    axes.set_xlabel("width")
+    bar = figure.colorbar(image, ax=axes, location="right", aspect=18, pad=0.02, fraction=0.06)
+    bar.set_label("points")
+    bar.outline.set_linewidth(0.4)
+    return figure
+
+
+def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str]) -> Figure:
+    """For each width the best alpha and temperature, and the interval of those within epsilon of it, from
+    `indifference.indifference`."""
+    done = distilled(trials).set_index("number")
+    names = [name for name in ("alpha", "temperature") if table[f"{name}_low"].notna().any()] or ["alpha"]
+    known = table.loc[table["epsilon_from"] == "seeds", "epsilon"]
+    ranges = " to ".join(
+        dict.fromkeys(f"{100 * value:.2f}" for value in (table["epsilon"].min(), table["epsilon"].max()))
+    )
+    figure = style.blank(
+        1.25 * len(names) + 1.3 + 0.15 * (len(set(" ".join(table["forms"]).split())) // 5),
+        f"Stars: the best finished distilled trial of each width, its form below; bars and dots: the trials within "
+        f"epsilon of it ({ranges} points), their number and that of all finished above. Epsilon: "
+        + ("what the seeds of two trials could tell apart with 80% power, from their SD pooled over the width"
+           if len(known) else "half a point, since the seeds show no spread")
+        + f"; {style.seeds_phrase(done['num_seeds'])}. A bar is a range of trials and no confidence interval; the best "
+        "is the luckiest of many, so bars are rather too short.",
+    )  # fmt: skip
+    colours = style.hues(forms)
+    grid = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, name in zip(grid, names, strict=True):
+        for place, row in enumerate(rows_of(table)):
+            near = done.loc[[int(number) for number in row["trials"].split()]]
+            _interval(axes, place, row, near, name, colours)
+        axes.set_ylabel(name)
+        axes.grid(axis="y")
+    used = [form for form in colours if form in set(" ".join(table["forms"]).split())]
+    figure.legend(handles=style.form_keys(used, colours), loc="outside upper left", ncols=5 if len(used) < 6 else 4,
+                  handletextpad=0.1, columnspacing=0.8)  # fmt: skip
+    values = done["temperature"].dropna()
+    if "temperature" in names and float(values.min()) > 0:
+        low, high = float(values.min()), float(values.max())
+        style.log_axis(grid[-1], "y", low / 1.2, high * 1.2)
+    below, above = float(done["alpha"].min()), float(done["alpha"].max())
+    slack = 0.07 * (above - below) or 0.05
+    grid[0].set_ylim(below - slack, above + slack)
+    for place, row in enumerate(rows_of(table)):
+        grid[0].annotate(f"{row['size']} of {row['num_trials']}", (place, 1), xycoords=("data", "axes fraction"),
+                         xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6)  # fmt: skip
+    grid[-1].set_xlim(-0.5, len(table) - 0.5)
+    grid[-1].xaxis.set_major_locator(FixedLocator(list(range(len(table)))))
+    names = [f"{row['width']}\n{row['best_form']}" for row in rows_of(table)]
+    if max(len(form) for form in table["best_form"]) * len(table) > 45:  # they would run into each other
+        names = [f"{row['width']}  {row['best_form']}" for row in rows_of(table)]
+        grid[-1].set_xticklabels(names, rotation=35, ha="right", rotation_mode="anchor", fontsize=6)
+    else:
+        grid[-1].set_xticklabels(names)
+    grid[-1].set_xlabel("student width, form of its best trial")
+    return figure
+
+
+def _interval(
+    axes: Axes, place: int, row: dict[str, Any], near: pd.DataFrame, name: str, colours: dict[str, str]
+) -> None:
+    if pd.isna(row[f"{name}_low"]):
+        return
+    axes.plot([place, place], [row[f"{name}_low"], row[f"{name}_high"]], color=style.FAINT, linewidth=5,
+              solid_capstyle="butt", zorder=1)  # fmt: skip
+    axes.scatter(np.full(len(near), place), near[name], s=7, c=[colours[str(form)] for form in near["form"]],
+                 linewidths=0, zorder=2, rasterized=len(near) > style.MANY)  # fmt: skip
+    if not pd.isna(row[f"best_{name}"]):
+        axes.plot(place, row[f"best_{name}"], "*", color=colours[str(row["best_form"])], markersize=9,
+                  markeredgecolor="white", markeredgewidth=0.5, zorder=3)  # fmt: skip
