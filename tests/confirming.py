@@ -15,7 +15,7 @@ STUDY = Study(
         "width": Choice(3, 6), "form": Choice("kl", "mse"), "alpha": Float(0.0, 0.9),
         "temperature": Float(1.0, 8.0), "lr": Float(5e-3, 5e-2, log=True),
     }},
-    fixed={{"epochs": 4}},
+    fixed={{"epochs": 3}},
     trials=6, seeds=1, controls=2, confirm={confirm}, {more}
 )
 """

@@ -32,7 +32,7 @@ def test_the_study_in_the_readme_is_one(tmp_path: Path) -> None:
 def test_a_task_of_ones_own_runs_as_the_docs_say(tmp_path: Path) -> None:
     [code] = blocks("docs/own-task.md")
     (tmp_path / "my_study.py").write_text(code)
-    assert sweep_here(tmp_path / "my_study.py", tmp_path / "results", trials=3, deterministic=True) == 0
+    assert sweep_here(tmp_path / "my_study.py", tmp_path / "results", trials=3, confirm=1, deterministic=True) == 0
     assert "six Gaussian clouds" in (tmp_path / "results" / "my_study" / "summary.md").read_text()
 
 
@@ -41,7 +41,7 @@ def test_a_form_of_ones_own_runs_as_the_docs_say(tmp_path: Path, digits_cache: P
     [code] = blocks("docs/own-form.md")
     (tmp_path / "my_form.py").write_text(code)
     shutil.copytree(digits_cache, tmp_path / "results" / "teachers")
-    assert sweep_here(tmp_path / "my_form.py", tmp_path / "results", trials=4, deterministic=True) == 0
+    assert sweep_here(tmp_path / "my_form.py", tmp_path / "results", trials=4, confirm=1, deterministic=True) == 0
     trials = pd.read_csv(tmp_path / "results" / "my_form" / "trials.csv")
     own = trials[trials["form"] == "confident_kl"]
     assert len(own) == 2 and set(own["status"]) == {"ok"} and (own["kd_ratio_start"] > 0).all()

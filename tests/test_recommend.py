@@ -23,7 +23,7 @@ from harness.export import read_architecture
 from harness.recommend.__main__ import app
 from harness.recommend.choose import seeds_to_tell
 from harness.recommend.hand_out import trained
-from harness.report import write
+from harness.report import build, write
 from tests.confirming import SEEDS, swept
 
 
@@ -142,13 +142,14 @@ def test_a_study_that_was_not_confirmed_gives_no_recommendation(
             shutil.rmtree(folder)
     code, said = told(["mine", "--out", tmp_path / "out"], capsys, monkeypatch)
     assert code == 2 and "no configuration was confirmed" in said
+    monkeypatch.setattr(build, "drawings", lambda _: ())
     write(tmp_path / "out" / "mine")
     assert "Nothing was confirmed" in (tmp_path / "out" / "mine" / "summary.md").read_text()
 
 
 @pytest.mark.parametrize("what", ["result.json", "confirmed.safetensors"])
 def test_a_confirm_stage_that_was_cut_short_is_reported_as_far_as_it_goes(
-    what: str, home: Path, tmp_path: Path
+    what: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(home / "mine", tmp_path / "mine")
     folders = [path.parent for path in sorted((tmp_path / "mine").glob("trials/*/confirmed.safetensors"))]
@@ -157,7 +158,9 @@ def test_a_confirm_stage_that_was_cut_short_is_reported_as_far_as_it_goes(
     left = judge_confirmed(tmp_path / "mine", load(tmp_path / "mine"))
     assert len(left.trials) == (len(folders) if what != "result.json" else len(folders) // 2)
     assert (left.comparisons["verdict"] == "no difference shown").any() or left.comparisons.empty
-    assert (write(tmp_path / "mine").folder / "report.html").stat().st_size > 0
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "drawings", lambda _: ())
+        assert (write(tmp_path / "mine").folder / "report.html").stat().st_size > 0
 
 
 def test_the_student_is_handed_out_with_its_evidence_and_registered_under_its_run(
