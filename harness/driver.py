@@ -457,7 +457,7 @@ class Driver:
             records = ledger.read_result(folder, trial)
             if self._brackets is not None:
                 ledger.drop_checkpoints(folder)
-            if records is None:
+            if records is None or not ledger.has_answers(folder, trial):
                 lost.append(asked)
                 continue
             if records[0].status != "pruned":

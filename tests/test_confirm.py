@@ -179,7 +179,7 @@ def test_the_same_command_again_confirms_nothing_again(home: Path, tmp_path: Pat
     assert {path: path.read_bytes() for path in (tmp_path / "out").glob("mine/trials/*/result.json")} == before
 
 
-@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("after", [0, 1])
 def test_a_sweep_that_dies_while_it_confirms_goes_on_and_ends_the_same(
     after: int, home: Path, tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +222,19 @@ def test_one_that_is_given_up_is_tried_again_by_the_next_sweep_and_not_before(
     states = Counter(load(tmp_path / "out" / "mine").confirmed.trials["state"])
     assert states["complete"] == states["failed"] == len(data.confirmed.trials)
     assert faults(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("lost", ["confirmed.safetensors", "result.json"])
+def test_what_is_lost_of_a_confirmed_trial_is_made_again_the_same(
+    lost: str, home: Path, tmp_path: Path, digits_cache: Path
+) -> None:
+    shutil.copytree(home, tmp_path / "out")
+    [first, *_] = sorted((tmp_path / "out").glob("mine/trials/*/confirmed.safetensors"))
+    answers = first.read_bytes()
+    (first.parent / lost).unlink()
+    assert swept(tmp_path, digits_cache) == 0
+    assert first.read_bytes()[-2000:] == answers[-2000:]  # the tensors; the head has how long it took
+    assert results_of(tmp_path / "out", "confirm") == results_of(home, "confirm")
 
 
 def test_more_seeds_and_more_controls_later_are_no_other_study(home: Path, tmp_path: Path, digits_cache: Path) -> None:

@@ -112,7 +112,7 @@ def held(folders: Sequence[Path]) -> Iterator[list[Trial]]:
 
 def _is_published(folder: Path, trial: TrialSpec, until: int | None) -> bool:
     if until is None:
-        return ledger.read_result(folder, trial) is not None
+        return ledger.read_result(folder, trial) is not None and ledger.has_answers(folder, trial)
     return ledger.read_rung(folder, trial, until) is not None
 
 
