@@ -52,7 +52,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_report_is_tables_a_page_and_figures(report: Report) -> None:
     assert all(path.is_file() for path in report.files)
     stems = {path.stem for path in report.files if path.suffix == ".png"}
-    assert stems == {path.stem for path in report.files if path.suffix == ".pdf"} and len(stems) == 13
+    assert stems == {path.stem for path in report.files if path.suffix == ".pdf"} and len(stems) == 12
     assert not list(report.folder.rglob(".*"))
     trials = pd.read_csv(report.folder / "trials.csv")
     assert len(trials) == 129 and trials["on_front"].sum() == len(report.front)
