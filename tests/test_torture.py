@@ -21,7 +21,7 @@ from tests.torture import Kills, Stores, outcome, torture, verify, write_study
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), trials=8, epochs=12)
+    return write_study(tmp_path_factory.mktemp("study"), trials=6, epochs=12, others=(), confirm=2)
 
 
 def finish(file: Path, out: Path, stores: Stores) -> None:

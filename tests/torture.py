@@ -50,8 +50,8 @@ STUDY = Study(
     trials={trials},
     seeds=2,
     batch={batch},
-    other_controls=("self",),
-    confirm=3,
+    other_controls={others},
+    confirm={confirm},
 )
 """
 
@@ -76,10 +76,18 @@ class Kills:
         self.done[kind] += 1
 
 
-def write_study(folder: Path, trials: int, *, epochs: int = 20, batch: int = 8) -> Path:
+def write_study(
+    folder: Path,
+    trials: int,
+    *,
+    epochs: int = 20,
+    batch: int = 8,
+    others: tuple[str, ...] = ("self",),
+    confirm: int = 3,
+) -> Path:
     """A study of its own file, `torn`."""
     file = folder / "torn.py"
-    file.write_text(STUDY.format(trials=trials, epochs=epochs, batch=batch))
+    file.write_text(STUDY.format(trials=trials, epochs=epochs, batch=batch, others=others, confirm=confirm))
     return file
 
 
