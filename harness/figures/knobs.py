@@ -153,7 +153,8 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
     row = table[table["pair"] == "form x width"].iloc[0]
     figure = style.blank(
         1.3 + 0.2 * max(len(forms), 2),
-        f"What a Gaussian process makes of {style.trials(int(row['num_trials']), 'finished distilled')}"
+        f"What a Gaussian process makes of {style.trials(int(row['num_trials']), 'finished distilled')}, each the mean "
+        "of its seeds"
         f"{' of ' + str(row['of']) + ', drawn at random' if row['num_trials'] < row['of'] else ''}: accuracy of a "
         "form, averaged over the other knobs, less the mean of all forms at that width, in points. Outlined: the "
         "highest of a width; in brackets: no trial there. R² of trials left out, beyond means of widths and forms: "
