@@ -114,6 +114,19 @@ def test_what_is_deleted_in_the_ui_comes_back(server: TrackingServer, tmp_path: 
     assert len(parents) <= 3
 
 
+def test_a_student_is_registered_on_a_server_and_loaded_from_it(server: TrackingServer, tmp_path: Path) -> None:
+    client: Any = mlflow.MlflowClient(server.uri)
+    run = client.create_run(client.create_experiment("registered")).info.run_id
+    export.write(trained(made_task(MLP, (4,)), MLP), tmp_path / "student")
+    found = [register(tmp_path / "student", server.uri, run, "clouds", {"width": "3"}) for _ in range(2)]
+    assert [each.uri for each in found] == ["models:/clouds/1"] * 2
+    source = client.get_model_version("clouds", "1").source
+    model = mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path), tracking_uri=server.uri)
+    sample = load_file(tmp_path / "student" / "sample.safetensors")
+    logits = mlflow.pyfunc.load_model(model).predict(sample["inputs"])["logits"]
+    assert np.abs(logits - sample["logits"]).max() < 1e-5
+
+
 def test_a_server_that_is_not_there_is_one_line_and_soon(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(ValueError, match="cannot reach the tracking server") as caught:
@@ -132,16 +145,3 @@ def test_a_tracker_whose_server_is_gone_says_so(server: TrackingServer) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(StoreError):
         tracker.leave()
-
-
-def test_a_student_is_registered_on_a_server_and_loaded_from_it(server: TrackingServer, tmp_path: Path) -> None:
-    client: Any = mlflow.MlflowClient(server.uri)
-    run = client.create_run(client.create_experiment("registered")).info.run_id
-    export.write(trained(made_task(MLP, (4,)), MLP), tmp_path / "student")
-    found = [register(tmp_path / "student", server.uri, run, "clouds", {"width": "3"}) for _ in range(2)]
-    assert [each.uri for each in found] == ["models:/clouds/1"] * 2
-    source = client.get_model_version("clouds", "1").source
-    model = mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path), tracking_uri=server.uri)
-    sample = load_file(tmp_path / "student" / "sample.safetensors")
-    logits = mlflow.pyfunc.load_model(model).predict(sample["inputs"])["logits"]
-    assert np.abs(logits - sample["logits"]).max() < 1e-5
