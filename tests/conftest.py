@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from harness import tasks, teacher
 
 torch.set_num_threads(1)
+os.environ["HARNESS_FIGURES"] = "none"  # in most tests nobody looks at them, and they are half of a small sweep
 settings.register_profile("busy", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
@@ -35,6 +36,12 @@ def _environment() -> Iterator[None]:
     os.umask(mask)
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def _figures(_environment: None) -> None:
+    """Reports with figures, for a module of tests that look at them."""
+    os.environ.pop("HARNESS_FIGURES", None)
 
 
 @pytest.fixture(scope="session")

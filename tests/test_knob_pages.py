@@ -24,6 +24,8 @@ from harness.sampler import importances
 from tests.fake_study import FakeStudy, write_fake_study
 from tests.knob_trials import FORMS, SPACE, controls, knob_trials
 
+pytestmark = pytest.mark.usefixtures("_figures")
+
 EVALUATE = functools.partial(importances, trees=4)
 CASES = {
     "no trials": knob_trials(0),

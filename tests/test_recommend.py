@@ -28,7 +28,7 @@ from tests.confirming import SEEDS, swept
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path, _figures: None) -> Path:
     """The results of a small study that was confirmed, its report written."""
     folder = tmp_path_factory.mktemp("home")
     assert swept(folder, digits_cache, more="other_controls=('smoothing', 'shuffled')") == 0

@@ -28,6 +28,8 @@ from harness.report.page import page
 from harness.report.tables import front_table
 from tests.fake_study import FakeStudy, write_fake_study
 
+pytestmark = pytest.mark.usefixtures("_figures")
+
 NOTHING = FakeStudy(trials=0, controls=0, teacher=False)
 POOR = {
     "no trials": NOTHING,
@@ -41,7 +43,7 @@ POOR = {
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+def report(tmp_path_factory: pytest.TempPathFactory, _figures: None) -> Report:
     return write(write_fake_study(tmp_path_factory.mktemp("results")))
 
 

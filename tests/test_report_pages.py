@@ -33,6 +33,8 @@ TEXT = st.one_of(
     st.sampled_from(NASTY), st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Cn", "Co"]), max_size=30)
 )
 
+pytestmark = pytest.mark.usefixtures("_figures")
+
 
 class Reader(HTMLParser):
     """A page read back: its cells, attributes and text, and whether what was opened was closed."""
@@ -67,7 +69,7 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+def report(tmp_path_factory: pytest.TempPathFactory, _figures: None) -> Report:
     return write(write_fake_study(tmp_path_factory.mktemp("results")))
 
 

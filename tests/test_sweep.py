@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -79,7 +80,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     (folder / "mine.py").write_text(STUDY)
     arguments = command(folder / "mine.py", "--out", folder / "results", "--deterministic", "--jobs", 2)
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    drawn = {name: value for name, value in os.environ.items() if name != "HARNESS_FIGURES"}
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, env=drawn)
     assert done.returncode == 0, done.stderr
     (folder / "printed.txt").write_text(done.stdout)
     return folder

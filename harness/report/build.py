@@ -24,6 +24,8 @@ from harness.report.page import blocks
 from harness.report.rendering import Drawing, rendered
 
 SIZES = ("num_params", "macs")
+FIGURES = "HARNESS_FIGURES"
+"""The variable that, as `none`, leaves the figures out: they are most of a report's seconds."""
 OWN = ("figures/*.png", "figures/*.pdf", "figures/*.svg", "tables/*.tex")
 """What is removed where an older report left it."""
 
@@ -54,7 +56,7 @@ def write(study_dir: Path) -> Report:
         tables |= _confirmed_tables(report)
     contents = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
     drawn = {}
-    for drawing in drawings(report):
+    for drawing in drawings(report) if os.environ.get(FIGURES) != "none" else ():
         files, drawn[drawing.stem] = rendered(drawing)
         contents |= {f"figures/{drawing.stem}.{kind}": content for kind, content in files.items()}
     report = dataclasses.replace(report, drawn=drawn)
