@@ -444,8 +444,7 @@ class Driver:
             log.warning("trial %d was told, but its result is lost and could not be had again", trial.number)
             return
         self._best = max(self._best, values_of(records, "val_accuracy"))
-        if trial.key not in self._logged:
-            self.tracker.log(trial, records, maybe_there=True)
+        self.tracker.log(trial, records, maybe_there=True)
 
     def _restore(self) -> None:
         """Have of every told trial its result, which is trained again where it was lost, and its run, which is logged

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import math
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,8 +151,9 @@ class Tracker:
         `maybe_there` says that an earlier attempt may have begun the run, so it is looked for first.
         """
         with _answering():
-            run = self._run_of(trial, trial_tags(trial, records), maybe_there)
-            self._log(run, trial_metrics(records), trial_params(trial), trial.started_ms)
+            metrics = trial_metrics(records)
+            run = self._run_of(trial, trial_tags(trial, records), maybe_there, metrics["seconds"][0])
+            self._log(run, metrics, trial_params(trial), trial.started_ms)
             self._finish(run, "FINISHED", trial.started_ms + int(1000 * sum(r.cost.seconds for r in records)))
 
     def log_failure(self, trial: TrialSpec, reason: str, *, maybe_there: bool) -> None:
@@ -161,13 +163,17 @@ class Tracker:
             self._log(run, {}, trial_params(trial), trial.started_ms)
             self._finish(run, "FAILED", max(now_ms(), trial.started_ms))  # the clock may have been set back
 
-    def _run_of(self, trial: TrialSpec, tags: Mapping[str, str], maybe_there: bool) -> str:
+    def _run_of(
+        self, trial: TrialSpec, tags: Mapping[str, str], maybe_there: bool, seconds: float | None = None
+    ) -> str:
         """The run of a trial, begun before or now, with its tags. One of other parameters is that of a trial of which
-        its storage has lost the last writes; it goes into the bin."""
+        its storage has lost the last writes, one of other `seconds` that of a result that was lost; it goes into the
+        bin."""
         known = self._find_run(trial.key) if maybe_there else None
         if known is not None:
             theirs, ours = self._client.get_run(known).data, trial_params(trial)
-            if all(value == str(ours.get(name)) for name, value in theirs.params.items()):
+            same = all(value == str(ours.get(name)) for name, value in theirs.params.items())
+            if same and (seconds is None or math.isclose(theirs.metrics.get("seconds", seconds), seconds)):
                 self._tag_again(known, theirs.tags, tags)
                 return known
             self._client.delete_run(known)

@@ -232,7 +232,7 @@ def test_answers_that_are_lost_of_a_confirmed_trial_are_made_again_the_same(
     first.unlink()
     assert swept(tmp_path, digits_cache) == 0
     assert first.read_bytes()[-2000:] == answers[-2000:]  # the tensors; the head has how long it took
-    assert results_of(tmp_path / "out", "confirm") == results_of(home, "confirm")
+    assert results_of(tmp_path / "out", "confirm") == results_of(home, "confirm") and faults(tmp_path / "out") == []
 
 
 def test_more_seeds_and_more_controls_later_are_no_other_study(home: Path, tmp_path: Path, digits_cache: Path) -> None:
