@@ -140,7 +140,7 @@ def test_a_worker_trains_as_it_is_told(digits_cache: Path, monkeypatch: pytest.M
         return []
 
     monkeypatch.setattr(cohort, "train_each", train_each)
-    monkeypatch.setattr(worker, "run_cohort", lambda _, __, told, *_: list(told.train([student()], None, {}, print)))
+    monkeypatch.setattr(worker, "run_cohort", lambda _, __, told, ___: list(told.train([student()], None, {}, print)))
     threads = torch.get_num_threads()
     try:
         how = {"students": 4, "looped": True, "threads": 2}
