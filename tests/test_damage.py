@@ -30,7 +30,7 @@ from tests.test_ledger import records, trial
 
 LITTLE = replace(STUDY, space={**STUDY.space, "width": Choice(2)}, trials=4, controls=0)
 thousand = settings(
-    max_examples=1000 if os.environ.get("HARNESS_LONG") else 250,
+    max_examples=1000,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
 )
@@ -195,7 +195,7 @@ READERS: Mapping[str, Callable[[Path, TrialSpec], object]] = {
 """What reads each file of a trial."""
 
 
-@settings(thousand, max_examples=thousand.max_examples // 2)
+@settings(thousand, max_examples=500)
 @given(name=st.sampled_from(sorted(READERS)), harm=damage.any_harm, seal=damage.sealed)
 def test_a_damaged_file_is_read_as_it_was_or_put_aside(
     name: str, harm: Harm, seal: Harm, lines: list[str], memory: Path
@@ -223,7 +223,7 @@ def test_a_damaged_file_is_read_as_it_was_or_put_aside(
             assert not found or found == known
 
 
-@settings(thousand, max_examples=thousand.max_examples // 10)
+@settings(thousand, max_examples=100)
 @given(harms=st.lists(st.tuples(st.integers(0, 99), damage.any_harm), min_size=8, max_size=8), alone=damage.any_harm)
 def test_a_study_of_damaged_files_is_loaded_or_refused_in_one_line(
     harms: list[tuple[int, Harm]], alone: Harm, studied: Path, memory: Path

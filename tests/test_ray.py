@@ -222,7 +222,6 @@ driver.run(set())
 """
 
 
-@pytest.mark.skipif(not os.environ.get("HARNESS_LONG"), reason="long: make torture runs it")
 def test_a_driver_that_is_killed_loses_nothing(cluster: Any, tmp_path: Path, cache: Path) -> None:
     elsewhere.arrange(cache, seconds=0.5)
     (tmp_path / "script.py").write_text(SCRIPT)

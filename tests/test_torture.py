@@ -53,7 +53,6 @@ def test_killed_again_and_again_it_ends_with_the_numbers_of_an_undisturbed_run(
     assert verify(tmp_path).endswith("no fault")
 
 
-@pytest.mark.skipif(not os.environ.get("HARNESS_LONG"), reason="long: make torture runs it")
 def test_so_it_does_in_postgresql(file: Path, calm: Mapping[int, Any], digits_cache: Path, tmp_path: Path) -> None:
     """Which only drivers speak to."""
     shutil.copytree(digits_cache, tmp_path / "teachers")
