@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,10 +21,7 @@ from harness.report import write
 from tests.fake_study import FakeStudy, write_fake_study
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome on the PATH"),
-    pytest.mark.skipif(not os.environ.get("HARNESS_LONG"), reason="long: make torture runs it"),
-]
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome on the PATH")
 PROBE = """
 const table = document.querySelector("#distillation-against-plain-training ~ figure table");
 const column = (head) => Array.from(table.tBodies[0].rows, (row) => row.cells[head.cellIndex].textContent);
