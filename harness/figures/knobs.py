@@ -37,8 +37,9 @@ def importance_by_width(table: pd.DataFrame) -> Figure:
     thinned = " Of more trials so many, evenly spaced." if (counts["num_trials"] < counts["of"]).any() else ""
     figure = style.blank(
         1.3 + panel * (1 if across else 2.2),
-        f"{style.trials(int(counts['num_trials'].sum()), 'finished distilled')}: shares of each evaluator's sum for val "
-        f"accuracy among those of one width (n: how many), each the mean of its seeds.{thinned} No interval is shown, and with few trials shares are rough: "
+        f"{style.trials(int(counts['num_trials'].sum()), 'finished distilled')}: shares of each evaluator's sum for "
+        f"val accuracy among those of one width (n: how many), each the mean of its seeds.{thinned} No interval is "
+        "shown, and with few trials shares are rough: "
         "where nothing matters the knobs have about equal shares under fANOVA, and PED-ANOVA rests on the best tenth, "
         "two trials of 20. A dash: too few trials have the knob.",
     )
