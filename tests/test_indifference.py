@@ -40,13 +40,14 @@ def test_the_indifferent_trials_of_a_width_are_those_within_epsilon_of_its_best(
 
 
 def test_epsilon_is_what_the_pooled_seeds_of_two_trials_could_detect() -> None:
-    trials = few().assign(num_seeds=3)
+    trials = few().assign(num_seeds=4)
     trials["val_accuracy_sd"] = [0.001, 0.002, 0.003, 0.0, 0.0]
     found = epsilons(trials)
-    # Pooled: sqrt((1 + 4 + 9) / 3) thousandths from 6 degrees of freedom. The seeds of width 4 agree.
-    sd = math.sqrt(14 / 3) / 1000
-    assert found.loc[2, "epsilon"] == pytest.approx(minimum_detectable(math.sqrt(2) * sd, 3, 6))
-    assert found.loc[2, "epsilon"] == pytest.approx((2.447 + 0.906) * math.sqrt(2 / 3) * sd, rel=0.01)
+    # Pooled over the better half, two trials of three: sqrt((1 + 4) / 2) thousandths, 6 degrees of freedom. The seeds
+    # of width 4 agree.
+    sd = math.sqrt(5 / 2) / 1000
+    assert found.loc[2, "epsilon"] == pytest.approx(minimum_detectable(math.sqrt(2) * sd, 4, 6))
+    assert found.loc[2, "epsilon"] == pytest.approx((2.447 + 0.906) * math.sqrt(2 / 4) * sd, rel=0.01)
     assert list(found.loc[4]) == [UNKNOWN, "unknown"]
 
 

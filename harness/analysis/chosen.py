@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.compare import best_by_width
+from harness.analysis.compare import best_by_width, best_of_each
+from harness.analysis.confirmed import CONTROLS, DISTILLED
 from harness.analysis.load import Frames, StudyData, finished, is_plain, rows_of
 from harness.analysis.pareto import front
 
-DISTILLED, FRONT, OPTION = "distilled", "front", "option"
-PLAIN_ROLE = "ce"
-ROLES = (DISTILLED, PLAIN_ROLE, "smoothing", "self", "shuffled")
+FRONT, OPTION = "front", "option"
+PLAIN_ROLE = CONTROLS[0]
+ROLES = (DISTILLED, *CONTROLS)
 """A width's own: its best distilled configuration, and the best of every control."""
 COLUMNS = ("source", "role", "width", "on_front", "option")
 
@@ -43,7 +44,7 @@ def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
     own += rows(best_by_width(data.trials, plain=True), PLAIN_ROLE)
     for kind in ROLES[2:]:
         trials = data.others.trials
-        own += rows(_best(trials[trials["arm"] == kind]), kind)
+        own += rows(best_of_each(finished(trials[trials["arm"] == kind])), kind)
     if data.equal:
         distilled = data.trials[~is_plain(data.trials)]
         for _, some in distilled.groupby(data.equal):
@@ -53,18 +54,11 @@ def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
     yield from rows(best[~best["number"].isin(known)], FRONT)
 
 
-def _best(trials: pd.DataFrame) -> pd.DataFrame:
-    """The most accurate finished trial at each width; ties go to the lower val loss, then to the earlier one."""
-    ordered = finished(trials).sort_values(
-        ["width", "val_accuracy", "val_loss", "number"], ascending=[True, False, True, True]
-    )
-    return ordered.drop_duplicates("width")
-
-
 def confirmed_in_roles(data: StudyData) -> Frames:
     """What was confirmed of that: `trials` with columns `role`, `on_front` and `option` (a trial of two roles twice),
     its students and curves. Of a configuration that was confirmed more than once the one with most seeds."""
-    done = finished_or_diverged(data.confirmed.trials)
+    every = data.confirmed.trials
+    done = every[every["state"] == "complete"]  # with students that diverged too: what was chosen counts as it is
     done = done.sort_values(["source", "num_seeds", "number"], ascending=[True, False, True]).drop_duplicates("source")
     trials = chosen(data).merge(done.drop(columns="width"), on="source", how="inner")
     order = trials["role"].map({role: place for place, role in enumerate((*ROLES, FRONT, OPTION))})
@@ -75,8 +69,3 @@ def confirmed_in_roles(data: StudyData) -> Frames:
         frame[frame["number"].isin(numbers)] for frame in (data.confirmed.students, data.confirmed.curves)
     )
     return Frames(trials, students.reset_index(drop=True), curves.reset_index(drop=True))
-
-
-def finished_or_diverged(trials: pd.DataFrame) -> pd.DataFrame:
-    """The complete trials, those with students that diverged too: a configuration that was chosen counts as it is."""
-    return trials[trials["state"] == "complete"]

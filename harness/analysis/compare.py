@@ -30,9 +30,13 @@ def best_by_width(trials: pd.DataFrame, *, plain: bool) -> pd.DataFrame:
     Ties go to the lower val loss, then to the earlier trial.
     """
     done = finished(trials)
-    arm = done[is_plain(done) == plain]
-    tried = arm.groupby("width")["number"].transform("size")
-    ordered = arm.assign(trials_tried=tried).sort_values(
+    return best_of_each(done[is_plain(done) == plain])
+
+
+def best_of_each(done: pd.DataFrame) -> pd.DataFrame:
+    """As `best_by_width`, of finished trials of any kind."""
+    tried = done.groupby("width")["number"].transform("size")
+    ordered = done.assign(trials_tried=tried).sort_values(
         ["width", "val_accuracy", "val_loss", "number"], ascending=[True, False, True, True]
     )
     return ordered.drop_duplicates("width").reset_index(drop=True)

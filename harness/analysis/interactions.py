@@ -51,7 +51,8 @@ class Interactions:
 def interactions(trials: pd.DataFrame, space: Mapping[str, Dimension]) -> Interactions:
     """Alpha x temperature for each form that has a temperature, and form x width; Holm's correction over all of them.
 
-    A pair that cannot be judged has a row that says why.
+    A pair that cannot be judged has a row that says why. There are surfaces only of a surrogate that predicts trials it
+    has not seen (R² above 0).
     """
     rows, surfaces, by_width = [], [], pd.DataFrame(columns=["form", "width", "value", "num_trials"])
     done = distilled(trials)
@@ -87,13 +88,16 @@ def _of_form(
     if reason := _objection(len(part), missing):
         return row | {"verdict": reason}, None
     found = judged(model_of(part, axes), axes, part, ("alpha", "temperature"))
+    row |= found.row()
+    if not row["r_squared"] > 0:
+        return row, None  # what predicts no trial that it has not seen is no picture of the knobs
     parts = found.parts()
     surface = parts["alpha"][:, None] + parts["temperature"][None, :] + parts["alpha:temperature"]
     places = [(a, t) for a in axes["alpha"].labels for t in axes["temperature"].labels]
     table = pd.DataFrame(places, columns=["alpha", "temperature"])
     level, centre = _level(found, trials, part)
     table = table.assign(form=form, value=surface.ravel() + level, centre=centre)
-    return row | found.row(), table[["form", "alpha", "temperature", "value", "centre"]]
+    return row, table[["form", "alpha", "temperature", "value", "centre"]]
 
 
 def _level(found: Judged, trials: pd.DataFrame, part: pd.DataFrame) -> tuple[float, str]:
@@ -118,6 +122,9 @@ def _form_by_width(
     if reason := _objection(len(part), missing):
         return row | {"verdict": reason}, None
     found = judged(model_of(part, axes), axes, part, ("form", "width"))
+    row |= found.row()
+    if not row["r_squared"] > 0:
+        return row, None
     parts = found.parts()
     values = parts["form"][:, None] + parts["form:width"]
     table = pd.DataFrame(
@@ -125,7 +132,7 @@ def _form_by_width(
     ).assign(value=values.ravel())
     counts = part.groupby(["form", "width"]).size()
     table["num_trials"] = [int(counts.get((f, w), 0)) for f, w in zip(table["form"], table["width"], strict=True)]
-    return row | found.row(), table
+    return row, table
 
 
 def _objection(count: int, missing: list[str]) -> str:

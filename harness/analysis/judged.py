@@ -12,8 +12,8 @@ import pandas as pd
 from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
 from harness.analysis.calibration import class_gains, reliability
-from harness.analysis.chosen import DISTILLED, OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles
-from harness.analysis.confirmed import comparisons, option_comparisons, scored
+from harness.analysis.chosen import OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles
+from harness.analysis.confirmed import DISTILLED, comparisons, option_comparisons, scored
 from harness.analysis.intervals import crossed
 from harness.analysis.latency import read_latency
 from harness.analysis.load import StudyData, rows_of

@@ -18,10 +18,11 @@ from harness.figures.gain import COLOURS
 
 MOST_PANELS = 4
 MOST_CLASSES = 30
-PAIR: Mapping[str, tuple[str, str]] = {
-    "distilled": (style.HUES[0], "distilled"),
-    "ce": (style.PLAIN_COLOUR, "plain training"),
+PAIR: Mapping[str, tuple[str, str, str]] = {
+    "distilled": (style.HUES[0], "distilled", "o"),
+    "ce": (style.PLAIN_COLOUR, "plain training", "^"),
 }
+"""Colour, name and marker of the two that are compared."""
 
 
 def reliability_diagram(table: pd.DataFrame) -> Figure:
@@ -45,13 +46,15 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
     for axes, width in zip(grid.ravel(), shown, strict=False):
         axes.plot([0, 1], [0, 1], color=style.MUTED, linestyle=(0, (4, 3)), linewidth=0.8)
         said = []
-        for role, (colour, _) in PAIR.items():
+        for role, (colour, _, marker) in PAIR.items():
             part = table[(table["width"] == width) & (table["role"] == role) & (table["count"] >= 10)]
             if part.empty:
                 continue
             sizes = 4 + 40 * np.sqrt(part["count"] / part["count"].max())
-            axes.plot(part["mean_confidence"], part["accuracy"], color=colour, linewidth=0.9)
-            axes.scatter(part["mean_confidence"], part["accuracy"], s=sizes, color=colour, alpha=0.75, linewidths=0)
+            axes.plot(part["mean_confidence"], part["accuracy"], color=colour, linewidth=0.9,
+                      linestyle="-" if role == "distilled" else (0, (1, 1)))  # fmt: skip
+            axes.scatter(part["mean_confidence"], part["accuracy"], s=sizes, marker=marker, color=colour, alpha=0.75,
+                         linewidths=0)  # fmt: skip
             said.append(f"{PAIR[role][1].split()[0]} {100 * float(part['ece'].iloc[0]):.1f}")
         axes.set_title(f"width {width}")
         axes.text(0.03, 0.97, "ECE (points)\n" + "\n".join(said), transform=axes.transAxes, ha="left", va="top",
@@ -66,7 +69,7 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
         axes.set_ylabel("accuracy (%)")
     for axes in grid[-1]:
         axes.set_xlabel("confidence (%)")
-    keys = [style.key(colour, name) for colour, name in PAIR.values()]
+    keys = [style.key(*look) for look in PAIR.values()]
     figure.legend(handles=keys, loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=1.2)
     return figure
 

@@ -25,9 +25,9 @@ def main(
     """Write the tables, figures and page of a study from what its sweep left on disk.
 
     Nothing is trained and no trial is touched, so it is safe while a sweep runs; what is unfinished is counted as such.
-    It writes into OUT/STUDY: report.html (start there; summary.md is the same as Markdown), trials.csv, pareto.csv,
-    controls.csv, gains.csv, importance.csv, figures/ (PNG, PDF and SVG) and tables/ (LaTeX). The same trials give the
-    same bytes.
+    It writes into OUT/STUDY: report.html (start there; summary.md is the same as Markdown), confirmed.csv,
+    comparisons.csv, recommended.csv, trials.csv, pareto.csv and other tables, figures/ (PNG, PDF and SVG) and tables/
+    (LaTeX). The same trials give the same bytes. HARNESS_FIGURES=none leaves the figures out.
 
     Examples:
 

@@ -53,12 +53,12 @@ def interaction_section(report: Report) -> Iterator[Block]:
     yield Paragraph(
         "The surrogate is a Gaussian process of the finished distilled trials (of many, so many drawn at random). R²: "
         "of trials left out, a fifth at a time and all fitted anew, beyond the means of widths (and forms); where it "
-        "is near 0 or below, the surrogate says nothing. Shares: functional ANOVA over a balanced grid of the two "
-        "knobs, which weighs all of it alike and not where the search went. Together, in points: the SD of the "
-        "interaction over the grid, beside the 95% quantile of what is found where there is none: the surrogate "
-        "refitted without the interaction, the signs of its errors dealt out anew 999 times. p: how often such a null "
-        "is as likely to have one. Holm's correction is over the pairs; an interaction is called shown below "
-        f"{LEVEL:g}. Not distinguishable is not absent."
+        "is 0 or below, the surrogate says nothing, and nothing of it is drawn. Shares: functional ANOVA over a "
+        "balanced grid of the two knobs, which weighs all of it alike and not where the search went. Together, in "
+        "points: the SD of the interaction over the grid, beside the 95% quantile of what is found where there is "
+        "none: the surrogate refitted without the interaction, the signs of its errors dealt out anew 999 times. p: "
+        "how often such a null is as likely to have one. Holm's correction is over the pairs; an interaction is called "
+        f"shown below {LEVEL:g}. Not distinguishable is not absent."
     )
     yield from report.figure("surrogate_surfaces")
     yield from report.figure("form_by_width")
@@ -93,9 +93,9 @@ def indifference_section(report: Report) -> Iterator[Block]:
     )
     yield Paragraph(
         "Epsilon: the true difference of two trials that their seeds would find with 80% power, from the SD of seeds "
-        f"pooled over the finished distilled trials of the width, as if the two shared no seed.{guess} "
-        "The best is the luckiest of many, so the set is rather too small; a range of trials is no confidence "
-        "interval, and not all within it need be as good."
+        "pooled over the better half of the finished distilled trials of the width, as if the two shared no seed."
+        f"{guess} The best is the luckiest of many, so the set is rather too small; a range of trials is no "
+        "confidence interval, and not all within it need be as good."
     )
     yield from report.figure("best_by_width", data="indifference.csv")
     yield from _robust(report)
