@@ -82,7 +82,7 @@ def _of_form(
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     part = distilled(trials[trials["form"] == form], MOST_OF_FORM)
     count = int((done["form"] == form).sum())
-    row = {"pair": "alpha x temperature", "form": form, "num_trials": len(part), "of": count}
+    row: dict[str, Any] = {"pair": "alpha x temperature", "form": form, "num_trials": len(part), "of": count}
     axes = axes_of(part, space)
     missing = [name for name in ("alpha", "temperature") if name not in axes]
     if reason := _objection(len(part), missing):
@@ -116,7 +116,7 @@ def _form_by_width(
     trials: pd.DataFrame, count: int, space: Mapping[str, Dimension]
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     part = distilled(trials, MOST)
-    row = {"pair": "form x width", "form": "all", "num_trials": len(part), "of": count}
+    row: dict[str, Any] = {"pair": "form x width", "form": "all", "num_trials": len(part), "of": count}
     axes = axes_of(part, space)
     missing = [name for name in ("form", "width") if name not in axes]
     if reason := _objection(len(part), missing):
