@@ -156,12 +156,12 @@ def go_on(begun: Begun, harms: Mapping[str, Harm], folder: Path, lines: list[str
     for name, harm in harms.items():
         if (folder / name).is_file():
             harm(folder / name)
-    sampler, runs = copy.deepcopy(begun.sampler), FakeRuns()
+    sampler, runs = copy.deepcopy(begun.sampler), FakeRuns(["fake/0"])
     lines.clear()
     assert driver_of(folder, sampler, runs, begun.like).run({"fake/0"}) == "complete"
     assert sampler.values == begun.values
     assert set(sampler.trials_by_state["complete"]) == set(begun.values)
-    assert sorted(runs.runs) == ["fake/1", "fake/2", "fake/3"]
+    assert sorted(runs.runs) == ["fake/0", "fake/1", "fake/2", "fake/3"]
     kept = [path.name for path in folder.rglob("*.aside-*") if path.parent.name != path.name]
     assert sorted(kept) == sorted(line.rpartition(" ")[2] for line in lines)
 
