@@ -200,8 +200,8 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
         1.25 * len(names) + 1.3 + 0.15 * (len(set(" ".join(table["forms"]).split())) // 5),
         f"{style.trials(len(done), 'finished distilled')}. Stars: the best of each width, its form below; bars and "
         f"dots: the trials within epsilon of it ({ranges} points), their number and that of all above. Epsilon: "
-        + ("what the seeds of two trials could tell apart with 80% power, from their SD pooled over the better "
-           "half of the width"
+        + ("what the seeds of two trials could tell apart with 80% power, from their SD pooled over the more "
+           "accurate half of the width"
            if len(known) else "half a point, since the seeds show no spread")
         + f"; {style.seeds_phrase(done['num_seeds'])}. A bar is a range of trials; no interval is shown, and the best "
         "is the luckiest of many, so bars are rather too short.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from harness.analysis.compare import best_by_width, gains, gains_by_option, with_gains
 from harness.analysis.importance import importance_table
@@ -64,6 +65,11 @@ class Report:
 
 def judge(study_dir: Path) -> Report:
     """Read a study and work out everything but the figures. Raises `FileNotFoundError` where there is none."""
+    with threadpool_limits(limits=1, user_api="blas"):  # matrices are small: threads would wait for one another
+        return _judged(study_dir)
+
+
+def _judged(study_dir: Path) -> Report:
     data = load(study_dir)
     importance, reason = _importance(data)
     return Report(

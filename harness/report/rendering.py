@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from harness import figures
 from harness.report.findings import Drawn
 
+DPI = 200
 SVG = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 
@@ -27,17 +28,26 @@ def rendered(drawing: Drawing) -> tuple[dict[str, bytes], Drawn]:
     """The figure as PNG, PDF and SVG, by kind, and for the page; without the dates that would make two runs differ."""
     with figures.paper():
         figure = drawing.draw()
-        note = figures.note_of(figure)
-        png = _saved(figure, "png", {"Software": None}, dpi=200)
-        engine = figure.get_layout_engine()
-        figure.set_layout_engine("none")  # the layout is solved: PDF and SVG keep it
-        files = {"png": png, "pdf": _saved(figure, "pdf", {"CreationDate": None}), "svg": _saved(figure, "svg", SVG)}
+        figure.set_dpi(DPI)
+        note, engine = figures.note_of(figure), figure.get_layout_engine()
+        _arrange(figure)
+        files = {"png": _saved(figure, "png", {"Software": None})}
+        files |= {"pdf": _saved(figure, "pdf", {"CreationDate": None}), "svg": _saved(figure, "svg", SVG)}
         figures.without_note(figure)
         figure.set_layout_engine(engine)
+        _arrange(figure)
         return files, Drawn(drawing.caption, note, _saved(figure, "svg", SVG))
 
 
-def _saved(figure: Figure, kind: str, metadata: dict[str, None], dpi: int = 200) -> bytes:
+def _arrange(figure: Figure) -> None:
+    """Solve the layout once, for all kinds of file: a figure that still has an engine is drawn twice for each."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()

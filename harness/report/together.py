@@ -93,7 +93,7 @@ def indifference_section(report: Report) -> Iterator[Block]:
     )
     yield Paragraph(
         "Epsilon: the true difference of two trials that their seeds would find with 80% power, from the SD of seeds "
-        "pooled over the better half of the finished distilled trials of the width, as if the two shared no seed."
+        "pooled over the more accurate half of the width's finished distilled trials, as if the two shared no seed."
         f"{guess} The best is the luckiest of many, so the set is rather too small; a range of trials is no "
         "confidence interval, and not all within it need be as good."
     )
