@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 5000
 STUDY ?= mnist5k
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: sweep report ui test torture bench clean
 
