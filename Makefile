@@ -19,7 +19,8 @@ ui: .venv/installed  ## the MLflow UI on what the sweep wrote, on this machine o
 bench: .venv/installed  ## trials an hour against a plain hand-written loop, in one run
 	$(BIN)/python -m harness.bench $(STUDY)
 
-test: export OMP_NUM_THREADS = 1  # two test processes with two threads each would wait for one another
+# One thread each: two test processes with two threads each would wait for one another.
+test: export OMP_NUM_THREADS = 1
 test: .venv/tested  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
