@@ -9,5 +9,21 @@ from harness.models.conv import CONV
 from harness.models.conv1d import CONV1D
 from harness.models.family import Family, Parts, init, num_params
 from harness.models.mlp import MLP
+from harness.models.residual import RESIDUAL, RESNET8, RESNET14, RESNET20, residual
 
-__all__ = ["CNN", "CNN1D", "CONV", "CONV1D", "MLP", "Family", "Parts", "init", "num_params"]
+__all__ = [
+    "CNN",
+    "CNN1D",
+    "CONV",
+    "CONV1D",
+    "MLP",
+    "RESIDUAL",
+    "RESNET8",
+    "RESNET14",
+    "RESNET20",
+    "Family",
+    "Parts",
+    "init",
+    "num_params",
+    "residual",
+]
