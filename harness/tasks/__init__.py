@@ -10,12 +10,20 @@ from functools import cache
 from pathlib import Path
 
 from harness.space import load_module
-from harness.tasks import digits, mnist1d, mnist5k
+from harness.tasks import cifar, digits, fashion_mnist, mnist1d, mnist5k
 from harness.tasks.task import LockedSplit, Scale, Split, Task, TeacherRecipe
 
 __all__ = ["TASKS", "LockedSplit", "Scale", "Split", "Task", "TeacherRecipe", "load"]
 
-TASKS: Mapping[str, Callable[[], Task]] = {"mnist5k": mnist5k.load, "digits": digits.load, "mnist1d": mnist1d.load}
+TASKS: Mapping[str, Callable[[], Task]] = {
+    "mnist5k": mnist5k.load,
+    "digits": digits.load,
+    "mnist1d": mnist1d.load,
+    "fashion_mnist10k": fashion_mnist.load_10k,
+    "fashion_mnist": fashion_mnist.load,
+    "cifar10": cifar.load_10,
+    "cifar100": cifar.load_100,
+}
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -137,18 +137,30 @@ def stratified(inputs: np.ndarray, labels: np.ndarray, shares: tuple[int, int, i
     once, so none can stand on two sides.
     """
     assert sum(shares) == 100
-    digests = [hashlib.sha256(np.ascontiguousarray(example).tobytes()).digest() for example in inputs]
-    unique = {digest: index for index, digest in reversed(list(enumerate(digests)))}
-    by_class: dict[int, list[int]] = {int(label): [] for label in np.unique(labels)}
-    for digest in sorted(unique):
-        by_class[int(labels[unique[digest]])].append(unique[digest])
     parts: tuple[list[int], ...] = ([], [], [])
-    for members in by_class.values():
+    for members in by_class(digests(inputs), labels).values():
         first = round(len(members) * shares[0] / 100)
         second = first + round(len(members) * shares[1] / 100)
         for part, chosen in zip(parts, (members[:first], members[first:second], members[second:]), strict=True):
             part.extend(chosen)
     return tuple(np.sort(np.array(part)) for part in parts)
+
+
+def by_class(examples: Sequence[bytes], labels: np.ndarray, apart_from: Collection[bytes] = ()) -> dict[int, list[int]]:
+    """Indices of each class in the order of the examples' SHA-256, those that are in `apart_from` left out.
+
+    Exact duplicates are kept once, under the least of their labels.
+    """
+    unique = {examples[index]: int(index) for index in np.argsort(-labels.astype(np.int64), kind="stable")}
+    found: dict[int, list[int]] = {int(label): [] for label in np.unique(labels)}
+    for digest in sorted(unique.keys() - set(apart_from)):
+        found[int(labels[unique[digest]])].append(unique[digest])
+    return found
+
+
+def digests(inputs: np.ndarray) -> list[bytes]:
+    """Each example's SHA-256."""
+    return [hashlib.sha256(np.ascontiguousarray(example).tobytes()).digest() for example in inputs]
 
 
 def image_task(
