@@ -38,6 +38,17 @@ def test_a_student_among_wider_ones_is_the_student_alone(
         assert_same(record, alone, tolerance)
 
 
+def test_a_residual_student_among_wider_ones_is_the_student_alone(digits_cache: Path) -> None:
+    """A family that pads and is mapped over students."""
+    common: dict[str, Any] = {"family": "resnet8", "dtype": "float64", "epochs": 2, "batch_size": 256}
+    specs = [student(form, width=width, **common) for form, width in (("kl", 2), ("mse", 3), ("ce", 6))]
+    together = train(specs, digits_cache)
+    for spec, record in zip(specs, together, strict=True):
+        assert record.cost.cohort_size == 3
+        (alone,) = train([spec], digits_cache)
+        assert_same(record, alone, 1e-9)
+
+
 def test_students_who_do_not_stand_seed_by_seed_are_trained_the_same(digits_cache: Path) -> None:
     whole = [student(form, seed=seed, width=width) for form in ("kl", "mse") for width in (3, 4) for seed in (1, 2, 3)]
     by_spec = {record.spec: record for record in train(whole, digits_cache)}

@@ -57,6 +57,11 @@ def test_data_is_looked_for_in_the_users_folder_then_here_then_in_the_systems(
     assert found() == system / "first"
 
 
+def test_a_place_that_cannot_be_looked_into_is_one_line(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(places.VARIABLE, str(data_root / ("x" * 300)))
+    refused(fashion_mnist.load, r"^cannot look for the data of the task fashion_mnist \(.*too long", data_root)
+
+
 @pytest.mark.parametrize("packed", [True, False], ids=["gzip", "plain"])
 def test_fashion_mnist_is_read_to_the_bit_packed_or_not(packed: bool, data_root: Path) -> None:
     parts = fashion_parts()

@@ -91,7 +91,8 @@ def _pickled(path: Path, md5: str, count: int, cifar: Cifar) -> Part:
         raise ValueError(f"{path} is not the published file: its MD5 is another one; get it again")
     found = unpickled.load(data, path)
     pixels, labels = (found.get(name) if isinstance(found, dict) else None for name in (b"data", cifar.label.encode()))
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (count, PIXELS):
+    pixels = unpickled.array(pixels)
+    if pixels is None or pixels.shape != (count, PIXELS):
         raise ValueError(f"{path} has no array 'data' of [{count}, {PIXELS}] unsigned bytes")
     return pixels.reshape(count, 3, SIDE, SIDE), _labels(labels, count, path)
 

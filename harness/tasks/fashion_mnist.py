@@ -30,8 +30,8 @@ SHA256 = {
 FOLDERS = ("fashion-mnist", "FashionMNIST/raw", "fashion_mnist")
 SYSTEM = (Path("/usr/share/datasets"),)
 GET = "get it by 'apt-get install dataset-fashion-mnist', or by torchvision's FashionMNIST(root, download=True)"
-LARGE = TeacherRecipe(CONV, width=24, epochs=8, shift=1)
-SMALL = TeacherRecipe(CONV, width=16, epochs=8, shift=1)
+LARGE = TeacherRecipe(CONV, width=32, epochs=8, shift=1)
+SMALL = TeacherRecipe(CONV, width=32, epochs=12, shift=1)
 
 
 def load() -> Task:

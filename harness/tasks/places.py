@@ -18,7 +18,14 @@ def find(candidates: Sequence[str], *, system: Sequence[Path] = (), get: str, ta
     roots = [Path(os.environ.get(VARIABLE) or "data"), *system]
     for root in roots:
         for candidate in candidates:
-            if (root / candidate).exists():
+            if _there(root / candidate, task):
                 return root / candidate
     looked, where = " or ".join(candidates), " or ".join(str(root.absolute()) for root in roots)
     raise ValueError(f"the data of the task {task} is missing: no {looked} in {where} (set {VARIABLE}); {get}")
+
+
+def _there(path: Path, task: str) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ValueError(f"cannot look for the data of the task {task} ({error})") from None
