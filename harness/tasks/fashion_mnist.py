@@ -31,7 +31,7 @@ FOLDERS = ("fashion-mnist", "FashionMNIST/raw", "fashion_mnist")
 SYSTEM = (Path("/usr/share/datasets"),)
 GET = "get it by 'apt-get install dataset-fashion-mnist', or by torchvision's FashionMNIST(root, download=True)"
 LARGE = TeacherRecipe(CONV, width=32, epochs=8, shift=1)
-SMALL = TeacherRecipe(CONV, width=32, epochs=12, shift=1)
+SMALL = TeacherRecipe(CONV, width=32, epochs=16, shift=1)
 
 
 def load() -> Task:
