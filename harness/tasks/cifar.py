@@ -95,7 +95,7 @@ def task_of(cifar: Cifar) -> Task:
         test=test,
         each=(most - most // 5, most // 5),
         families={"cnn": CNN, "mlp": MLP, **RESIDUAL},
-        teacher=TeacherRecipe(RESNET14, width=32, epochs=30, batch_size=128, lr=3e-3, shift=SHIFT),
+        teacher=TeacherRecipe(RESNET14, width=16, epochs=20, batch_size=128, lr=5e-3, shift=SHIFT),
         transforms={
             "shift": lambda images, noise: shifted(images, SHIFT, noise),
             "flip": flipped,
