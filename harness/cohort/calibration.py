@@ -169,7 +169,7 @@ def cohort_of(probes: Sequence[StudentSpec], size: int, data: Data, device: str,
 
 def timed_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[float]:
     """So many steps, and the seconds of each."""
-    order = next(orders(cohort, len(data.task.train), device))
+    order = next(orders(cohort, data, device))
     rows = torch.split(order, cohort.specs[0].batch_size, dim=1)
     state = optimisers.start(cohort.network.values)
     learned = [optimisers.start(run.learned.values) for run in cohort.learned if run.learned is not None]

@@ -37,6 +37,13 @@ class Data:
         """Whether there is the test split."""
         return "test" in self.inputs
 
+    def measured(self, split: str) -> tuple[Tensor, Tensor]:
+        """A split's inputs and labels, of the examples that have a label."""
+        found, labelled = (self.inputs[split], self.labels[split]), self.task.train.labelled
+        if split != "train" or labelled is None:
+            return found
+        return take(found[0], labelled.to(found[0].device)), take(found[1], labelled.to(found[1].device))
+
 
 def load_data(lead: StudentSpec, cache: Path, device: str, stage: str = "search") -> Data:
     """The data of a cohort led by this student; in the confirm stage with the test split."""

@@ -33,13 +33,13 @@ def evaluate(cohort: Cohort, data: Data, split: str, *, teacher: bool = False) -
             wanted = data.teacher[split][part].flatten(0, -2).expand_as(logits)
             sums[2] += (predicted == wanted.argmax(-1)).sum(-1)
             sums[3] += count * losses.kl(logits, wanted, temperature=torch.ones_like(values[:, 0]))
-    return sums / data.labels[split].numel()
+    return sums / data.measured(split)[1].numel()
 
 
 def _answered(cohort: Cohort, data: Data, split: str) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Batch by batch: the part of the split, the logits `[students, examples, classes]`, the labels
     `[students, examples]`."""
-    inputs, labels = data.inputs[split], data.labels[split]
+    inputs, labels = data.measured(split)
     for start in range(0, len(inputs), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         logits = apply(cohort, data, inputs[None, part]).flatten(1, -2).contiguous()

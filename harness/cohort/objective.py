@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness import losses
+from harness.batches import labelled_in_batch
 from harness.cohort.data import Data, take
 from harness.cohort.forward import apply, embed, head
 from harness.cohort.stack import Cohort, Run
@@ -39,11 +40,7 @@ class Parts:
 def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Parts:
     """Every part of the objective. `noise` `[students, batch, ..., features]`, uniform, decides what is dropped."""
     logits, points = _forward(cohort, data, batch, noise)
-    logits = _classes_first(logits.flatten(1, -2))  # positions, where an example has several, count as examples
-    truth = take(data.labels["train"], batch.rows % len(data.labels["train"])).flatten(1)
-    ce = losses.cross_entropy(logits, _spread(cohort, slice(0, cohort.grid[1]), truth), cohort.smoothing)
-    kd = _kd(cohort, logits, truth, batch)
-    objective = cohort.weights[0] * ce + cohort.weights[1] * kd
+    ce, kd, objective = _of_logits(cohort, data, logits, batch)
     if not cohort.features:
         return Parts(objective, ce, kd, None)
     feature = torch.zeros_like(ce).index_put(
@@ -52,6 +49,28 @@ def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Par
     )
     assert cohort.feature_weights is not None
     return Parts(objective + cohort.feature_weights * feature, ce, kd, feature)
+
+
+def _of_logits(cohort: Cohort, data: Data, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, distillation loss and their weighted sum, each `[students]`.
+
+    Where not all examples have a label, those of a batch that do stand first; alpha is 0 for the others: each part is
+    weighed by its share of the batch.
+    """
+    labelled = labelled_in_batch(data.task.train, batch.rows.shape[1])
+    first = batch if labelled is None else replace(batch, rows=batch.rows[:, :labelled])
+    own = _classes_first(logits[:, :labelled].flatten(1, -2))  # positions, where there are several, count as examples
+    truth = take(data.labels["train"], first.rows % len(data.labels["train"])).flatten(1)
+    ce = losses.cross_entropy(own, _spread(cohort, slice(0, cohort.grid[1]), truth), cohort.smoothing)
+    kd = _kd(cohort, own, truth, first)
+    objective = cohort.weights[0] * ce + cohort.weights[1] * kd
+    if labelled is None:
+        return ce, kd, objective
+    rest = replace(batch, rows=batch.rows[:, labelled:])
+    other = _kd(cohort, _classes_first(logits[:, labelled:].flatten(1, -2)), truth, rest)
+    share = labelled / batch.rows.shape[1]
+    whole = share * objective + (1 - share) * cohort.weights[2] * other
+    return ce, share * kd + (1 - share) * other, whole
 
 
 def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tensor:

@@ -65,7 +65,7 @@ class Cohort:
     group_seeds: tuple[int, ...]  # the seed of each group of students who see the same
     network: Flat
     hyper: optimisers.Hyper
-    weights: Tensor  # [2, students]: of cross-entropy, of the distillation loss
+    weights: Tensor  # [3, students]: of cross-entropy, of the distillation loss, of the latter without a label
     forms: tuple[tuple[slice, Run | None], ...]  # in order over a seed's students; None for plain training
     features: tuple[Run, ...]
     feature_weights: Tensor | None  # [students]
@@ -151,7 +151,9 @@ def stack(
             weight_decay=column([spec.weight_decay for spec in specs])[:, None],
             momentum=column([spec.momentum for spec in specs])[:, None],
         ),
-        weights=column([w for spec in specs for w in losses.weights(spec)]).view(-1, 2).T,
+        weights=column([w for spec in specs for w in (*losses.weights(spec), losses.unlabelled_weight(spec))])
+        .view(-1, 3)
+        .T,
         forms=tuple((members, of_form(members)) for members in forms),
         features=tuple(of_feature(members) for members in features),
         feature_weights=some("feature_weight"),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness import optimisers
-from harness.batches import epochs
+from harness.batches import epochs_of
 from harness.cohort import checkpoint
 from harness.cohort.checkpoint import State
 from harness.cohort.data import Data
@@ -67,7 +67,7 @@ def fit(
     if cohort.dropout is not None:
         _skip_noise(sources.values(), shape, step)
     todo, kept = 0 if patience.all_stopped else end - begin, time.monotonic()
-    for epoch, order in islice(enumerate(orders(cohort, count, device)), begin, begin + todo):
+    for epoch, order in islice(enumerate(orders(cohort, data, device)), begin, begin + todo):
         sums = torch.zeros(3, len(cohort.specs), dtype=cohort.network.values.dtype, device=device)
         for rows in torch.split(order, lead.batch_size, dim=1):
             batch = Batch(rows, epoch, step / num_steps)
@@ -101,11 +101,11 @@ def _skip_noise(sources: Iterable[torch.Generator], shape: Sequence[int], num_st
             torch.rand(tuple(shape), generator=source)
 
 
-def orders(cohort: Cohort, num_examples: int, device: str) -> Iterator[Tensor]:
+def orders(cohort: Cohort, data: Data, device: str) -> Iterator[Tensor]:
     """For each epoch, the order of rows that each group sees: `[groups, rows]`."""
     lead = cohort.specs[0]
     sources = {
-        seed: epochs(seed, num_examples, lead.views, lead.batch_size, lead.epochs) for seed in cohort.group_seeds
+        seed: epochs_of(data.task.train, seed, lead.views, lead.batch_size, lead.epochs) for seed in cohort.group_seeds
     }
     for _ in range(lead.epochs):
         by_seed = {seed: next(source) for seed, source in sources.items()}

@@ -10,12 +10,21 @@ from functools import cache
 from pathlib import Path
 
 from harness.space import load_module
-from harness.tasks import digits, mnist1d, mnist5k
-from harness.tasks.task import LockedSplit, Scale, Split, Task, TeacherRecipe
+from harness.tasks import digits, mnist1d, mnist5k, orange, pydoc, snippets
+from harness.tasks.task import UNLABELLED, GivenTeacher, LockedSplit, Scale, Split, Task, TeacherRecipe
 
-__all__ = ["TASKS", "LockedSplit", "Scale", "Split", "Task", "TeacherRecipe", "load"]
+__all__ = ["TASKS", "UNLABELLED", "GivenTeacher", "LockedSplit", "Scale", "Split", "Task", "TeacherRecipe", "load"]
 
-TASKS: Mapping[str, Callable[[], Task]] = {"mnist5k": mnist5k.load, "digits": digits.load, "mnist1d": mnist1d.load}
+TASKS: Mapping[str, Callable[[], Task]] = {
+    "mnist5k": mnist5k.load,
+    "digits": digits.load,
+    "mnist1d": mnist1d.load,
+    "newsgroups": orange.load_newsgroups,
+    "reuters8": orange.load_reuters8,
+    "snippets": snippets.load,
+    "pydoc_chars": pydoc.load_characters,
+    "pydoc_pieces": pydoc.load_pieces,
+}
 
 
 @cache
