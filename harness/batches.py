@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.seeds import generator
 from harness.spec import NONE
-from harness.tasks import UNLABELLED, Split, Task
+from harness.tasks import UNLABELLED, Inputs, Split, Task
 
 LABELLED_SHARE = 4
 """Where some training examples have no label, one in so many of a batch has one."""
@@ -76,10 +76,11 @@ def transform_hash(task: Task, transform: str) -> str:
     return hashlib.sha256(made.double().numpy().tobytes()).hexdigest()[:16]
 
 
-def view_inputs(task: Task, transform: str, num_views: int) -> Tensor:
+def view_inputs(task: Task, transform: str, num_views: int) -> Inputs:
     """The train split's inputs in all their views, `[views * examples, ...]`, the same at every call."""
     inputs = task.train.inputs
     if transform == NONE:
         return inputs
+    assert isinstance(inputs, Tensor)  # `cohort.check` refuses transforms of streamed inputs
     change = task.transforms[transform]
     return torch.cat([inputs, *(change(inputs, generator(view, transform)) for view in range(1, num_views))])

@@ -30,7 +30,7 @@ from harness.batches import epochs, transform_hash, view_inputs
 from harness.files import put_aside
 from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec, digest
-from harness.tasks import Task
+from harness.tasks import Task, in_parts
 from harness.teacher import OWN, Progress, Source
 
 FROM_COHORT = ("self", "assistant")
@@ -188,7 +188,7 @@ def _features(spec: StudentSpec, task: Task, cache: Path) -> dict[str, Tensor]:
     assert family.parts is not None
     parts = [
         family.parts.embed(params, family.prepare(part))
-        for part in torch.split(view_inputs(task, spec.transform, spec.views), 500)
+        for part in in_parts(view_inputs(task, spec.transform, spec.views), 500)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in family.parts.points}
 

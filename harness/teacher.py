@@ -35,7 +35,7 @@ from harness.files import read_sealed, write_bytes, write_sealed
 from harness.models import init, num_params
 from harness.seeds import generator
 from harness.spec import digest, is_number
-from harness.tasks import GivenTeacher, Split, Task, TeacherRecipe
+from harness.tasks import GivenTeacher, Inputs, Split, Stream, Task, TeacherRecipe, in_parts
 from harness.tasks.transforms import shifted
 
 log = logging.getLogger(__name__)
@@ -203,11 +203,11 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 @torch.no_grad()
-def forward(recipe: TeacherRecipe, params: dict[str, Tensor], inputs: Tensor) -> Tensor:
+def forward(recipe: TeacherRecipe, params: dict[str, Tensor], inputs: Inputs) -> Tensor:
     """Logits of inputs `[examples, ...]`, on the CPU."""
     device = next(iter(params.values())).device
-    parts = torch.split(inputs, 500)
-    return torch.cat([recipe.family.apply(params, recipe.family.prepare(part.to(device))).cpu() for part in parts])
+    said = (recipe.family.apply(params, recipe.family.prepare(part.to(device))) for part in in_parts(inputs, 500))
+    return torch.cat([logits.cpu() for logits in said])
 
 
 class Training:
@@ -275,7 +275,7 @@ def _ask(task: Task, given: GivenTeacher, place: Path) -> dict[str, Any]:
     }
 
 
-def _answer(task: Task, given: GivenTeacher, split: str, inputs: Tensor) -> Tensor:
+def _answer(task: Task, given: GivenTeacher, split: str, inputs: Inputs) -> Tensor:
     """What a given teacher says, checked. Raises `ValueError` for answers of another shape, or that are no numbers."""
     labels = {"train": task.train.labels, "val": task.val.labels}.get(split)
     found = given.answer(split, inputs)
@@ -287,10 +287,10 @@ def _answer(task: Task, given: GivenTeacher, split: str, inputs: Tensor) -> Tens
     return found.detach().float().cpu()
 
 
-def said(task: Task, cache: Path, source: Source, inputs: Tensor) -> Tensor:
+def said(task: Task, cache: Path, source: Source, inputs: Inputs) -> Tensor:
     """A teacher's logits of views of the train split."""
     if isinstance(task.teacher, GivenTeacher):
-        rounds = torch.split(inputs, len(task.train))
+        rounds = in_parts(inputs, len(task.train))
         return torch.cat([_answer(task, task.teacher, "train", part) for part in rounds])
     return forward(recipe_of(task, source), load_weights(task, cache, source), inputs)
 
@@ -324,8 +324,10 @@ def _train(task: Task, recipe: TeacherRecipe, epochs: int, device: str, progress
 def _batches(split: Split, recipe: TeacherRecipe, noise: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of whole batches in random order, each image shifted at random."""
     order = torch.randperm(len(split), generator=noise)
-    for index in torch.split(order[: len(split) // recipe.batch_size * recipe.batch_size], recipe.batch_size):
-        inputs = split.inputs[index]
+    batches = torch.split(order[: len(split) // recipe.batch_size * recipe.batch_size], recipe.batch_size)
+    streamed = isinstance(split.inputs, Stream)
+    read = split.inputs.batches([index.tolist() for index in batches]) if isinstance(split.inputs, Stream) else ()
+    for index, inputs in zip(batches, read if streamed else (split.inputs[index] for index in batches), strict=True):
         yield (shifted(inputs, recipe.shift, noise) if recipe.shift else inputs), split.labels[index]
 
 

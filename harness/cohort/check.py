@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from harness import losses, tasks
 from harness.models import Family
 from harness.spec import NONE, PLAIN, StudentSpec
-from harness.tasks import GivenTeacher, Task
+from harness.tasks import GivenTeacher, Stream, Task
 
 
 def check(spec: StudentSpec) -> None:
@@ -37,6 +37,8 @@ def _problems(spec: StudentSpec, task: Task) -> Iterator[str]:
     if spec.transform != NONE and spec.transform not in task.transforms:
         choices = ", ".join((NONE, *task.transforms))
         yield f"unknown transform {spec.transform!r} of {task.name}; transforms are {choices}"
+    if spec.transform != NONE and isinstance(task.train.inputs, Stream):
+        yield f"transform {spec.transform!r}: the inputs of {task.name} are streamed; change them in its dataset"
     if spec.feature != NONE:
         point = losses.FEATURES[spec.feature].point
         of_task = [] if isinstance(task.teacher, GivenTeacher) else [("teacher's family", task.teacher.family)]
@@ -62,6 +64,8 @@ def _given_problems(spec: StudentSpec, task: Task, given: GivenTeacher) -> Itera
 
 def _unlabelled_problems(spec: StudentSpec, task: Task) -> Iterator[str]:
     """What cannot be done where some training examples have no label."""
+    if spec.micro_batch:
+        yield f"micro_batch {spec.micro_batch}: a batch of {task.name} has examples with and without a label in each"
     if spec.batch_size < 2:
         yield f"batch_size {spec.batch_size} is too small: {task.name} needs examples with and without a label in each"
     if spec.form != PLAIN and "labels" in losses.find_form(spec).takes:

@@ -13,6 +13,7 @@ from harness.cohort.data import Data
 from harness.cohort.forward import apply, embed
 from harness.cohort.stack import Cohort
 from harness.targets import Targets
+from harness.tasks import in_parts
 
 EVALUATION_BATCH = 250
 NUM_BINS = 15
@@ -40,9 +41,9 @@ def _answered(cohort: Cohort, data: Data, split: str) -> Iterator[tuple[slice, T
     """Batch by batch: the part of the split, the logits `[students, examples, classes]`, the labels
     `[students, examples]`."""
     inputs, labels = data.measured(split)
-    for start in range(0, len(inputs), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
-        logits = apply(cohort, data, inputs[None, part]).flatten(1, -2).contiguous()
+    for number, own in enumerate(in_parts(inputs, EVALUATION_BATCH)):
+        part = slice(number * EVALUATION_BATCH, (number + 1) * EVALUATION_BATCH)
+        logits = apply(cohort, data, own[None]).flatten(1, -2).contiguous()
         yield part, logits, labels[part].flatten().expand(logits.shape[:-1])
 
 
@@ -111,11 +112,10 @@ def confirmed(cohort: Cohort, data: Data, num_epochs: Sequence[int]) -> list[Sta
 @torch.no_grad()
 def answers(cohort: Cohort, data: Data, *, points: bool) -> list[Targets]:
     """What every student says of all rows, for students that it is to teach; with its feature points if wanted."""
-    batches = torch.split(data.views, EVALUATION_BATCH)
-    logits = torch.cat([apply(cohort, data, batch[None]) for batch in batches], dim=1)
+    logits = torch.cat([apply(cohort, data, batch[None]) for batch in in_parts(data.views, EVALUATION_BATCH)], dim=1)
     found: dict[str, Tensor] = {}
     if points:
         assert data.family.parts is not None
-        parts = [embed(cohort, data, batch[None]) for batch in batches]
+        parts = [embed(cohort, data, batch[None]) for batch in in_parts(data.views, EVALUATION_BATCH)]
         found = {name: torch.cat([part[name] for part in parts], dim=1) for name in data.family.parts.points}
     return [Targets(own, {name: point[i] for name, point in found.items()}) for i, own in enumerate(logits)]

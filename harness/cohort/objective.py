@@ -13,18 +13,35 @@ from torch.nn import functional as F
 from harness import losses
 from harness.batches import labelled_in_batch
 from harness.cohort.data import Data, take
-from harness.cohort.forward import apply, embed, head
+from harness.cohort.forward import embed, head, learn
 from harness.cohort.stack import Cohort, Run
 from harness.losses import FeatureForm
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What every student sees in one step: `rows` `[groups, batch]` of an epoch; `progress` is the share done."""
+    """What every student sees in one step: `rows` `[groups, batch]` of an epoch; `progress` is the share done.
+
+    `inputs` `[groups, batch, ...]` are those of the rows where they were read ahead; `part` says which part of a step's
+    batch this is.
+    """
 
     rows: Tensor
     epoch: int
     progress: float
+    inputs: Tensor | None = None
+    part: int = 0
+
+    def parts(self, size: int) -> list[Batch]:
+        """The batch in parts of so many examples, 0 for itself."""
+        if not 0 < size < self.rows.shape[1]:
+            return [self]
+        rows = torch.split(self.rows, size, dim=1)
+        inputs = [None] * len(rows) if self.inputs is None else torch.split(self.inputs, size, dim=1)
+        return [
+            replace(self, rows=own, inputs=seen, part=part)
+            for part, (own, seen) in enumerate(zip(rows, inputs, strict=True))
+        ]
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,8 @@ def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tens
 
     `[3, students]`, not finite where a gradient is zero. A form that is warmed up is taken as it is when warm.
     """
-    found = parts(cohort, data, Batch(batch.rows, batch.epoch, 1.0), noise)
+    found = parts(cohort, data, replace(batch, progress=1.0), noise)
+    cohort.moved.clear()  # this was no step
     ce = _gradient(cohort, found.ce)
     kd = _gradient(cohort, found.kd)
     feature = _gradient(cohort, found.feature) if found.feature is not None else torch.zeros_like(ce)
@@ -108,9 +126,9 @@ def noise_shape(cohort: Cohort, data: Data, batch_size: int) -> tuple[int, ...]:
 
 def _forward(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Logits `[students, batch, ..., classes]`, and feature points where a form needs them."""
-    inputs = take(data.views, batch.rows)
+    inputs = take(data.views, batch.rows) if batch.inputs is None else batch.inputs
     if noise is None and not cohort.features:
-        return apply(cohort, data, inputs), {}
+        return learn(cohort, data, inputs, f"{batch.epoch} {batch.progress!r} {batch.part}"), {}
     points = embed(cohort, data, inputs)
     embedding = points["embedding"]
     if noise is not None:

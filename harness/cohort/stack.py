@@ -8,8 +8,9 @@ student is a group of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import torch
@@ -19,10 +20,11 @@ from harness import losses, optimisers
 from harness.cohort.data import Data, Lessons, exact, lessons
 from harness.forms import Form
 from harness.losses import FeatureForm
-from harness.models.family import Layer, init, pad, start
+from harness.models.family import Family, Layer, init, pad, start
 from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec
 from harness.targets import Targets
+from harness.tasks import Task
 
 GRAIN = 4
 """Padded networks have a multiple of so many units: products with fewer rows round otherwise on a CPU. So a student's
@@ -72,6 +74,9 @@ class Cohort:
     smoothing: Tensor | None  # [students]
     dropout: Tensor | None  # [students]
     clip_norm: Tensor | None  # [students, 1], infinite where there is none
+    still: Tensor | None  # [numbers], True for those of a network that no gradient moves
+    alone: str  # why the only student is a module that is trained by itself; empty where it is not
+    moved: dict[str, Tensor] = field(default_factory=dict)  # such a module's buffers as the step at hand left them
 
     @property
     def learned(self) -> tuple[Run, ...]:
@@ -160,7 +165,21 @@ def stack(
         smoothing=some("label_smoothing"),
         dropout=some("dropout"),
         clip_norm=None if clip is None else torch.where(clip > 0, clip, torch.inf)[:, None],
+        still=_still(data.family.layers(width, data.task.input_shape, data.task.num_classes), device),
+        alone=alone(data.family, width, data.task),
     )
+
+
+def alone(family: Family, width: int, task: Task) -> str:
+    """Why networks of the family are trained one at a time; empty where they are not."""
+    return "" if family.alone is None else family.alone(width, family.prepare(task.train.inputs[:4]))
+
+
+def _still(layers: Mapping[str, Layer], device: str) -> Tensor | None:
+    """Which numbers of a network are not learned, `[numbers]`; None where all are."""
+    own = [torch.full((math.prod(layer.shape),), layer.buffer or layer.frozen) for layer in layers.values()]
+    found = torch.cat(own).to(device)
+    return found if found.any() else None
 
 
 def _grid(specs: Sequence[StudentSpec]) -> tuple[tuple[int, int], tuple[int, ...]]:

@@ -11,6 +11,7 @@ from harness.models.conv1d import CONV1D
 from harness.models.family import Family, Parts, init, num_params
 from harness.models.gru import gru
 from harness.models.mlp import MLP
+from harness.models.modules import module_family
 from harness.models.transformer import transformer
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "bag",
     "gru",
     "init",
+    "module_family",
     "num_params",
     "transformer",
 ]

@@ -11,9 +11,31 @@ from pathlib import Path
 
 from harness.space import load_module
 from harness.tasks import digits, mnist1d, mnist5k, orange, pydoc, snippets
+from harness.tasks.given import logits_teacher, module_teacher
+from harness.tasks.own import csv_texts, image_folder, own_task, parquet
+from harness.tasks.stream import Inputs, Stream, in_parts
 from harness.tasks.task import UNLABELLED, GivenTeacher, LockedSplit, Scale, Split, Task, TeacherRecipe
 
-__all__ = ["TASKS", "UNLABELLED", "GivenTeacher", "LockedSplit", "Scale", "Split", "Task", "TeacherRecipe", "load"]
+__all__ = [
+    "TASKS",
+    "UNLABELLED",
+    "GivenTeacher",
+    "Inputs",
+    "LockedSplit",
+    "Scale",
+    "Split",
+    "Stream",
+    "Task",
+    "TeacherRecipe",
+    "csv_texts",
+    "image_folder",
+    "in_parts",
+    "load",
+    "logits_teacher",
+    "module_teacher",
+    "own_task",
+    "parquet",
+]
 
 TASKS: Mapping[str, Callable[[], Task]] = {
     "mnist5k": mnist5k.load,

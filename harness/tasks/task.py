@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from harness.models import Family
+from harness.tasks.stream import Inputs, Stream
 from harness.tasks.transforms import Transform, noisy, shifted
 
+LOOKED_AT = 256
+"""Examples of a stream that its hash is made of."""
 UNLABELLED = -1
 """The label of a training example that has none."""
 
@@ -23,10 +26,12 @@ UNLABELLED = -1
 class Split:
     """Inputs `[examples, ...]` of any shape, float or integer, and labels `[examples, ...]`, int64, from 0.
 
+    Inputs are a tensor, or a `Stream` where they are too many for memory.
+
     A train split may have examples labelled `UNLABELLED`, -1: they teach by what the teacher says of them alone.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
 
     def __len__(self) -> int:
@@ -40,9 +45,13 @@ class Split:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of shapes, dtypes and bytes."""
+        """SHA-256 of shapes, dtypes and bytes; of a stream's inputs only of some, spread over it."""
         found = hashlib.sha256()
-        for tensor in (self.inputs, self.labels):
+        inputs = self.inputs
+        if isinstance(inputs, Stream):
+            found.update(f"{list(inputs.shape)}".encode())
+            inputs = inputs[torch.linspace(0, len(inputs) - 1, min(LOOKED_AT, len(inputs))).round().long()]
+        for tensor in (inputs, self.labels):
             array = np.ascontiguousarray(tensor.numpy())
             found.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
         return found.hexdigest()
@@ -95,7 +104,7 @@ class GivenTeacher:
 
     name: str
     key: Callable[[], str]
-    answer: Callable[[str, Tensor], Tensor]
+    answer: Callable[[str, Inputs], Tensor]
     num_params: int = 0
     macs: int = 0
     sees_inputs: bool = False
