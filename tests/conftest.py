@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from harness import tasks, teacher
+from harness.tasks import fashion_mnist, places
 
 torch.set_num_threads(1)
 os.environ["HARNESS_FIGURES"] = "none"  # in most tests nobody looks at them, and they are half of a small sweep
@@ -58,3 +59,12 @@ def full_cache(digits_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     cache = tmp_path_factory.mktemp("full") / "cache"
     shutil.copytree(digits_cache, cache)
     return cache
+
+
+@pytest.fixture
+def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which a user's data is looked for, and nowhere else."""
+    monkeypatch.setenv(places.VARIABLE, str(tmp_path / "sets"))
+    monkeypatch.setattr(fashion_mnist, "SYSTEM", ())
+    (tmp_path / "sets").mkdir()
+    return tmp_path / "sets"

@@ -19,11 +19,18 @@ from harness.export import Student, formats, network
 from harness.export.card import BUILT_IN
 from harness.export.write import FILES, FORMATS
 from harness.files import read_json
-from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, Family
+from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, RESIDUAL, Family
 from harness.models.family import Layer
 from tests.handed import made_task, noise, trained
 
-CASES = ((MLP, (2, 5, 3)), (CNN, (3, 9, 10)), (CONV, (1, 9, 10)), (CNN1D, (2, 17)), (CONV1D, (2, 17)))
+CASES: tuple[tuple[Family, tuple[int, ...]], ...] = (
+    (MLP, (2, 5, 3)),
+    (CNN, (3, 9, 10)),
+    (CONV, (1, 9, 10)),
+    (CNN1D, (2, 17)),
+    (CONV1D, (2, 17)),
+    *((family, (2, 9, 10)) for family in RESIDUAL.values()),
+)
 reads_archives = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 

@@ -137,14 +137,16 @@ def test_code_raises_no_bare_exceptions_away() -> None:
 def test_nothing_reads_a_pickle() -> None:
     """Results, checkpoints and teachers are JSON and safetensors: opening another's results runs no code.
 
-    PyTorch's archive is read in one place, for exports of one's own: reading one may run what is in it.
+    PyTorch's archive is read in one place, for exports of one's own: reading one may run what is in it. Pickles of mere
+    arrays are read in one too, by a closed list: CIFAR is handed out so.
     """
     modules = {"pickle", "_pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal", "yaml"}
     loaders = {"torch.load", "np.load", "numpy.load", "pd.read_pickle", "pd.read_hdf", "pandas.read_pickle",
                "mlflow.pytorch", "mlflow.pyfunc", "torch.hub", "torch.jit", "np.lib", "ctypes.CDLL"}  # fmt: skip
     for path in FILES:
         tree = ast.parse(path.read_text())
-        assert not {name.partition(".")[0] for name in imported(path)} & modules, path
+        found = {name.partition(".")[0] for name in imported(path)} & modules
+        assert found == ({"pickle"} if path == ROOT / "harness/tasks/unpickled.py" else set()), path
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 assert not {f"{node.module}.{alias.name}" for alias in node.names} & loaders, path
@@ -153,6 +155,21 @@ def test_nothing_reads_a_pickle() -> None:
                 assert ast.unparse(node) != "torch.export.load" or path.name == "formats.py", path
             if isinstance(node, ast.keyword):
                 assert node.arg not in ("allow_pickle", "pickle_module", "weights_only"), path
+
+
+def test_what_is_unpickled_is_read_by_the_closed_list_alone() -> None:
+    """`harness.tasks.unpickled` takes nothing of `pickle` but the class that it narrows, and what that raises."""
+    tree = ast.parse((ROOT / "harness/tasks/unpickled.py").read_text())
+    taken = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in taken if name.startswith("pickle.")} == {"pickle.Unpickler", "pickle.UnpicklingError"}
+    users = [path.name for path in FILES if "harness.tasks.unpickled" in from_harness(path)]
+    assert users == ["cifar_files.py"]
+
+
+def from_harness(path: Path) -> set[str]:
+    """The modules of the harness that a file imports anywhere in it."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {f"{node.module}.{alias.name}" for node in nodes for alias in node.names} | {str(n.module) for n in nodes}
 
 
 def test_only_a_studys_own_file_is_run() -> None:

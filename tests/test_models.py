@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, Family, Parts, init, num_params
+from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, RESIDUAL, Family, Parts, init, num_params, residual
 from harness.models.cnn import patch_size
 from harness.models.cnn1d import PATCH
 from harness.models.family import Shape, pad
@@ -21,7 +21,8 @@ from harness.models.neighbourhoods import neighbourhoods
 NUM_CLASSES = 10
 IMAGES: tuple[Shape, ...] = ((1, 8, 8), (1, 28, 28), (3, 32, 32))
 SIGNALS: tuple[Shape, ...] = ((1, 40), (2, 17), (3, 64))
-IMAGE_FAMILIES, SIGNAL_FAMILIES = (MLP, CNN, CONV), (MLP, CNN1D, CONV1D)
+RESIDUALS = (RESIDUAL["resnet8"], RESIDUAL["resnet14"])
+IMAGE_FAMILIES, SIGNAL_FAMILIES = (MLP, CNN, CONV, *RESIDUALS), (MLP, CNN1D, CONV1D)
 
 
 def cases(images: tuple[Family, ...], signals: tuple[Family, ...]) -> pytest.MarkDecorator:
@@ -34,7 +35,8 @@ def cases(images: tuple[Family, ...], signals: tuple[Family, ...]) -> pytest.Mar
 
 
 every_case = cases(IMAGE_FAMILIES, SIGNAL_FAMILIES)
-every_student = cases((MLP, CNN), (MLP, CNN1D))
+every_student = cases((MLP, CNN, *RESIDUALS), (MLP, CNN1D))
+every_stacked_student = cases((MLP, CNN), (MLP, CNN1D))
 every_width = pytest.mark.parametrize("width", [1, 3, 8])
 every_image = pytest.mark.parametrize("shape", IMAGES, ids=str)
 every_signal = pytest.mark.parametrize("shape", SIGNALS, ids=str)
@@ -116,6 +118,51 @@ def test_the_mlp_is_an_ordinary_perceptron(shape: Shape) -> None:
     assert (MLP.apply(params, MLP.prepare(inputs)) - wanted).abs().max().item() < 1e-12
 
 
+class Block(torch.nn.Module):
+    """A block of a residual network as it is commonly written, its branch scaled."""
+
+    def __init__(self, params: Mapping[str, Tensor], name: str, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        conv = torch.nn.Conv2d
+        self.conv_1, self.conv_2 = conv(inside, outside, 3, stride, 1), conv(outside, outside, 3, 1, 1)
+        self.past = conv(inside, outside, 1, stride, bias=False) if inside != outside else torch.nn.Identity()
+        self.scale = torch.nn.Parameter(torch.zeros(1))
+        own = {key.removeprefix(f"{name}."): p for key, p in params.items() if key.startswith(f"{name}.")}
+        self.double().load_state_dict(own)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        branch: Tensor = self.conv_2(self.conv_1(maps).relu())
+        out: Tensor = (self.past(maps) + self.scale * branch).relu()
+        return out
+
+
+@every_image
+@every_width
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_a_residual_network_is_an_ordinary_one(shape: Shape, width: int, blocks: int) -> None:
+    family = residual(blocks)
+    params, inputs = with_biases(network(family, width, shape)), examples(4, shape)
+    maps, inside = F.conv2d(inputs, params["stem.weight"], params["stem.bias"], padding=1).relu(), width
+    for stage, outside in enumerate((width, 2 * width, 4 * width), start=1):
+        for place in range(1, blocks + 1):
+            stride = 2 if stage > 1 and place == 1 else 1
+            maps = Block(params, f"block_{stage}_{place}", inside, outside, stride)(maps)
+            inside = outside
+    pooled = F.adaptive_avg_pool2d(maps, 1).flatten(1)
+    wanted = F.linear(pooled, params["logits.weight"], params["logits.bias"])
+    assert (family.apply(params, inputs) - wanted).abs().max().item() < 1e-10
+
+
+def test_residual_families_are_called_by_their_layers_and_start_as_their_shortcuts() -> None:
+    assert list(RESIDUAL) == [family.name for family in RESIDUAL.values()] == ["resnet8", "resnet14", "resnet20"]
+    for name, family in RESIDUAL.items():
+        params, inputs = network(family, 3, (1, 8, 8)), examples(4, (1, 8, 8))
+        weights = [key for key in params if key.endswith(("conv_1.weight", "conv_2.weight"))]
+        assert len(weights) + 2 == int(name.removeprefix("resnet"))  # and the stem and the logits
+        cut = {key: torch.zeros_like(param) if key in weights else param for key, param in params.items()}
+        assert torch.equal(family.apply(params, inputs), family.apply(cut, inputs))
+
+
 @every_case
 def test_the_same_seed_starts_the_same_network_and_another_seed_another(family: Family, shape: Shape) -> None:
     first, again, other = (network(family, 4, shape, seed) for seed in (1, 1, 2))
@@ -127,15 +174,17 @@ def test_the_same_seed_starts_the_same_network_and_another_seed_another(family: 
 
 
 @every_case
-def test_weights_start_with_the_variance_of_their_fan_in_and_biases_at_zero(family: Family, shape: Shape) -> None:
+def test_weights_start_with_the_variance_of_their_fan_in_and_biases_and_scales_at_zero(
+    family: Family, shape: Shape
+) -> None:
     params = network(family, 32, shape)
     for name, layer in family.layers(32, shape, NUM_CLASSES).items():
         param = params[name]
-        if name.endswith("bias"):
+        if name.endswith(("bias", "scale")):
             assert not param.any()
             continue
         assert layer.fan_in == math.prod(layer.shape[1:])
-        gain = 1.0 if name == "logits.weight" else 2.0
+        gain = 1.0 if name.endswith(("logits.weight", "past.weight")) else 2.0
         assert param.var().item() == pytest.approx(gain / layer.fan_in, rel=6 / math.sqrt(param.numel()))
 
 
@@ -172,7 +221,7 @@ def test_the_points_are_the_ones_named_batch_first_and_features_last(family: Fam
     assert points["embedding"].shape == (6, features)
     assert ("map" in points) == (family is not MLP)
     if "map" in points:
-        assert points["map"].shape[:2] == (6, 8)
+        assert points["map"].shape[:2] == (6, 16 if family in RESIDUALS else 8)
         assert points["map"].ndim == 1 + len(shape)
 
 
@@ -183,7 +232,7 @@ def test_the_embedding_is_made_of_the_map(family: Family, shape: Shape) -> None:
         return
     params = with_biases(network(family, 4, shape))
     points = parts_of(family).embed(params, family.prepare(examples(6, shape)))
-    wanted = points["map"].flatten(1)
+    wanted = points["map"].mean((-2, -1)) if family in RESIDUALS else points["map"].flatten(1)
     if family in (CONV, CONV1D):
         wanted = points["map"].mean(-1) if family is CONV1D else wanted
         wanted = F.relu(F.linear(wanted, params["hidden.weight"], params["hidden.bias"]))
@@ -210,7 +259,7 @@ def test_a_fused_student_and_its_gradients_are_those_of_the_student_alone(family
             assert torch.allclose(grad[student], wanted, rtol=1e-12, atol=1e-12)
 
 
-@every_student
+@every_stacked_student
 def test_a_stacked_network_and_its_gradients_are_those_mapped_over_students(family: Family, shape: Shape) -> None:
     assert family.stacks
     networks = [with_biases(network(family, 4, shape, seed)) for seed in range(6)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import random
 import sys
 from pathlib import Path
@@ -37,9 +38,33 @@ PINNED = {
         (359, "476bf42c93068e55c6cc8c43a1e3e69d74aa9fe0bb6ae1ebe305949810aa8ce0"),
         (360, "545925b04684faf2b7bb8ace8da41bbfdfb4c9bb546c5b74804afd4f33b87b9b"),
     ),
+    "fashion_mnist": (
+        (50_000, "b2ba11899c5644094160a392bf65aff1659ea41c92d26caace04275d29ee6aa3"),
+        (10_000, "1d6de3103dca7cdd8d261d205a20ad53d67de120d1a0d3b87e9a3512abb68832"),
+        (10_000, "c9a689f99f138dbd0933fba83c31c9e0dec22a528c3bacf8d0822c6f9d153e0a"),
+    ),
+    "fashion_mnist10k": (
+        (8_000, "63e26b0a3111a6e07091d78a0408e93df3529ac08e08fd0c80b3f9fdba7b50e0"),
+        (2_000, "8d8f5ce27e7e763062c6dc0a80c4c20b7322410326866be8066d61434300b684"),
+        (10_000, "c70952c0c244e45a9ccc672bfa6c9523730246162612c9d6c5187488df7cd3c4"),
+    ),
 }
 """Examples and SHA-256 of train, val and test: numbers made with other data cannot be compared with ours."""
-EXAMPLES = {"mnist5k": 5000, "mnist1d": 5000, "digits": 1797}
+EXAMPLES = {"mnist5k": 5000, "mnist1d": 5000, "digits": 1797, "fashion_mnist": 70_000, "fashion_mnist10k": 20_000}
+
+
+SHIPPED = ("mnist5k", "digits", "mnist1d")
+"""The tasks whose data comes with the packages that the harness needs: these may not be skipped."""
+
+
+def there(name: str) -> Task:
+    """A task; where its data is one that a user brings and has not, the test is skipped with the line that says so."""
+    try:
+        return tasks.load(name)
+    except ValueError as missing:
+        if name in SHIPPED or " is missing: " not in str(missing):
+            raise
+        pytest.skip(str(missing))
 
 
 def splits(task: Task) -> tuple[Split, Split, Split]:
@@ -48,14 +73,17 @@ def splits(task: Task) -> tuple[Split, Split, Split]:
 
 @every_task
 def test_the_splits_are_the_pinned_ones_and_hold_every_example_once(name: str) -> None:
-    found = tasks.load(name)
-    assert tuple((len(s), s.hash) for s in (found.train, found.val, found.test)) == PINNED[name]
-    assert sum(len(split) for split in splits(found)) == EXAMPLES[name]
+    found = there(name)
+    if name in EXAMPLES:
+        assert tuple((len(s), s.hash) for s in (found.train, found.val, found.test)) == PINNED[name]
+        assert sum(len(split) for split in splits(found)) == EXAMPLES[name]
+    else:  # nobody who wrote a test had the data: its files' own checksums stand for it
+        assert 58_000 < sum(len(split) for split in splits(found)) <= 60_000 and len(found.test) == 10_000
 
 
 @every_task
 def test_labels_are_in_range_and_every_class_is_in_every_split(name: str) -> None:
-    task = tasks.load(name)
+    task = there(name)
     for split in splits(task):
         assert split.labels.dtype == torch.int64
         assert sorted(set(split.labels.tolist())) == list(range(task.num_classes))
@@ -63,35 +91,42 @@ def test_labels_are_in_range_and_every_class_is_in_every_split(name: str) -> Non
 
 
 @every_task
-def test_no_example_is_in_two_splits_or_twice_in_one(name: str) -> None:
-    rows = [example.numpy().tobytes() for split in splits(tasks.load(name)) for example in split.inputs]
-    assert len(set(rows)) == len(rows)
+def test_no_example_of_the_test_split_is_in_another_and_none_is_twice_in_train_and_val(name: str) -> None:
+    train, val, test = ([hash_of(example) for example in split.inputs] for split in splits(there(name)))
+    assert len({*train, *val}) == len(train) + len(val)
+    assert not {*train, *val} & set(test)
+    if name in SHIPPED:  # what others have split is taken as it is
+        assert len(set(test)) == len(test)
+
+
+def hash_of(example: torch.Tensor) -> bytes:
+    return hashlib.sha256(example.numpy().tobytes()).digest()
 
 
 @every_task
 def test_the_train_split_has_mean_zero_and_unit_variance(name: str) -> None:
-    values = tasks.load(name).train.inputs.double()
+    values = there(name).train.inputs.double()
     assert values.mean().item() == pytest.approx(0, abs=1e-6)
     assert values.std().item() == pytest.approx(1, abs=1e-4)
 
 
 @every_task
 def test_a_task_is_loaded_once_and_made_the_same_each_time(name: str) -> None:
-    assert tasks.load(name) is tasks.load(name)
-    assert TASKS[name]().val.hash == tasks.load(name).val.hash
+    assert there(name) is tasks.load(name)
+    assert TASKS[name]().val.hash == there(name).val.hash
 
 
 @every_task
 @pytest.mark.parametrize("stage", ["search", "", "CONFIRM"])
 def test_the_test_split_cannot_be_read_outside_the_confirm_stage(name: str, stage: str) -> None:
-    task = tasks.load(name)
+    task = there(name)
     with pytest.raises(PermissionError, match=f"stage 'confirm' only, not in '{stage}'"):
         task.test.read(stage)
     assert len(task.test.read("confirm")) == len(task.test)
 
 
 def test_an_unknown_task_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"^unknown task 'mnist'; tasks are mnist5k, digits, mnist1d$"):
+    with pytest.raises(ValueError, match=r"^unknown task 'mnist'; tasks are mnist5k, digits, mnist1d, .*, cifar100$"):
         tasks.load("mnist")
 
 
@@ -178,7 +213,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 @every_task
 @pytest.mark.parametrize("transform", ["shift", "noise"])
 def test_a_transform_changes_inputs_by_its_generator_alone_and_keeps_their_form(name: str, transform: str) -> None:
-    task = tasks.load(name)
+    task = there(name)
     inputs, state = task.train.inputs[:50].clone(), torch.get_rng_state()
     changed = task.transforms[transform](inputs, seeded())
     assert (changed.shape, changed.dtype) == (inputs.shape, inputs.dtype)
@@ -189,9 +224,11 @@ def test_a_transform_changes_inputs_by_its_generator_alone_and_keeps_their_form(
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(("name", "most"), [("mnist5k", 2), ("digits", 1), ("mnist1d", 2)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("mnist5k", 2), ("digits", 1), ("mnist1d", 2), ("fashion_mnist10k", 2), ("cifar10", 4)]
+)
 def test_a_task_shifts_by_what_suits_its_size(name: str, most: int) -> None:
-    task = tasks.load(name)
+    task = there(name)
     places = torch.arange(float(task.input_shape[-1])).expand(400, *task.input_shape)
     moved = task.transforms["shift"](places, seeded()) - places
     assert set(moved[..., 3:-3].flatten().tolist()) == set(range(-most, most + 1))

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.export.compare import TOLERANCE, Difference
 from harness.export.student import Student, weights_size
-from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, num_params
+from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, RESIDUAL, num_params
 from harness.tasks import LockedSplit, Split
 
 EVIDENCE = {
@@ -30,7 +30,7 @@ EVIDENCE = {
     "cost": "cost",
 }
 """The evidence that has a place in the card, and its words. An estimate is `{"value", "low", "high", "level"}`."""
-BUILT_IN = (MLP, CNN, CONV, CNN1D, CONV1D)
+BUILT_IN = (MLP, CNN, CONV, CNN1D, CONV1D, *RESIDUAL.values())
 RESULTS = ("test_accuracy", "gain_over_control", "p_best", "expected_regret", "runner_up", "cost")
 
 

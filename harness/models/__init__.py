@@ -12,6 +12,7 @@ from harness.models.family import Family, Parts, init, num_params
 from harness.models.gru import gru
 from harness.models.mlp import MLP
 from harness.models.modules import module_family
+from harness.models.residual import RESIDUAL, RESNET8, RESNET14, RESNET20, residual
 from harness.models.transformer import transformer
 
 __all__ = [
@@ -20,6 +21,10 @@ __all__ = [
     "CONV",
     "CONV1D",
     "MLP",
+    "RESIDUAL",
+    "RESNET8",
+    "RESNET14",
+    "RESNET20",
     "Family",
     "Parts",
     "bag",
@@ -27,5 +32,6 @@ __all__ = [
     "init",
     "module_family",
     "num_params",
+    "residual",
     "transformer",
 ]

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.space import load_module
-from harness.tasks import digits, mnist1d, mnist5k, orange, pydoc, snippets
+from harness.tasks import cifar, digits, fashion_mnist, mnist1d, mnist5k, orange, pydoc, snippets
 from harness.tasks.given import logits_teacher, module_teacher
 from harness.tasks.own import csv_texts, image_folder, own_task, parquet
 from harness.tasks.stream import Inputs, Stream, in_parts
@@ -46,6 +46,10 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "snippets": snippets.load,
     "pydoc_chars": pydoc.load_characters,
     "pydoc_pieces": pydoc.load_pieces,
+    "fashion_mnist10k": fashion_mnist.load_10k,
+    "fashion_mnist": fashion_mnist.load,
+    "cifar10": cifar.load_10,
+    "cifar100": cifar.load_100,
 }
 
 

