@@ -1,0 +1,20 @@
+"""Does distillation help bags of embeddings for 20 Newsgroups, at which width, with which loss?"""
+
+from harness.space import TEMPERATURE_FORMS, Choice, Float, Study
+
+STUDY = Study(
+    task="newsgroups",
+    family="bag",
+    space={
+        "width": Choice(2, 4, 8, 16),
+        "form": Choice("kl", "mse"),
+        "alpha": Float(0.0, 1.0),
+        "temperature": Float(1.0, 10.0, log=True, when={"form": TEMPERATURE_FORMS}),
+        "lr": Float(3e-3, 1e-1, log=True),
+        "weight_decay": Float(1e-3, 1.0, log=True),
+    },
+    fixed={"epochs": 6, "batch_size": 64},
+    trials=28,
+    seeds=2,
+    batch=14,
+)
