@@ -31,7 +31,8 @@ class Confirmed:
     the 95% interval of its test accuracy over seeds and test examples, `p_front`, and `gap_closed`, its share of the
     way from plain training to the teacher. `comparisons` and `by_option` are of distilled less control.
     `recommended` has a row for each size on the front as a budget; `audit` says what choosing on test would have
-    claimed. `wrote` are the tokens of language models' samples, by trial. `classes` are gains by class at each width, `reliability` tables of confidence by width and role.
+    claimed. `wrote` are the tokens of language models' samples, by trial. `classes` are gains by class at each width,
+    `reliability` tables of confidence by width and role.
     """
 
     trials: pd.DataFrame
