@@ -197,7 +197,7 @@ def stratified(
         second = first + round(len(members) * shares[1] / 100)
         for part, chosen in zip(parts, (members[:first], members[first:second], members[second:]), strict=True):
             part.extend(chosen)
-    return tuple(np.sort(np.array(part)) for part in parts)
+    return tuple(np.sort(np.array(part, dtype=np.int64)) for part in parts)
 
 
 def by_class(examples: Sequence[bytes], labels: np.ndarray, apart_from: Collection[bytes] = ()) -> dict[int, list[int]]:
