@@ -31,7 +31,8 @@ def bert(width: int, dropout: float = 0.0) -> nn.Module:
         attention_probs_dropout_prob=dropout,
         attn_implementation="eager",
     )
-    return BertForSequenceClassification(config)
+    found: nn.Module = BertForSequenceClassification(config)
+    return found
 
 
 def task_of(folder: Path, dropout: float) -> Task:
