@@ -148,7 +148,7 @@ def test_inputs_that_are_tokens_are_within_the_table_of_every_family(name: str) 
         low, high = int(split.inputs.min()), int(split.inputs.max())
         for family in task.families.values():
             table = family.layers(2, task.input_shape, task.num_classes)["table"].shape[0]
-            assert 0 <= low and high < table, family.name
+            assert low >= 0 and high < table, family.name
             if name in PYDOC:
                 assert table == task.num_classes
 
