@@ -120,7 +120,8 @@ def noise_shape(cohort: Cohort, data: Data, batch_size: int) -> tuple[int, ...]:
     if cohort.dropout is None:
         return ()
     assert data.family.parts is not None
-    one = {name: view[0].detach().to(data.views) for name, view in cohort.network.views.items()}
+    dtype = getattr(torch, cohort.specs[0].dtype)  # the inputs' own may be that of token numbers
+    one = {name: view[0].detach().to(dtype) for name, view in cohort.network.views.items()}
     return batch_size, *data.family.parts.embed(one, data.views[:1])["embedding"].shape[1:]
 
 

