@@ -10,7 +10,7 @@ STUDY = Study(
         "form": Choice("kl", "mse"),
         "alpha": Float(0.0, 1.0),
         "temperature": Float(1.0, 10.0, log=True, when={"form": TEMPERATURE_FORMS}),
-        "lr": Float(3e-3, 1e-1, log=True),
+        "lr": Float(1e-2, 3e-1, log=True),
     },
     fixed={"epochs": 5, "batch_size": 64, "weight_decay": 0.1},
     trials=32,
