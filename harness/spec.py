@@ -55,7 +55,9 @@ class StudentSpec:
     `dropout` falls on what the last layer reads. `patience` stops a student whose val loss has not fallen for so many
     epochs, and gives it back its best epoch. `views` fixed views of every example, the first of them the example
     itself, are made by the task's `transform`; teacher and student see the same. `dtype` `"bfloat16"` is mixed
-    precision: the networks in bfloat16, everything else in float32. Raises `ValueError` for a value outside its range,
+    precision: the networks in bfloat16, everything else in float32. A step's batch is taken in parts of `micro_batch`
+    examples, 0 for at once, whose gradients are added up: less memory, and forms that compare the examples of a batch
+    see those of a part. Raises `ValueError` for a value outside its range,
     and for knobs that contradict each other.
     """
 
@@ -90,6 +92,7 @@ class StudentSpec:
     views: int = 1
     epochs: int = 12
     batch_size: int = 64
+    micro_batch: int = 0
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -126,6 +129,8 @@ class StudentSpec:
                 f"feature {self.feature!r} needs a network trained beforehand, not teacher {self.teacher!r}; "
                 "give the feature a condition on the teacher, when={'teacher': ('offline',)}"
             )
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            yield f"micro_batch {self.micro_batch} must divide the batch_size {self.batch_size}, or be 0"
         if (self.transform != NONE) != (self.views > 1):
             yield f"transform {self.transform!r} with views {self.views}: a transform needs at least 2 views"
 
@@ -150,7 +155,7 @@ class StudentSpec:
         Students of other widths may, where the family pads.
         """
         shape = (self.task, self.family, 0 if self.may_be_padded else self.width, self.dtype, self.form_file)
-        return (*shape, self.optimiser, self.epochs, self.batch_size, self.transform, self.views)
+        return (*shape, self.optimiser, self.epochs, self.batch_size, self.micro_batch, self.transform, self.views)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
@@ -214,6 +219,7 @@ RANGES: Mapping[str, Range] = {
     "views": Range(1, whole=True),
     "epochs": Range(1, whole=True),
     "batch_size": Range(1, whole=True),
+    "micro_batch": Range(0, whole=True),
     "seed": Range(0, 2**63 - 1, whole=True),
 }
 """What each number of a `StudentSpec` may be."""

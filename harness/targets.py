@@ -30,7 +30,7 @@ from harness.batches import epochs, transform_hash, view_inputs
 from harness.files import put_aside
 from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec, digest
-from harness.tasks import Task
+from harness.tasks import Task, in_parts
 from harness.teacher import OWN, Progress, Source
 
 FROM_COHORT = ("self", "assistant")
@@ -72,11 +72,10 @@ def prepare(specs: Sequence[StudentSpec], cache: Path, device: str, progress: Pr
         source = source_of(spec)
         if source != OWN:
             teacher.ensure(task, cache, device, progress, source)
-        params = teacher.load_weights(task, cache, source)
         if spec.transform != NONE:
-            _ensure(*_views_file(spec, task, cache), lambda s=spec, p=params: _views(s, task, p))  # type: ignore[misc]
+            _ensure(*_views_file(spec, task, cache), lambda s=spec: _views(s, task, cache))  # type: ignore[misc]
         if spec.feature != NONE:
-            _ensure(*_features_file(spec, task, cache), lambda s=spec, p=params: _features(s, task, p))  # type: ignore[misc]
+            _ensure(*_features_file(spec, task, cache), lambda s=spec: _features(s, task, cache))  # type: ignore[misc]
     return facts
 
 
@@ -179,18 +178,17 @@ def _read(path: Path, key: Callable[[], str]) -> dict[str, Tensor]:
     return _read_once(path, expected)
 
 
-def _views(spec: StudentSpec, task: Task, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    recipe = teacher.recipe_of(task, source_of(spec))
-    return {"logits": teacher.forward(recipe, params, view_inputs(task, spec.transform, spec.views))}
+def _views(spec: StudentSpec, task: Task, cache: Path) -> dict[str, Tensor]:
+    return {"logits": teacher.said(task, cache, source_of(spec), view_inputs(task, spec.transform, spec.views))}
 
 
 @torch.no_grad()
-def _features(spec: StudentSpec, task: Task, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    family = task.teacher.family
+def _features(spec: StudentSpec, task: Task, cache: Path) -> dict[str, Tensor]:
+    family, params = teacher.recipe_of(task, source_of(spec)).family, teacher.load_weights(task, cache, source_of(spec))
     assert family.parts is not None
     parts = [
         family.parts.embed(params, family.prepare(part))
-        for part in torch.split(view_inputs(task, spec.transform, spec.views), 500)
+        for part in in_parts(view_inputs(task, spec.transform, spec.views), 500)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in family.parts.points}
 

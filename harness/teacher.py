@@ -35,7 +35,7 @@ from harness.files import read_sealed, write_bytes, write_sealed
 from harness.models import init, num_params
 from harness.seeds import generator
 from harness.spec import digest, is_number
-from harness.tasks import Split, Task, TeacherRecipe
+from harness.tasks import GivenTeacher, Inputs, Split, Stream, Task, TeacherRecipe, in_parts
 from harness.tasks.transforms import shifted
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class TeacherLogits:
 
 
 def recipe_of(task: Task, source: Source) -> TeacherRecipe:
-    """The task's recipe at the source's width."""
-    return dataclasses.replace(task.teacher, width=source.width or task.teacher.width)
+    """The task's recipe at the source's width. Raises `ValueError` for a teacher that was given."""
+    return dataclasses.replace(task.recipe, width=source.width or task.recipe.width)
 
 
 def ensure(
@@ -136,6 +136,8 @@ def test_logits(task: Task, cache: Path, stage: str) -> Tensor:
     Raises `PermissionError` in any other stage than `"confirm"`.
     """
     inputs = task.test.read(stage).inputs
+    if isinstance(task.teacher, GivenTeacher):
+        return _answer(task, task.teacher, "test", inputs)
     return forward(task.teacher, load_weights(task, cache), inputs)
 
 
@@ -146,6 +148,8 @@ def load_weights(task: Task, cache: Path, source: Source = OWN) -> dict[str, Ten
 
 def key(task: Task, source: Source = OWN) -> str:
     """Stands for a teacher: its recipe and its data."""
+    if isinstance(task.teacher, GivenTeacher):
+        return f"{task.name}-{digest([task.teacher.name, task.teacher.key(), task.train.hash, task.val.hash])}"
     recipe = {f.name: getattr(recipe_of(task, source), f.name) for f in dataclasses.fields(TeacherRecipe)}
     recipe["family"] = task.teacher.family.name
     stopped = [source.epochs] if source.epochs else []
@@ -159,7 +163,10 @@ def folder(task: Task, cache: Path, source: Source = OWN) -> Path:
 
 def weights_key(task: Task, place: Path, kind: str) -> str:
     """Stands for what was computed from a folder's weights and the data, in a way called `kind`."""
-    weights = hashlib.sha256((place / "weights.safetensors").read_bytes()).hexdigest()
+    if isinstance(task.teacher, GivenTeacher):
+        weights = task.teacher.key()
+    else:
+        weights = hashlib.sha256((place / "weights.safetensors").read_bytes()).hexdigest()
     return digest([weights, task.train.hash, task.val.hash, kind, "float32"])
 
 
@@ -196,11 +203,11 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 @torch.no_grad()
-def forward(recipe: TeacherRecipe, params: dict[str, Tensor], inputs: Tensor) -> Tensor:
+def forward(recipe: TeacherRecipe, params: dict[str, Tensor], inputs: Inputs) -> Tensor:
     """Logits of inputs `[examples, ...]`, on the CPU."""
     device = next(iter(params.values())).device
-    parts = torch.split(inputs, 500)
-    return torch.cat([recipe.family.apply(params, recipe.family.prepare(part.to(device))).cpu() for part in parts])
+    said = (recipe.family.apply(params, recipe.family.prepare(part.to(device))) for part in in_parts(inputs, 500))
+    return torch.cat([logits.cpu() for logits in said])
 
 
 class Training:
@@ -228,6 +235,8 @@ class Training:
 
 def _make(task: Task, place: Path, device: str, progress: Progress, source: Source) -> dict[str, Any]:
     """Train, write weights and logits, return the facts. What is written last makes the folder valid."""
+    if isinstance(task.teacher, GivenTeacher):
+        return _ask(task, task.teacher, place)
     recipe, started = recipe_of(task, source), time.perf_counter()
     epochs = source.epochs or recipe.epochs
     params = _train(task, recipe, epochs, device, progress)
@@ -242,22 +251,71 @@ def _make(task: Task, place: Path, device: str, progress: Progress, source: Sour
         "width": recipe.width,
         "num_params": num_params(recipe.family, *shape),
         "macs": macs,
-        "val_accuracy": _accuracy(logits["val"], task.val),
-        "val_loss": F.cross_entropy(logits["val"].flatten(0, -2), task.val.labels.flatten()).item(),
-        "train_accuracy": _accuracy(logits["train"], task.train),
-        "train_flops": 6.0 * macs * epochs * (len(task.train) // recipe.batch_size) * recipe.batch_size,
+        **_measured(task, logits),
+        "train_flops": 6.0 * macs * epochs * (len(_taught(task.train)) // recipe.batch_size) * recipe.batch_size,
         "seconds": seconds,
         "key": place.name,
     }
 
 
+def _ask(task: Task, given: GivenTeacher, place: Path) -> dict[str, Any]:
+    """Write the logits of a teacher that was given, return the facts; its own training is not known."""
+    started = time.perf_counter()
+    logits = {n: _answer(task, given, n, split.inputs) for n, split in (("train", task.train), ("val", task.val))}
+    save_keyed(logits, place / "logits.safetensors", weights_key(task, place, "none"))
+    return {
+        "name": given.name,
+        "width": 0,
+        "num_params": given.num_params,
+        "macs": given.macs,
+        **_measured(task, logits),
+        "train_flops": 0.0,
+        "seconds": time.perf_counter() - started,
+        "key": place.name,
+    }
+
+
+def _answer(task: Task, given: GivenTeacher, split: str, inputs: Inputs) -> Tensor:
+    """What a given teacher says, checked. Raises `ValueError` for answers of another shape, or that are no numbers."""
+    labels = {"train": task.train.labels, "val": task.val.labels}.get(split)
+    found = given.answer(split, inputs)
+    wanted = [len(inputs), *(labels.shape[1:] if labels is not None else found.shape[1:-1]), task.num_classes]
+    if list(found.shape) != wanted:
+        raise ValueError(f"teacher {given.name!r} of {task.name} gives {list(found.shape)} for {split}, not {wanted}")
+    if not found.isfinite().all():
+        raise ValueError(f"teacher {given.name!r} of {task.name} gives logits for {split} that are no finite numbers")
+    return found.detach().float().cpu()
+
+
+def said(task: Task, cache: Path, source: Source, inputs: Inputs) -> Tensor:
+    """A teacher's logits of views of the train split."""
+    if isinstance(task.teacher, GivenTeacher):
+        rounds = in_parts(inputs, len(task.train))
+        return torch.cat([_answer(task, task.teacher, "train", part) for part in rounds])
+    return forward(recipe_of(task, source), load_weights(task, cache, source), inputs)
+
+
+def _measured(task: Task, logits: Mapping[str, Tensor]) -> dict[str, float]:
+    return {
+        "val_accuracy": _accuracy(logits["val"], task.val),
+        "val_loss": F.cross_entropy(logits["val"].flatten(0, -2), task.val.labels.flatten()).item(),
+        "train_accuracy": _accuracy(logits["train"], task.train),
+    }
+
+
+def _taught(train: Split) -> Split:
+    """The examples of the train split that have a label."""
+    return train if train.labelled is None else Split(train.inputs[train.labelled], train.labels[train.labelled])
+
+
 def _train(task: Task, recipe: TeacherRecipe, epochs: int, device: str, progress: Progress) -> dict[str, Tensor]:
     """The teacher's parameters after so many epochs of its schedule, float32."""
-    num_steps = recipe.epochs * (len(task.train) // recipe.batch_size)
+    train = _taught(task.train)
+    num_steps = recipe.epochs * (len(train) // recipe.batch_size)
     training = Training(task, recipe, generator(recipe.seed, "init"), num_steps, device)
     noise = generator(recipe.seed, "order")
     for epoch in range(1, epochs + 1):
-        for inputs, labels in _batches(task.train, recipe, noise):
+        for inputs, labels in _batches(train, recipe, noise):
             training.step(inputs, labels)
         progress(epoch, epochs, _accuracy(forward(recipe, training.params, task.val.inputs), task.val))
     return {name: param.detach() for name, param in training.params.items()}
@@ -266,10 +324,13 @@ def _train(task: Task, recipe: TeacherRecipe, epochs: int, device: str, progress
 def _batches(split: Split, recipe: TeacherRecipe, noise: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of whole batches in random order, each image shifted at random."""
     order = torch.randperm(len(split), generator=noise)
-    for index in torch.split(order[: len(split) // recipe.batch_size * recipe.batch_size], recipe.batch_size):
-        inputs = split.inputs[index]
+    batches = torch.split(order[: len(split) // recipe.batch_size * recipe.batch_size], recipe.batch_size)
+    streamed = isinstance(split.inputs, Stream)
+    read = split.inputs.batches([index.tolist() for index in batches]) if isinstance(split.inputs, Stream) else ()
+    for index, inputs in zip(batches, read if streamed else (split.inputs[index] for index in batches), strict=True):
         yield (shifted(inputs, recipe.shift, noise) if recipe.shift else inputs), split.labels[index]
 
 
 def _accuracy(logits: Tensor, split: Split) -> float:
-    return (logits.argmax(-1) == split.labels).float().mean().item()
+    right = (logits.argmax(-1) == split.labels).float()
+    return (right if split.labelled is None else right[split.labelled]).mean().item()

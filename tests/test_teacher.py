@@ -75,7 +75,7 @@ def test_other_data_is_another_folder(tmp_path: Path) -> None:
 def test_the_cached_logits_are_the_networks_output_on_that_very_sample(digits_cache: Path) -> None:
     task = tasks.load("digits")
     logits, weights = teacher.load_logits(task, digits_cache), teacher.load_weights(task, digits_cache)
-    family = task.teacher.family
+    family = task.recipe.family
     for split, cached in ((task.train, logits.train), (task.val, logits.val)):
         for index in (0, 1, 17, len(split) - 1):
             own = family.apply(weights, family.prepare(split.inputs[index : index + 1]))[0]

@@ -140,7 +140,7 @@ def test_another_width_or_an_early_stop_is_another_teacher(changed: dict[str, An
     assert source != OWN
     assert teacher.folder(DIGITS, full_cache, source) != teacher.folder(DIGITS, full_cache)
     weights = teacher.load_weights(DIGITS, full_cache, source)
-    assert len(weights["conv_1.weight"]) == (spec.teacher_width or DIGITS.teacher.width)
+    assert len(weights["conv_1.weight"]) == (spec.teacher_width or DIGITS.recipe.width)
 
 
 def test_an_early_stopped_teacher_is_the_same_training_stopped_there(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_an_early_stopped_teacher_is_the_same_training_stopped_there(tmp_path: P
 
 def taught_beside(spec: StudentSpec, said: dict[tuple[int, int], Tensor]) -> Says:
     """An online teacher as the source article trains one, a step a batch; what it says of each example is noted."""
-    recipe = DIGITS.teacher
+    recipe = DIGITS.recipe
     width = spec.teacher_width or recipe.width
     start = init(recipe.family, width, (1, 8, 8), 10, generator(spec.seed, "online teacher"))
     params = {name: param.float().requires_grad_() for name, param in start.items()}
@@ -272,7 +272,7 @@ def test_teacher_and_student_see_the_same_view(full_cache: Path) -> None:
     inputs = view_inputs(DIGITS, "shift", 3)
     assert torch.equal(inputs[:COUNT], DIGITS.train.inputs)
     assert torch.equal(seen, MLP.prepare(inputs).double())
-    weights, recipe = teacher.load_weights(DIGITS, full_cache), DIGITS.teacher
+    weights, recipe = teacher.load_weights(DIGITS, full_cache), DIGITS.recipe
     for row in (0, 7, COUNT - 1, COUNT, COUNT + 7, 2 * COUNT + 7, 3 * COUNT - 1):
         view = teacher.forward(recipe, weights, inputs[row : row + 1])[0]
         assert torch.allclose(view, said[row], rtol=1e-4, atol=1e-4)

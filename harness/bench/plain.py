@@ -171,7 +171,7 @@ class Loop:
         clock: Clock,
     ) -> float:
         """One pass over the training split; gives the mean loss."""
-        family, total = self.task.teacher.family, torch.zeros(())
+        family, total = self.task.recipe.family, torch.zeros(())
         now = time.perf_counter()
         for inputs, labels in batches:
             now = clock.add("data", now)

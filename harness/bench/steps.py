@@ -172,7 +172,7 @@ def plain_step(width: int, task_name: str, family: str) -> float:
 
 def _teacher(task: Task) -> Mapping[str, torch.Tensor]:
     """The task's teacher as it is before its training."""
-    recipe = task.teacher
+    recipe = task.recipe
     drawn = init(recipe.family, recipe.width, task.input_shape, task.num_classes, generator(0, "init"))
     return {
         name: value.float().contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.float()

@@ -21,7 +21,7 @@ import torch
 from harness import __version__, optimisers, tasks
 from harness.cohort.data import Data, load_inputs
 from harness.cohort.objective import Batch
-from harness.cohort.stack import GRAIN, Cohort, stack
+from harness.cohort.stack import GRAIN, Cohort, alone, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import Costs, Timing, costs_from_json
 from harness.files import put_aside, read_sealed, write_sealed
@@ -140,12 +140,14 @@ def _threads(device: str, workers: int) -> tuple[int, ...]:
 def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Sequence[int]) -> Iterator[Timing]:
     """A timing of every size and way; the sizes of a way grow until a step would be long."""
     before = torch.get_num_threads()
-    ways = [(looped, count) for looped in ((False,) if data.family.stacks else (False, True)) for count in threads]
+    lone = bool(alone(data.family, probes[0].width, data.task))
+    loops = (True,) if lone else (False,) if data.family.stacks else (False, True)
+    ways = [(looped, count) for looped in loops for count in threads]
     try:
         for looped, count in ways:
             torch.set_num_threads(count)
             each = 0.0
-            for size in (*SIZES, MANY) if device.startswith("cuda") else SIZES:
+            for size in (1,) if lone else (*SIZES, MANY) if device.startswith("cuda") else SIZES:
                 if each * size > LONGEST:
                     break
                 cohort = cohort_of(probes, size, data, device, looped=looped)
@@ -169,7 +171,7 @@ def cohort_of(probes: Sequence[StudentSpec], size: int, data: Data, device: str,
 
 def timed_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[float]:
     """So many steps, and the seconds of each."""
-    order = next(orders(cohort, len(data.task.train), device))
+    order = next(orders(cohort, data, device))
     rows = torch.split(order, cohort.specs[0].batch_size, dim=1)
     state = optimisers.start(cohort.network.values)
     learned = [optimisers.start(run.learned.values) for run in cohort.learned if run.learned is not None]
@@ -186,7 +188,8 @@ def timed_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[flo
 
 def _bytes_each(probes: Sequence[StudentSpec], data: Data, device: str) -> int:
     """Bytes that a student needs in a step: its numbers and what its backward pass keeps, of a cohort of two."""
-    cohort = cohort_of(probes, 2, data, device, looped=False)
+    count = 1 if alone(data.family, probes[0].width, data.task) else 2
+    cohort = cohort_of(probes, count, data, device, looped=False)
     seen: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -195,7 +198,7 @@ def _bytes_each(probes: Sequence[StudentSpec], data: Data, device: str) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         timed_steps(cohort, data, device, 1)
-    return max(1, (sum(seen.values()) + COPIES * cohort.network.values.nbytes) // 2)
+    return max(1, (sum(seen.values()) + COPIES * cohort.network.values.nbytes) // count)
 
 
 def _room(device: str, workers: int) -> int:

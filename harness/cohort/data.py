@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from harness.batches import view_inputs
 from harness.models import Family
 from harness.spec import StudentSpec
 from harness.targets import Targets
-from harness.tasks import Task
+from harness.tasks import Inputs, Stream, Task
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Data:
 
     task: Task
     family: Family
-    inputs: Mapping[str, Tensor]  # split -> [examples, ...], prepared
-    views: Tensor  # [rows, ...]: the train split in all its views, prepared
+    inputs: Mapping[str, Inputs]  # split -> [examples, ...], prepared
+    views: Inputs  # [rows, ...]: the train split in all its views, prepared
     labels: Mapping[str, Tensor]  # split -> [examples, ...]
     teacher: Mapping[str, Tensor]  # split -> its logits, [examples, ..., classes]
 
@@ -36,6 +37,13 @@ class Data:
     def confirms(self) -> bool:
         """Whether there is the test split."""
         return "test" in self.inputs
+
+    def measured(self, split: str) -> tuple[Inputs, Tensor]:
+        """A split's inputs and labels, of the examples that have a label."""
+        inputs, labels, labelled = self.inputs[split], self.labels[split], self.task.train.labelled
+        if split != "train" or labelled is None:
+            return inputs, labels
+        return take(inputs, labelled.to(labels.device)), take(labels, labelled.to(labels.device))
 
 
 def load_data(lead: StudentSpec, cache: Path, device: str, stage: str = "search") -> Data:
@@ -96,15 +104,36 @@ def _inputs(
     )
 
 
-def place(family: Family, inputs: Tensor, device: str, dtype: torch.dtype) -> Tensor:
+def place(family: Family, inputs: Inputs, device: str, dtype: torch.dtype) -> Inputs:
     """Inputs as the family takes them, on the device."""
+    if isinstance(inputs, Stream):
+        return inputs.changed(lambda part: _placed(family, part, device, dtype))
+    return _placed(family, inputs, device, dtype)
+
+
+def _placed(family: Family, inputs: Tensor, device: str, dtype: torch.dtype) -> Tensor:
     prepared = family.prepare(inputs)
     return prepared.to(device, dtype) if prepared.is_floating_point() else prepared.to(device)
 
 
-def take(table: Tensor, rows: Tensor) -> Tensor:
+def in_order(inputs: Inputs, order: Tensor, batch_size: int) -> Iterator[Tensor | None]:
+    """The inputs of every batch of an epoch, `[groups, batch, ...]`, read ahead where they are streamed.
+
+    None for those in memory, which are looked up as they are needed.
+    """
+    if isinstance(inputs, Tensor):
+        yield from repeat(None)
+        return
+    rows = torch.split(order.cpu(), batch_size, dim=1)
+    for own, found in zip(rows, inputs.batches([part.flatten().tolist() for part in rows]), strict=True):
+        yield found.view(*own.shape, *found.shape[1:])
+
+
+def take(table: Inputs, rows: Tensor) -> Tensor:
     """`table[rows]`; on a CPU several times faster, for it copies whole rows."""
-    return table.index_select(0, rows.flatten()).view(*rows.shape, *table.shape[1:])
+    flat = rows.flatten()
+    found: Tensor = table[flat] if isinstance(table, Stream) else table.index_select(0, flat)
+    return found.view(*rows.shape, *table.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,13 @@ from harness.cohort.checkpoint import State, numbers_by_width
 from harness.cohort.data import Data
 from harness.cohort.forward import apply, embed
 from harness.cohort.stack import Cohort
+from harness.seeds import generator
 from harness.targets import Targets
+from harness.tasks import in_parts
 
 EVALUATION_BATCH = 250
+NUM_WRITTEN = 120
+"""Tokens that a language model writes as a sample."""
 NUM_BINS = 15
 """Of the expected calibration error (Guo 2017, arXiv:1706.04599)."""
 
@@ -33,16 +37,16 @@ def evaluate(cohort: Cohort, data: Data, split: str, *, teacher: bool = False) -
             wanted = data.teacher[split][part].flatten(0, -2).expand_as(logits)
             sums[2] += (predicted == wanted.argmax(-1)).sum(-1)
             sums[3] += count * losses.kl(logits, wanted, temperature=torch.ones_like(values[:, 0]))
-    return sums / data.labels[split].numel()
+    return sums / data.measured(split)[1].numel()
 
 
 def _answered(cohort: Cohort, data: Data, split: str) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Batch by batch: the part of the split, the logits `[students, examples, classes]`, the labels
     `[students, examples]`."""
-    inputs, labels = data.inputs[split], data.labels[split]
-    for start in range(0, len(inputs), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
-        logits = apply(cohort, data, inputs[None, part]).flatten(1, -2).contiguous()
+    inputs, labels = data.measured(split)
+    for number, own in enumerate(in_parts(inputs, EVALUATION_BATCH)):
+        part = slice(number * EVALUATION_BATCH, (number + 1) * EVALUATION_BATCH)
+        logits = apply(cohort, data, own[None]).flatten(1, -2).contiguous()
         yield part, logits, labels[part].flatten().expand(logits.shape[:-1])
 
 
@@ -94,6 +98,8 @@ def confirmed(cohort: Cohort, data: Data, num_epochs: Sequence[int]) -> list[Sta
         parts["chance"].append(chances.gather(-1, truth[..., None])[..., 0].float())
     said = {name: torch.cat(own, dim=1).cpu() for name, own in parts.items()}
     labels = data.labels["test"].flatten().int().cpu()
+    if data.task.vocabulary:
+        said["sample"] = _written(cohort, data)
     mine = numbers_by_width(cohort, data)
     return [
         State(
@@ -108,14 +114,29 @@ def confirmed(cohort: Cohort, data: Data, num_epochs: Sequence[int]) -> list[Sta
     ]
 
 
+def _written(cohort: Cohort, data: Data) -> Tensor:
+    """What every language model writes on from the first val text, `[students, tokens]`: the text, then its own.
+
+    Drawn from the model's chances as they are, by the student's own seed. Of a model that diverged, the first token.
+    """
+    text: Tensor = data.inputs["val"][:1].expand(len(cohort.specs), -1)
+    length, sources = text.shape[1], [generator(spec.seed, "sample") for spec in cohort.specs]
+    for _ in range(NUM_WRITTEN):
+        logits = apply(cohort, data, text[:, None, -length:])[:, 0, -1]  # each student has a text of its own
+        safe = logits.double().softmax(-1).cpu().nan_to_num(nan=0.0)
+        safe[:, 0] += safe.sum(-1) == 0
+        drawn = [torch.multinomial(row, 1, generator=source) for row, source in zip(safe, sources, strict=True)]
+        text = torch.cat([text, torch.stack(drawn).to(text)], dim=1)
+    return text.int().cpu()
+
+
 @torch.no_grad()
 def answers(cohort: Cohort, data: Data, *, points: bool) -> list[Targets]:
     """What every student says of all rows, for students that it is to teach; with its feature points if wanted."""
-    batches = torch.split(data.views, EVALUATION_BATCH)
-    logits = torch.cat([apply(cohort, data, batch[None]) for batch in batches], dim=1)
+    logits = torch.cat([apply(cohort, data, batch[None]) for batch in in_parts(data.views, EVALUATION_BATCH)], dim=1)
     found: dict[str, Tensor] = {}
     if points:
         assert data.family.parts is not None
-        parts = [embed(cohort, data, batch[None]) for batch in batches]
+        parts = [embed(cohort, data, batch[None]) for batch in in_parts(data.views, EVALUATION_BATCH)]
         found = {name: torch.cat([part[name] for part in parts], dim=1) for name in data.family.parts.points}
     return [Targets(own, {name: point[i] for name, point in found.items()}) for i, own in enumerate(logits)]

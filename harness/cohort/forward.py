@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,12 +12,59 @@ from torch.func import vmap
 
 from harness.cohort.data import Data
 from harness.cohort.stack import Cohort
+from harness.models.modules import seeded
+from harness.seeds import derive
 
 
 def apply(cohort: Cohort, data: Data, inputs: Tensor) -> Tensor:
     """Logits `[students, batch, ..., classes]` of what each group sees, `[groups, batch, ...]`."""
+    if cohort.alone:
+        with _mixed(cohort):
+            own: Tensor = _exact(data.family.apply(_only(cohort), inputs[0]), cohort)
+        return own[None]
     found: Tensor = _of_groups(data.family.apply, cohort, data, inputs)
     return found
+
+
+def learn(cohort: Cohort, data: Data, inputs: Tensor, moment: str) -> Tensor:
+    """The logits that `apply` gives, as networks give them in training.
+
+    It makes a difference to a module that is trained by itself: it may draw random numbers, which follow from the
+    student's seed and the `moment`, and move its buffers, which are in `cohort.moved` until `settle`.
+    """
+    if not cohort.alone:
+        return apply(cohort, data, inputs)
+    assert data.family.learn is not None
+    params = _only(cohort)
+    for name in _buffers(cohort, data):
+        params[name] = cohort.moved[name] = cohort.moved.get(name, params[name].detach()).clone()
+    with seeded(derive(cohort.specs[0].seed, f"module {moment}")), _mixed(cohort):
+        found: Tensor = _exact(data.family.learn(params, inputs[0]), cohort)
+    return found[None]
+
+
+@torch.no_grad()
+def settle(cohort: Cohort) -> None:
+    """Take a lone module's buffers, as the step at hand left them, into its network."""
+    for name, values in cohort.moved.items():
+        cohort.network.views[name][0].copy_(values)
+    cohort.moved.clear()
+
+
+def _only(cohort: Cohort) -> dict[str, Tensor]:
+    """The parameters of the only student, in the optimiser's own numbers."""
+    return {name: view[0] for name, view in cohort.network.views.items()}
+
+
+def _buffers(cohort: Cohort, data: Data) -> list[str]:
+    layers = data.family.layers(cohort.width, data.task.input_shape, data.task.num_classes)
+    return [name for name, layer in layers.items() if layer.buffer]
+
+
+def _mixed(cohort: Cohort) -> AbstractContextManager[Any]:
+    """Mixed precision as torch has it, for a module that is trained by itself."""
+    wanted = cohort.specs[0].dtype == "bfloat16"
+    return torch.autocast(cohort.network.values.device.type, torch.bfloat16, enabled=wanted)
 
 
 def embed(cohort: Cohort, data: Data, inputs: Tensor) -> Mapping[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,19 +11,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness import losses
+from harness.batches import labelled_in_batch
 from harness.cohort.data import Data, take
-from harness.cohort.forward import apply, embed, head
+from harness.cohort.forward import embed, head, learn
 from harness.cohort.stack import Cohort, Run
 from harness.losses import FeatureForm
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What every student sees in one step: `rows` `[groups, batch]` of an epoch; `progress` is the share done."""
+    """What every student sees in one step: `rows` `[groups, batch]` of an epoch; `progress` is the share done.
+
+    `inputs` `[groups, batch, ...]` are those of the rows where they were read ahead; `part` says which part of a step's
+    batch this is.
+    """
 
     rows: Tensor
     epoch: int
     progress: float
+    inputs: Tensor | None = None
+    part: int = 0
+
+    def parts(self, size: int) -> list[Batch]:
+        """The batch in parts of so many examples, 0 for itself."""
+        if not 0 < size < self.rows.shape[1]:
+            return [self]
+        rows = torch.split(self.rows, size, dim=1)
+        inputs = [None] * len(rows) if self.inputs is None else torch.split(self.inputs, size, dim=1)
+        return [
+            replace(self, rows=own, inputs=seen, part=part)
+            for part, (own, seen) in enumerate(zip(rows, inputs, strict=True))
+        ]
 
 
 @dataclass(frozen=True)
@@ -39,11 +57,7 @@ class Parts:
 def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Parts:
     """Every part of the objective. `noise` `[students, batch, ..., features]`, uniform, decides what is dropped."""
     logits, points = _forward(cohort, data, batch, noise)
-    logits = _classes_first(logits.flatten(1, -2))  # positions, where an example has several, count as examples
-    truth = take(data.labels["train"], batch.rows % len(data.labels["train"])).flatten(1)
-    ce = losses.cross_entropy(logits, _spread(cohort, slice(0, cohort.grid[1]), truth), cohort.smoothing)
-    kd = _kd(cohort, logits, truth, batch)
-    objective = cohort.weights[0] * ce + cohort.weights[1] * kd
+    ce, kd, objective = _of_logits(cohort, data, logits, batch)
     if not cohort.features:
         return Parts(objective, ce, kd, None)
     feature = torch.zeros_like(ce).index_put(
@@ -54,12 +68,35 @@ def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Par
     return Parts(objective + cohort.feature_weights * feature, ce, kd, feature)
 
 
+def _of_logits(cohort: Cohort, data: Data, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, distillation loss and their weighted sum, each `[students]`.
+
+    Where not all examples have a label, those of a batch that do stand first; alpha is 0 for the others: each part is
+    weighed by its share of the batch.
+    """
+    labelled = labelled_in_batch(data.task.train, batch.rows.shape[1])
+    first = batch if labelled is None else replace(batch, rows=batch.rows[:, :labelled])
+    own = _classes_first(logits[:, :labelled].flatten(1, -2))  # positions, where there are several, count as examples
+    truth = take(data.labels["train"], first.rows % len(data.labels["train"])).flatten(1)
+    ce = losses.cross_entropy(own, _spread(cohort, slice(0, cohort.grid[1]), truth), cohort.smoothing)
+    kd = _kd(cohort, own, truth, first)
+    objective = cohort.weights[0] * ce + cohort.weights[1] * kd
+    if labelled is None:
+        return ce, kd, objective
+    rest = replace(batch, rows=batch.rows[:, labelled:])
+    other = _kd(cohort, _classes_first(logits[:, labelled:].flatten(1, -2)), truth, rest)
+    share = labelled / batch.rows.shape[1]
+    whole = share * objective + (1 - share) * cohort.weights[2] * other
+    return ce, share * kd + (1 - share) * other, whole
+
+
 def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tensor:
     """How the parts pull at the networks: ratio of KD's gradient norm to CE's, their cosine, the feature form's ratio.
 
     `[3, students]`, not finite where a gradient is zero. A form that is warmed up is taken as it is when warm.
     """
-    found = parts(cohort, data, Batch(batch.rows, batch.epoch, 1.0), noise)
+    found = parts(cohort, data, replace(batch, progress=1.0), noise)
+    cohort.moved.clear()  # this was no step
     ce = _gradient(cohort, found.ce)
     kd = _gradient(cohort, found.kd)
     feature = _gradient(cohort, found.feature) if found.feature is not None else torch.zeros_like(ce)
@@ -83,15 +120,16 @@ def noise_shape(cohort: Cohort, data: Data, batch_size: int) -> tuple[int, ...]:
     if cohort.dropout is None:
         return ()
     assert data.family.parts is not None
-    one = {name: view[0].detach().to(data.views) for name, view in cohort.network.views.items()}
+    dtype = getattr(torch, cohort.specs[0].dtype)  # the inputs' own may be that of token numbers
+    one = {name: view[0].detach().to(dtype) for name, view in cohort.network.views.items()}
     return batch_size, *data.family.parts.embed(one, data.views[:1])["embedding"].shape[1:]
 
 
 def _forward(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Logits `[students, batch, ..., classes]`, and feature points where a form needs them."""
-    inputs = take(data.views, batch.rows)
+    inputs = take(data.views, batch.rows) if batch.inputs is None else batch.inputs
     if noise is None and not cohort.features:
-        return apply(cohort, data, inputs), {}
+        return learn(cohort, data, inputs, f"{batch.epoch} {batch.progress!r} {batch.part}"), {}
     points = embed(cohort, data, inputs)
     embedding = points["embedding"]
     if noise is not None:

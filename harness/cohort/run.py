@@ -18,7 +18,7 @@ from harness.cohort.check import check
 from harness.cohort.checkpoint import State
 from harness.cohort.data import Data, load_data
 from harness.cohort.evaluate import answers, confirmed, final_metrics
-from harness.cohort.stack import Cohort, stack
+from harness.cohort.stack import Cohort, alone, stack
 from harness.cohort.training import Trained, fit
 from harness.costs import TOGETHER, How
 from harness.models import num_params
@@ -109,7 +109,10 @@ def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
     """
 
     def key(spec: StudentSpec) -> str:
-        return repr((spec.cohort_key, 0 if tasks.load(spec.task).families[spec.family].pads else spec.width))
+        task = tasks.load(spec.task)
+        family = task.families[spec.family]
+        lone = spec if alone(family, spec.width, task) else None
+        return repr((spec.cohort_key, 0 if family.pads else spec.width, lone))
 
     def order(spec: StudentSpec) -> tuple[str, int, str, bool, str, int, str]:
         kind = spec.form, spec.teacher == "online", spec.feature, spec.width

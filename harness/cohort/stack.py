@@ -8,8 +8,9 @@ student is a group of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import torch
@@ -19,10 +20,11 @@ from harness import losses, optimisers
 from harness.cohort.data import Data, Lessons, exact, lessons
 from harness.forms import Form
 from harness.losses import FeatureForm
-from harness.models.family import Layer, init, pad, start
+from harness.models.family import Family, Layer, init, pad, start
 from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec
 from harness.targets import Targets
+from harness.tasks import Task
 
 GRAIN = 4
 """Padded networks have a multiple of so many units: products with fewer rows round otherwise on a CPU. So a student's
@@ -65,13 +67,16 @@ class Cohort:
     group_seeds: tuple[int, ...]  # the seed of each group of students who see the same
     network: Flat
     hyper: optimisers.Hyper
-    weights: Tensor  # [2, students]: of cross-entropy, of the distillation loss
+    weights: Tensor  # [3, students]: of cross-entropy, of the distillation loss, of the latter without a label
     forms: tuple[tuple[slice, Run | None], ...]  # in order over a seed's students; None for plain training
     features: tuple[Run, ...]
     feature_weights: Tensor | None  # [students]
     smoothing: Tensor | None  # [students]
     dropout: Tensor | None  # [students]
     clip_norm: Tensor | None  # [students, 1], infinite where there is none
+    still: Tensor | None  # [numbers], True for those of a network that no gradient moves
+    alone: str  # why the only student is a module that is trained by itself; empty where it is not
+    moved: dict[str, Tensor] = field(default_factory=dict)  # such a module's buffers as the step at hand left them
 
     @property
     def learned(self) -> tuple[Run, ...]:
@@ -151,14 +156,30 @@ def stack(
             weight_decay=column([spec.weight_decay for spec in specs])[:, None],
             momentum=column([spec.momentum for spec in specs])[:, None],
         ),
-        weights=column([w for spec in specs for w in losses.weights(spec)]).view(-1, 2).T,
+        weights=column([w for spec in specs for w in (*losses.weights(spec), losses.unlabelled_weight(spec))])
+        .view(-1, 3)
+        .T,
         forms=tuple((members, of_form(members)) for members in forms),
         features=tuple(of_feature(members) for members in features),
         feature_weights=some("feature_weight"),
         smoothing=some("label_smoothing"),
         dropout=some("dropout"),
         clip_norm=None if clip is None else torch.where(clip > 0, clip, torch.inf)[:, None],
+        still=_still(data.family.layers(width, data.task.input_shape, data.task.num_classes), device),
+        alone=alone(data.family, width, data.task),
     )
+
+
+def alone(family: Family, width: int, task: Task) -> str:
+    """Why networks of the family are trained one at a time; empty where they are not."""
+    return "" if family.alone is None else family.alone(width, family.prepare(task.train.inputs[:4]))
+
+
+def _still(layers: Mapping[str, Layer], device: str) -> Tensor | None:
+    """Which numbers of a network are not learned, `[numbers]`; None where all are."""
+    own = [torch.full((math.prod(layer.shape),), layer.buffer or layer.frozen) for layer in layers.values()]
+    found = torch.cat(own).to(device)
+    return found if found.any() else None
 
 
 def _grid(specs: Sequence[StudentSpec]) -> tuple[tuple[int, int], tuple[int, ...]]:
@@ -221,6 +242,7 @@ def _learned_layers(form: FeatureForm, data: Data, spec: StudentSpec, targets: T
     first = start(
         data.family.layers(spec.width, data.task.input_shape, data.task.num_classes), generator(spec.seed, "init")
     )
-    point = data.family.parts.embed({n: p.to(data.views) for n, p in first.items()}, data.views[:1])[form.point]
+    seen, dtype = data.views[:1], getattr(torch, spec.dtype)  # the inputs' own may be that of token numbers
+    point = data.family.parts.embed({n: p.to(seen.device, dtype) for n, p in first.items()}, seen)[form.point]
     axis = 1 if form.point == "map" else -1
     return form.learned(point.shape[axis], targets.points[form.point].shape[axis])

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from harness import optimisers
-from harness.batches import epochs
+from harness.batches import epochs_of
 from harness.cohort import checkpoint
 from harness.cohort.checkpoint import State
-from harness.cohort.data import Data
+from harness.cohort.data import Data, in_order
 from harness.cohort.evaluate import evaluate
+from harness.cohort.forward import settle
 from harness.cohort.objective import Batch, draw_noise, noise_shape, parts, pull
 from harness.cohort.stack import Cohort
 from harness.seeds import generator
@@ -67,10 +68,11 @@ def fit(
     if cohort.dropout is not None:
         _skip_noise(sources.values(), shape, step)
     todo, kept = 0 if patience.all_stopped else end - begin, time.monotonic()
-    for epoch, order in islice(enumerate(orders(cohort, count, device)), begin, begin + todo):
+    for epoch, order in islice(enumerate(orders(cohort, data, device)), begin, begin + todo):
         sums = torch.zeros(3, len(cohort.specs), dtype=cohort.network.values.dtype, device=device)
-        for rows in torch.split(order, lead.batch_size, dim=1):
-            batch = Batch(rows, epoch, step / num_steps)
+        read = in_order(data.views, order, lead.batch_size)
+        for rows, inputs in zip(torch.split(order, lead.batch_size, dim=1), read, strict=False):
+            batch = Batch(rows, epoch, step / num_steps, inputs)
             noise = draw_noise(cohort, sources, shape)
             if step in looked_at:
                 pulls[step] = pull(cohort, data, batch, noise)
@@ -101,11 +103,11 @@ def _skip_noise(sources: Iterable[torch.Generator], shape: Sequence[int], num_st
             torch.rand(tuple(shape), generator=source)
 
 
-def orders(cohort: Cohort, num_examples: int, device: str) -> Iterator[Tensor]:
+def orders(cohort: Cohort, data: Data, device: str) -> Iterator[Tensor]:
     """For each epoch, the order of rows that each group sees: `[groups, rows]`."""
     lead = cohort.specs[0]
     sources = {
-        seed: epochs(seed, num_examples, lead.views, lead.batch_size, lead.epochs) for seed in cohort.group_seeds
+        seed: epochs_of(data.task.train, seed, lead.views, lead.batch_size, lead.epochs) for seed in cohort.group_seeds
     }
     for _ in range(lead.epochs):
         by_seed = {seed: next(source) for seed, source in sources.items()}
@@ -121,20 +123,47 @@ def take_step(
     lr_scale: Tensor,
 ) -> Tensor:
     """One step of every student; objective, CE and KD before it, `[3, students]`."""
-    found = parts(cohort, data, batch, noise)
     flats = [cohort.network, *(run.learned for run in cohort.learned if run.learned is not None)]
     views = [view for flat in flats for view in flat.views.values()]
-    grads = iter(torch.autograd.grad(found.objective.sum(), views))
+    said, found = _summed(cohort, data, batch, noise, views)
+    grads = iter(found)
     own, *others = (torch.cat([next(grads).reshape(len(flat.values), -1) for _ in flat.views], dim=1) for flat in flats)
+    kept = None if cohort.still is None else cohort.network.values[:, cohort.still]
     if cohort.clip_norm is not None:  # the network's own gradient; a loss's learned parts have none to fear
         norm = torch.linalg.vector_norm(own, dim=1, keepdim=True)
         own = own * (cohort.clip_norm / (norm + 1e-6)).clamp(max=1.0)
     update = optimisers.STEPS[cohort.specs[0].optimiser]
     update(cohort.network.values, own, states[0], cohort.hyper, lr_scale)
+    if cohort.still is not None and kept is not None:  # weight decay moved them
+        cohort.network.values[:, cohort.still] = kept
+    settle(cohort)
     for run, grad, state in zip(cohort.learned, others, states[1], strict=True):
         assert run.learned is not None
         update(run.learned.values, grad, state, cohort.hyper.of(run.places), lr_scale[run.places])
-    return torch.stack([found.objective, found.ce, found.kd]).detach()
+    return said
+
+
+def _summed(
+    cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None, views: Sequence[Tensor]
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Objective, CE and KD on a batch, `[3, students]`, and the objective's gradients, added up over its parts."""
+    own = batch.parts(cohort.specs[0].micro_batch)
+    dropped = [noise] * len(own) if noise is None else torch.chunk(noise, len(own), dim=1)
+    said, grads = torch.zeros((), device=cohort.network.values.device), list[Tensor]()
+    for part, its_noise in zip(own, dropped, strict=True):
+        found = parts(cohort, data, part, its_noise)
+        gained = _gradients(found.objective.sum() / len(own), views, some=cohort.still is not None)
+        said = said + torch.stack([found.objective, found.ce, found.kd]).detach() / len(own)
+        grads = [a + b for a, b in zip(grads, gained, strict=True)] if grads else list(gained)
+    return said, grads
+
+
+def _gradients(value: Tensor, views: Sequence[Tensor], *, some: bool) -> Sequence[Tensor]:
+    """The gradients of a value; with `some`, 0 for views that it does not depend on."""
+    if not some:
+        return torch.autograd.grad(value, views)
+    found = torch.autograd.grad(value, views, allow_unused=True)
+    return [torch.zeros_like(view) if grad is None else grad for view, grad in zip(views, found, strict=True)]
 
 
 def _lr_scales(cohort: Cohort, num_steps: int) -> Tensor:

@@ -86,5 +86,5 @@ def real_inputs(task: Task, most: int) -> Tensor:
     """
     inputs = task.val.inputs
     places = torch.linspace(0, len(inputs) - 1, min(most, len(inputs))).round().long()
-    chosen = inputs[places]
+    chosen: Tensor = inputs[places]
     return chosen.float() if chosen.is_floating_point() else chosen

@@ -8,10 +8,21 @@ formula says so). The convention of alpha is the source article's: alpha weighs 
 """
 
 from harness.forms import Form
-from harness.losses.chosen import check, find_form, weights
+from harness.losses.chosen import check, find_form, unlabelled_weight, weights
 from harness.losses.divergences import kl
 from harness.losses.features import FeatureForm
 from harness.losses.labels import cross_entropy
 from harness.losses.table import FEATURES, LOSSES
 
-__all__ = ["FEATURES", "LOSSES", "FeatureForm", "Form", "check", "cross_entropy", "find_form", "kl", "weights"]
+__all__ = [
+    "FEATURES",
+    "LOSSES",
+    "FeatureForm",
+    "Form",
+    "check",
+    "cross_entropy",
+    "find_form",
+    "kl",
+    "unlabelled_weight",
+    "weights",
+]

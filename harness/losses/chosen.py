@@ -27,6 +27,14 @@ def weights(spec: StudentSpec) -> tuple[float, float]:
     return spec.loss_scale * ce, spec.loss_scale * kd
 
 
+def unlabelled_weight(spec: StudentSpec) -> float:
+    """The weight of the distillation loss on examples without a label: that of `weights` at alpha 0 under `convex`,
+    where alpha weighs the labels, and the same as elsewhere under `additive`, where it weighs the teacher."""
+    if spec.form == PLAIN:
+        return 0.0
+    return spec.loss_scale * (1.0 if spec.mixing == "convex" else spec.alpha)
+
+
 def find_form(spec: StudentSpec) -> Form:
     """The student's loss form, built in or of its study's file. Raises `ValueError` for neither."""
     known = {**LOSSES, **(_own_forms(spec.form_file) if spec.form_file else {})}

@@ -17,13 +17,17 @@ class Layer:
     """One parameter tensor: its shape, and the fan-in and gain of its start. A bias has no fan-in, and starts at 0.
 
     `axes`, where given, says what each axis of `shape` is made of: `((8,), (9, 4))` is a matrix `[8, 36]` whose columns
-    are (place, channel). A network is padded to a wider one along these.
+    are (place, channel). A network is padded to a wider one along these. A `buffer` belongs to the
+    network and is not learned: it moves as the network is trained, as batch norm's averages do. A `frozen` layer is a
+    parameter that stays as it is.
     """
 
     shape: Shape
     fan_in: int = 0
     gain: float = 2.0
     axes: tuple[Shape, ...] = ()
+    buffer: bool = False
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class Family:
     with one of groups of neighbours who see the same (`harness.models.shared.product`). Without it the cohort maps
     them over the students. `pads` says that a network is the same inside a wider one whose further numbers are zero,
     and stays so: every activation function has f(0) = 0, and nothing is normalised over units.
+
+    Of a user's own modules only (see `harness.models.modules`): `first(width, generator)` draws a network where layers
+    do not say how; `learn` is `apply` as it is in training, which moves the buffers among the params in place; and
+    `alone(width, inputs)` says why networks must be trained one at a time, nothing where they need not.
     """
 
     name: str
@@ -64,17 +72,23 @@ class Family:
     parts: Parts | None = None
     stacks: bool = False
     pads: bool = False
+    first: Callable[[int, torch.Generator], Mapping[str, Tensor]] | None = None
+    learn: Callable[[Mapping[str, Tensor], Tensor], Tensor] | None = None
+    alone: Callable[[int, Tensor], str] | None = None
 
 
 def num_params(family: Family, width: int, input_shape: Shape, num_classes: int) -> int:
-    """How many numbers a network of the family has."""
-    return sum(math.prod(layer.shape) for layer in family.layers(width, input_shape, num_classes).values())
+    """How many numbers a network of the family has, buffers left out."""
+    own = family.layers(width, input_shape, num_classes).values()
+    return sum(math.prod(layer.shape) for layer in own if not layer.buffer)
 
 
 def init(
     family: Family, width: int, input_shape: Shape, num_classes: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """A network's first parameters, as `start` draws them."""
+    """A network's first parameters, float64, as `start` draws them, or as the family does."""
+    if family.first is not None:
+        return dict(family.first(width, generator))
     return start(family.layers(width, input_shape, num_classes), generator)
 
 

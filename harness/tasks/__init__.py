@@ -10,15 +10,42 @@ from functools import cache
 from pathlib import Path
 
 from harness.space import load_module
-from harness.tasks import cifar, digits, fashion_mnist, mnist1d, mnist5k
-from harness.tasks.task import LockedSplit, Scale, Split, Task, TeacherRecipe
+from harness.tasks import cifar, digits, fashion_mnist, mnist1d, mnist5k, orange, pydoc, snippets
+from harness.tasks.given import logits_teacher, module_teacher
+from harness.tasks.own import csv_texts, image_folder, own_task, parquet
+from harness.tasks.stream import Inputs, Stream, in_parts
+from harness.tasks.task import UNLABELLED, GivenTeacher, LockedSplit, Scale, Split, Task, TeacherRecipe
 
-__all__ = ["TASKS", "LockedSplit", "Scale", "Split", "Task", "TeacherRecipe", "load"]
+__all__ = [
+    "TASKS",
+    "UNLABELLED",
+    "GivenTeacher",
+    "Inputs",
+    "LockedSplit",
+    "Scale",
+    "Split",
+    "Stream",
+    "Task",
+    "TeacherRecipe",
+    "csv_texts",
+    "image_folder",
+    "in_parts",
+    "load",
+    "logits_teacher",
+    "module_teacher",
+    "own_task",
+    "parquet",
+]
 
 TASKS: Mapping[str, Callable[[], Task]] = {
     "mnist5k": mnist5k.load,
     "digits": digits.load,
     "mnist1d": mnist1d.load,
+    "newsgroups": orange.load_newsgroups,
+    "reuters8": orange.load_reuters8,
+    "snippets": snippets.load,
+    "pydoc_chars": pydoc.load_characters,
+    "pydoc_pieces": pydoc.load_pieces,
     "fashion_mnist10k": fashion_mnist.load_10k,
     "fashion_mnist": fashion_mnist.load,
     "cifar10": cifar.load_10,

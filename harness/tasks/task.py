@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,24 +13,45 @@ import torch
 from torch import Tensor
 
 from harness.models import Family
+from harness.tasks.stream import Inputs, Stream
 from harness.tasks.transforms import Transform, noisy, shifted
+
+LOOKED_AT = 256
+"""Examples of a stream that its hash is made of."""
+UNLABELLED = -1
+"""The label of a training example that has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Inputs `[examples, ...]` of any shape, float or integer, and labels `[examples, ...]`, int64, from 0."""
+    """Inputs `[examples, ...]` of any shape, float or integer, and labels `[examples, ...]`, int64, from 0.
 
-    inputs: Tensor
+    Inputs are a tensor, or a `Stream` where they are too many for memory.
+
+    A train split may have examples labelled `UNLABELLED`, -1: they teach by what the teacher says of them alone.
+    """
+
+    inputs: Inputs
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     @cached_property
+    def labelled(self) -> Tensor | None:
+        """Which examples have a label, `[labelled]`; None where all have one."""
+        has = self.labels.flatten(1).amin(1) != UNLABELLED if self.labels.ndim > 1 else self.labels != UNLABELLED
+        return None if has.all() else has.nonzero()[:, 0]
+
+    @cached_property
     def hash(self) -> str:
-        """SHA-256 of shapes, dtypes and bytes."""
+        """SHA-256 of shapes, dtypes and bytes; of a stream's inputs only of some, spread over it."""
         found = hashlib.sha256()
-        for tensor in (self.inputs, self.labels):
+        inputs = self.inputs
+        if isinstance(inputs, Stream):
+            found.update(f"{list(inputs.shape)}".encode())
+            inputs = inputs[torch.linspace(0, len(inputs) - 1, min(LOOKED_AT, len(inputs))).round().long()]
+        for tensor in (inputs, self.labels):
             array = np.ascontiguousarray(tensor.numpy())
             found.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
         return found.hexdigest()
@@ -71,6 +92,24 @@ class TeacherRecipe:
     seed: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class GivenTeacher:
+    """A teacher that is not trained by a recipe: a network that the user has, or only what it said.
+
+    `answer(split, inputs)` gives its logits, float32 `[examples, ..., classes]`, of the split called `"train"`, `"val"`
+    or `"test"`; the last is asked for in the confirm stage alone. `key()` stands for its weights, or its answers:
+    another key is another teacher. `sees_inputs` says that it answers by the inputs, so that it may be shown other
+    views of them. `num_params` and `macs` are 0 where they are not known. See `harness.tasks.own` for ready ones.
+    """
+
+    name: str
+    key: Callable[[], str]
+    answer: Callable[[str, Inputs], Tensor]
+    num_params: int = 0
+    macs: int = 0
+    sees_inputs: bool = False
+
+
 @dataclass(frozen=True)
 class Scale:
     """How a task's inputs were made from raw values: less `mean`, over `sd`."""
@@ -85,8 +124,10 @@ class Task:
 
     `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`. `scale`,
     where the task knows it, is what is done to raw values first; it is handed out with an exported student.
-    Raises `ValueError` for splits that do not fit together (unequal lengths or shapes, labels out of range), and for
-    names that are no words.
+    `characters_a_label`, of a language model, is how many characters a label stands for on average: losses are then
+    told in bits a character too; `vocabulary` says what each label is, for texts that it writes. Raises `ValueError`
+    for splits that do not fit together (unequal lengths or shapes, labels out of range), and for names that are no
+    words.
     """
 
     name: str
@@ -96,9 +137,11 @@ class Task:
     val: Split
     test: LockedSplit
     families: Mapping[str, Family]
-    teacher: TeacherRecipe
+    teacher: TeacherRecipe | GivenTeacher
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     scale: Scale | None = None
+    characters_a_label: float = 0.0
+    vocabulary: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         families = [family.name for family in self.families.values()]
@@ -120,8 +163,17 @@ class Task:
                     f"task {self.name}: {name} labels are {list(split.labels.shape[1:])} each, not as train"
                 )
             low, high = int(split.labels.min()), int(split.labels.max())
+            if low == UNLABELLED and name == "train" and split.labels.ndim == 1 and high >= 0:
+                low = 0
             if low < 0 or high >= self.num_classes:
                 raise ValueError(f"task {self.name}: {name} labels span {low}..{high}, classes {self.num_classes}")
+
+    @property
+    def recipe(self) -> TeacherRecipe:
+        """How its teacher is trained. Raises `ValueError` for a teacher that was given."""
+        if isinstance(self.teacher, GivenTeacher):
+            raise ValueError(f"the teacher {self.teacher.name!r} of {self.name} is given; there is no recipe of it")
+        return self.teacher
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -129,7 +181,9 @@ class Task:
         return tuple(self.train.inputs.shape[1:])
 
 
-def stratified(inputs: np.ndarray, labels: np.ndarray, shares: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+def stratified(
+    inputs: np.ndarray | Sequence[str], labels: np.ndarray, shares: tuple[int, int, int]
+) -> tuple[np.ndarray, ...]:
     """Indices of train, val and test, every class split by `shares` (which sum to 100).
 
     The order within a class is that of the examples' SHA-256, so the split needs no random numbers, is the same on
@@ -143,7 +197,7 @@ def stratified(inputs: np.ndarray, labels: np.ndarray, shares: tuple[int, int, i
         second = first + round(len(members) * shares[1] / 100)
         for part, chosen in zip(parts, (members[:first], members[first:second], members[second:]), strict=True):
             part.extend(chosen)
-    return tuple(np.sort(np.array(part)) for part in parts)
+    return tuple(np.sort(np.array(part, dtype=np.int64)) for part in parts)
 
 
 def by_class(examples: Sequence[bytes], labels: np.ndarray, apart_from: Collection[bytes] = ()) -> dict[int, list[int]]:
@@ -158,9 +212,10 @@ def by_class(examples: Sequence[bytes], labels: np.ndarray, apart_from: Collecti
     return found
 
 
-def digests(inputs: np.ndarray) -> list[bytes]:
-    """Each example's SHA-256."""
-    return [hashlib.sha256(np.ascontiguousarray(example).tobytes()).digest() for example in inputs]
+def digests(inputs: np.ndarray | Sequence[str]) -> list[bytes]:
+    """Each example's SHA-256; of a text, that of its UTF-8."""
+    raw = (one.encode() if isinstance(one, str) else np.ascontiguousarray(one).tobytes() for one in inputs)
+    return [hashlib.sha256(example).digest() for example in raw]
 
 
 def image_task(
