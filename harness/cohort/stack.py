@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import groupby
 
 import torch
@@ -170,9 +171,13 @@ def stack(
     )
 
 
+@lru_cache(maxsize=256)
 def alone(family: Family, width: int, task: Task) -> str:
     """Why networks of the family are trained one at a time; empty where they are not."""
-    return "" if family.alone is None else family.alone(width, family.prepare(task.train.inputs[:4]))
+    if family.alone is None:
+        return ""
+    inputs = task.train.inputs[:4]
+    return family.alone(width, family.prepare(inputs.float() if inputs.is_floating_point() else inputs))
 
 
 def _still(layers: Mapping[str, Layer], device: str) -> Tensor | None:
@@ -242,6 +247,7 @@ def _learned_layers(form: FeatureForm, data: Data, spec: StudentSpec, targets: T
     first = start(
         data.family.layers(spec.width, data.task.input_shape, data.task.num_classes), generator(spec.seed, "init")
     )
-    point = data.family.parts.embed({n: p.to(data.views) for n, p in first.items()}, data.views[:1])[form.point]
+    sample = data.views[:1]
+    point = data.family.parts.embed({n: p.to(sample) for n, p in first.items()}, sample)[form.point]
     axis = 1 if form.point == "map" else -1
     return form.learned(point.shape[axis], targets.points[form.point].shape[axis])
