@@ -19,7 +19,8 @@ from harness.seeds import derive
 def apply(cohort: Cohort, data: Data, inputs: Tensor) -> Tensor:
     """Logits `[students, batch, ..., classes]` of what each group sees, `[groups, batch, ...]`."""
     if cohort.alone:
-        with _mixed(cohort):
+        # A module may draw random numbers even when it is not trained.
+        with seeded(derive(cohort.specs[0].seed, "module measured")), _mixed(cohort):
             own: Tensor = _exact(data.family.apply(_only(cohort), inputs[0]), cohort)
         return own[None]
     found: Tensor = _of_groups(data.family.apply, cohort, data, inputs)
@@ -35,11 +36,12 @@ def learn(cohort: Cohort, data: Data, inputs: Tensor, moment: str) -> Tensor:
     if not cohort.alone:
         return apply(cohort, data, inputs)
     assert data.family.learn is not None
-    params = _only(cohort)
-    for name in _buffers(cohort, data):
-        params[name] = cohort.moved[name] = cohort.moved.get(name, params[name].detach()).clone()
+    params, buffers = _only(cohort), _buffers(cohort, data)
+    for name in buffers:
+        params[name] = cohort.moved.get(name, params[name].detach()).clone()
     with seeded(derive(cohort.specs[0].seed, f"module {moment}")), _mixed(cohort):
         found: Tensor = _exact(data.family.learn(params, inputs[0]), cohort)
+    cohort.moved.update({name: params[name] for name in buffers})
     return found[None]
 
 

@@ -95,13 +95,22 @@ def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tens
 
     `[3, students]`, not finite where a gradient is zero. A form that is warmed up is taken as it is when warm.
     """
-    found = parts(cohort, data, replace(batch, progress=1.0), noise)
+    own = replace(batch, progress=1.0).parts(cohort.specs[0].micro_batch)
+    ce, kd, feature = torch.zeros(3, *cohort.network.values.shape).to(cohort.network.values)
+    for part, its_noise in zip(own, noise_of(own, noise), strict=True):
+        found = parts(cohort, data, part, its_noise)
+        ce = ce + _gradient(cohort, found.ce) / len(own)
+        kd = kd + _gradient(cohort, found.kd) / len(own)
+        if found.feature is not None:
+            feature = feature + _gradient(cohort, found.feature) / len(own)
     cohort.moved.clear()  # this was no step
-    ce = _gradient(cohort, found.ce)
-    kd = _gradient(cohort, found.kd)
-    feature = _gradient(cohort, found.feature) if found.feature is not None else torch.zeros_like(ce)
     sizes = [torch.linalg.vector_norm(gradient, dim=1) for gradient in (ce, kd, feature)]
     return torch.stack([sizes[1] / sizes[0], (ce * kd).sum(1) / (sizes[0] * sizes[1]), sizes[2] / sizes[0]])
+
+
+def noise_of(parts: Sequence[Batch], noise: Tensor | None) -> Sequence[Tensor | None]:
+    """The noise of each part of a batch."""
+    return [None] * len(parts) if noise is None else torch.chunk(noise, len(parts), dim=1)
 
 
 def draw_noise(cohort: Cohort, sources: Mapping[int, torch.Generator], shape: Sequence[int]) -> Tensor | None:
@@ -228,4 +237,5 @@ def _gradient(cohort: Cohort, values: Tensor) -> Tensor:
         return torch.zeros_like(cohort.network.values)
     grads = torch.autograd.grad(values.sum(), views, retain_graph=True, allow_unused=True)
     filled = [torch.zeros_like(view) if grad is None else grad for view, grad in zip(views, grads, strict=True)]
-    return torch.cat([grad.flatten(1) for grad in filled], dim=1)
+    found = torch.cat([grad.reshape(len(grad), -1) for grad in filled], dim=1)
+    return found if cohort.still is None else found.masked_fill(cohort.still, 0)

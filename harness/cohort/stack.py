@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import groupby
 
 import torch
@@ -170,9 +171,13 @@ def stack(
     )
 
 
+@lru_cache(maxsize=256)
 def alone(family: Family, width: int, task: Task) -> str:
     """Why networks of the family are trained one at a time; empty where they are not."""
-    return "" if family.alone is None else family.alone(width, family.prepare(task.train.inputs[:4]))
+    if family.alone is None:
+        return ""
+    inputs = task.train.inputs[:4]
+    return family.alone(width, family.prepare(inputs.float() if inputs.is_floating_point() else inputs))
 
 
 def _still(layers: Mapping[str, Layer], device: str) -> Tensor | None:

@@ -18,7 +18,7 @@ from harness.cohort.checkpoint import State
 from harness.cohort.data import Data, in_order
 from harness.cohort.evaluate import evaluate
 from harness.cohort.forward import settle
-from harness.cohort.objective import Batch, draw_noise, noise_shape, parts, pull
+from harness.cohort.objective import Batch, draw_noise, noise_of, noise_shape, parts, pull
 from harness.cohort.stack import Cohort
 from harness.seeds import generator
 from harness.spec import PLAIN
@@ -129,6 +129,8 @@ def take_step(
     grads = iter(found)
     own, *others = (torch.cat([next(grads).reshape(len(flat.values), -1) for _ in flat.views], dim=1) for flat in flats)
     kept = None if cohort.still is None else cohort.network.values[:, cohort.still]
+    if cohort.still is not None:  # what is not learned has no part in the gradient's norm
+        own = own.masked_fill(cohort.still, 0)
     if cohort.clip_norm is not None:  # the network's own gradient; a loss's learned parts have none to fear
         norm = torch.linalg.vector_norm(own, dim=1, keepdim=True)
         own = own * (cohort.clip_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -148,11 +150,11 @@ def _summed(
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """Objective, CE and KD on a batch, `[3, students]`, and the objective's gradients, added up over its parts."""
     own = batch.parts(cohort.specs[0].micro_batch)
-    dropped = [noise] * len(own) if noise is None else torch.chunk(noise, len(own), dim=1)
     said, grads = torch.zeros((), device=cohort.network.values.device), list[Tensor]()
-    for part, its_noise in zip(own, dropped, strict=True):
+    for part, its_noise in zip(own, noise_of(own, noise), strict=True):
         found = parts(cohort, data, part, its_noise)
-        gained = _gradients(found.objective.sum() / len(own), views, some=cohort.still is not None)
+        # A user's module may have parameters that it does not use.
+        gained = _gradients(found.objective.sum() / len(own), views, some=data.family.first is not None)
         said = said + torch.stack([found.objective, found.ce, found.kd]).detach() / len(own)
         grads = [a + b for a, b in zip(grads, gained, strict=True)] if grads else list(gained)
     return said, grads

@@ -54,7 +54,10 @@ class Network(nn.Module):
     def __init__(self, family: Family, params: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._family = family
-        self._names = {name: name.replace(".", "_") for name in params}  # torch allows no dots
+        self._names: dict[str, str] = {}
+        for name in params:  # torch allows no dots
+            own = name.replace(".", "_")
+            self._names[name] = own if own not in self._names.values() else f"{own}_{len(self._names)}"
         for name, values in params.items():
             self.register_buffer(self._names[name], values.detach().cpu().clone())
 

@@ -83,8 +83,16 @@ def verify(folder: Path, family: Family, *, program: bool = False) -> dict[str, 
         if _sha256(folder / name) != digest:
             raise ValueError(f"{folder / name} is not as it was written")
     sample = _read_sample(folder / "sample.safetensors")
+    _check_layers(said, family, folder)
     runs = _runs(folder, family, program=program)
     return {name: compare(name, answers(run, sample["inputs"]), sample["logits"]) for name, run in runs.items()}
+
+
+def _check_layers(said: Mapping[str, Any], family: Family, folder: Path) -> None:
+    """Raise `ValueError` in one line where the family's networks have other parameters than the folder says."""
+    own = family.layers(said["width"], tuple(said["input_shape"]), said["num_classes"])
+    if {name: list(layer.shape) for name, layer in own.items()} != said["layers"]:
+        raise ValueError(f"{folder} holds other parameters than family {family.name!r} of width {said['width']} has")
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:

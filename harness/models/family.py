@@ -60,7 +60,7 @@ class Family:
     and stays so: every activation function has f(0) = 0, and nothing is normalised over units.
 
     Of a user's own modules only (see `harness.models.modules`): `first(width, generator)` draws a network where layers
-    do not say how; `learn` is `apply` as it is in training, which moves the buffers among the params in place; and
+    do not say how; `learn` is `apply` as it is in training, and puts the buffers as they are then among the params; and
     `alone(width, inputs)` says why networks must be trained one at a time, nothing where they need not.
     """
 
@@ -73,7 +73,7 @@ class Family:
     stacks: bool = False
     pads: bool = False
     first: Callable[[int, torch.Generator], Mapping[str, Tensor]] | None = None
-    learn: Callable[[Mapping[str, Tensor], Tensor], Tensor] | None = None
+    learn: Callable[[dict[str, Tensor], Tensor], Tensor] | None = None
     alone: Callable[[int, Tensor], str] | None = None
 
 

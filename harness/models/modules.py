@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.models.family import Family, Layer, Shape
@@ -35,7 +36,7 @@ def module_family(name: str, make: Make, prepare: Callable[[Tensor], Tensor] = l
     def skeleton(width: int) -> nn.Module:
         return _made(make, width, torch.Generator().manual_seed(0)).eval()
 
-    by_shapes: dict[tuple[tuple[str, Shape], ...], nn.Module] = {}
+    by_shapes: dict[frozenset[tuple[str, Shape]], tuple[int, nn.Module]] = {}
 
     def layers(width: int, _: Shape, __: int) -> dict[str, Layer]:
         module = skeleton(width)
@@ -44,7 +45,12 @@ def module_family(name: str, make: Make, prepare: Callable[[Tensor], Tensor] = l
             for key, values in module.named_parameters()
         }
         found |= {key: Layer(tuple(values.shape), buffer=True) for key, values in _buffers(module)}
-        by_shapes[tuple((key, layer.shape) for key, layer in found.items())] = module
+        shapes = frozenset((key, layer.shape) for key, layer in found.items())
+        known = by_shapes.setdefault(shapes, (width, module))[0]
+        if known != width:
+            raise ValueError(
+                f"students {name!r} of widths {known} and {width} have the same shapes; leave one width out"
+            )
         return found
 
     def first(width: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -53,21 +59,27 @@ def module_family(name: str, make: Make, prepare: Callable[[Tensor], Tensor] = l
         return {key: values.detach().double().clone() for key, values in own}
 
     def called(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        return logits_of(functional_call(_of(params), dict(params), (inputs,)))
+        module = _of(params)
+        return logits_of(functional_call(module, _with_counters(module, params), (inputs,)))
 
     def _of(params: Mapping[str, Tensor]) -> nn.Module:
-        return by_shapes[tuple((key, tuple(values.shape)) for key, values in params.items())]
+        shapes = frozenset((key, tuple(values.shape)) for key, values in params.items())
+        if shapes not in by_shapes:
+            raise ValueError(f"these are no parameters of {name!r} at a width that was asked for")
+        return by_shapes[shapes][1]
 
-    def learn(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        module = _of(params)
-        module.train()
+    def learn(params: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        module = _of(params).train()
+        own = _with_counters(module, params)
         try:
-            return called(params, inputs)
+            return logits_of(functional_call(module, own, (inputs,)))
         finally:
             module.eval()
+            params.update({key: own[key].detach().to(params[key].dtype) for key, _ in _buffers(module)})
 
+    @cache
     def macs(width: int, input_shape: Shape, _: int) -> int:
-        return _macs(skeleton(width), input_shape)
+        return _macs(skeleton(width), prepare, input_shape)
 
     @cache
     def alone(width: int, inputs: _Sample) -> str:
@@ -105,6 +117,8 @@ def _made(make: Make, width: int, generator: torch.Generator) -> nn.Module:
         module = make(width)
     if not isinstance(module, nn.Module):
         raise ValueError(f"the student function gives {type(module).__name__} for width {width}, not an nn.Module")
+    if any(map(is_lazy, module.parameters())):
+        raise ValueError(f"the student of width {width} has lazy layers, whose sizes must be known from the start")
     return module
 
 
@@ -117,9 +131,21 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The buffers of real numbers that a module keeps with its weights."""
+    """The buffers that a module keeps with its weights: those of real numbers, and counters, a whole number each."""
     kept = module.state_dict(keep_vars=True)
-    return ((key, values) for key, values in module.named_buffers() if key in kept and values.is_floating_point())
+    own = ((key, values) for key, values in module.named_buffers() if key in kept)
+    return ((key, values) for key, values in own if values.is_floating_point() or _counts(values))
+
+
+def _counts(values: Tensor) -> bool:
+    """Whether a buffer is a counter, as batch norm has one of its batches."""
+    return values.ndim == 0 and values.dtype in (torch.int32, torch.int64)
+
+
+def _with_counters(module: nn.Module, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same parameters, counters as the module has them: among the others they stand as real numbers."""
+    counters = {key: values.dtype for key, values in module.named_buffers() if key in params and _counts(values)}
+    return {key: values.to(counters.get(key, values.dtype)) for key, values in params.items()}
 
 
 def logits_of(found: Any) -> Tensor:
@@ -131,12 +157,12 @@ def logits_of(found: Any) -> Tensor:
 
 
 @torch.no_grad()
-def _macs(module: nn.Module, input_shape: Shape) -> int:
+def _macs(module: nn.Module, prepare: Callable[[Tensor], Tensor], input_shape: Shape) -> int:
     """The multiply-accumulates of one example in matrix products and convolutions, as torch counts them."""
     for dtype in (torch.float32, torch.int64):
-        inputs = torch.zeros(1, *input_shape, dtype=dtype)
         counter = FlopCounterMode(display=False)
         try:
+            inputs = prepare(torch.zeros(1, *input_shape, dtype=dtype))
             with counter:
                 module(inputs)
         except (RuntimeError, TypeError, IndexError, ValueError):
@@ -145,19 +171,30 @@ def _macs(module: nn.Module, input_shape: Shape) -> int:
     return 0
 
 
+def _tried(module: nn.Module, inputs: Tensor) -> Any:
+    """What a module gives for a few inputs. Raises `ValueError` in one line where it does not take them."""
+    try:
+        return module(inputs)
+    except Exception as error:  # it is the user's own
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"the student does not take inputs {list(inputs.shape)} {inputs.dtype} ({said})") from error
+
+
 def _alone_because(make: Callable[[], nn.Module], inputs: Tensor) -> str:
     """Why the module is not fused, in words; empty where it is a pure function that maps over students."""
     module = make().train()
     before = {key: values.clone() for key, values in module.named_buffers()}
     with torch.no_grad():
         with seeded(1):
-            one = logits_of(module(inputs))
+            state = torch.get_rng_state()
+            one = logits_of(_tried(module, inputs))
+            draws = not torch.equal(torch.get_rng_state(), state)
         moved = [key for key, values in module.named_buffers() if not torch.equal(values, before[key])]
         if moved:
             return f"its {moved[0]} changes as it is trained"
         with seeded(2):
             two = logits_of(module(inputs))
-        if not torch.equal(one, two):
+        if draws or not torch.equal(one, two):
             return "it draws random numbers as it is trained"
         if not torch.equal(one, logits_of(module.eval()(inputs))):
             return "it is another function as it is trained"
@@ -170,6 +207,7 @@ def _alone_because(make: Callable[[], nn.Module], inputs: Tensor) -> str:
     try:
         with warnings.catch_warnings():  # that an operation maps slowly: what is faster is measured
             warnings.simplefilter("ignore", UserWarning)
+            vmap(call)(stacked, torch.stack([inputs, inputs]))  # as students of several seeds, who see other inputs
             found = vmap(call, in_dims=(0, None))(stacked, inputs)
         torch.autograd.grad(found.sum(), list(stacked.values()), allow_unused=True)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:

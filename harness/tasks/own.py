@@ -50,6 +50,10 @@ def own_task(
     `ValueError` in one line for data that does not fit together.
     """
     own = _split(train, "train", workers)
+    if len(own.inputs) != len(own.labels):  # of which no val split is to be held out
+        raise ValueError(f"train has {len(own.inputs)} inputs and {len(own.labels)} labels")
+    if val is None and isinstance(teacher, GivenTeacher) and not teacher.sees_inputs:
+        raise ValueError(f"give val too: teacher {teacher.name!r} knows examples by their places, not by their inputs")
     if val is None:
         own, held = _held_out(own)
     else:
@@ -65,23 +69,49 @@ def _split(source: Source, name: str, workers: int) -> Split:
     if isinstance(source, tuple):
         if len(source) != 2:
             raise ValueError(f"{name} is a tuple of {len(source)}, not of inputs and labels")
-        return Split(_tensor(source[0]), _tensor(source[1]).long())
-    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        inputs = _tensor(source[0], f"{name} inputs")
+        if inputs.is_floating_point() and not inputs.isfinite().all():
+            raise ValueError(f"{name} inputs have numbers that are not finite")
+        return Split(inputs, _whole(source[1], name))
+    known = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    if not known or isinstance(source, np.ndarray | Tensor | str | Mapping):
         raise ValueError(f"{name} is {type(source).__name__}; give inputs and labels, a Split or a map-style Dataset")
-    return Split(Stream(source, workers), _labels(source))
+    return Split(Stream(source, workers), _labels(source, name))
 
 
-def _tensor(values: Any) -> Tensor:
-    """An array or tensor as a tensor: real numbers as float32, whole ones as int64."""
-    found = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+def _tensor(values: Any, what: str) -> Tensor:
+    """An array or tensor as a tensor on the CPU: real numbers as float32, whole ones as int64."""
+    if not isinstance(values, Tensor):
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{what} are an array of {array.dtype}, not of numbers")
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)  # a copy, in this machine's order
+        values = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+    found: Tensor = values.detach().cpu()
     return found.float() if found.is_floating_point() else found.long()
 
 
-def _labels(dataset: Any) -> Tensor:
+def _whole(values: Any, name: str) -> Tensor:
+    """Labels as int64; real numbers must be whole."""
+    found = _tensor(values, f"{name} labels")
+    if not torch.equal(found, found.long().to(found.dtype)):
+        raise ValueError(f"{name} labels are real numbers, not classes from 0")
+    return found.long()
+
+
+def _labels(dataset: Any, name: str) -> Tensor:
     """The labels of a dataset: its `targets`, as torchvision's have, or read from every example once."""
     if (known := getattr(dataset, "targets", None)) is not None:
-        return _tensor(known).long()
-    return torch.tensor([int(dataset[place][1]) for place in range(len(dataset))])
+        return _whole(known, name)
+    found = []
+    for place in range(len(dataset)):
+        example = dataset[place]
+        if not isinstance(example, tuple | list) or len(example) < 2:
+            raise ValueError(
+                f"example {place} of {name} is {type(example).__name__}, not a pair of an input and a label"
+            )
+        found.append(_whole(example[1], name))
+    return torch.stack(found)
 
 
 def _held_out(split: Split) -> tuple[Split, Split]:
@@ -89,7 +119,9 @@ def _held_out(split: Split) -> tuple[Split, Split]:
     labels = split.labels.flatten(1)[:, 0] if split.labels.ndim > 1 else split.labels
     known = (labels >= 0).nonzero()[:, 0]
     keys = [str(int(place)) for place in known] if isinstance(split.inputs, Stream) else split.inputs[known].numpy()
-    first, second, _ = (known[torch.from_numpy(p)] for p in stratified(keys, labels[known].numpy(), _shares()))
+    first, second, _ = (known[p.tolist()] for p in stratified(keys, labels[known].numpy(), _shares()))
+    if not len(second):
+        raise ValueError(f"train has {len(known)} examples with a label, too few to hold some out as val; give val")
     rest = (labels < 0).nonzero()[:, 0]
     return _part(split, torch.cat([first, rest]).sort().values), _part(split, second)
 
@@ -105,44 +137,58 @@ def _part(split: Split, places: Tensor) -> Split:
     return Split(split.inputs[places], split.labels[places])
 
 
-def image_folder(path: Path | str, size: tuple[int, int], *, grey: bool = False) -> tuple[Tensor, Tensor]:
+def image_folder(
+    path: Path | str, size: tuple[int, int], *, grey: bool = False, classes: Sequence[str] = ()
+) -> tuple[Tensor, Tensor]:
     """The images below `path`, a subfolder a class in the order of their names, resized to `size` (height, width).
 
-    Pixels from 0 to 1, `[examples, 3 or 1, height, width]` float32, and labels `[examples]`. Raises `ValueError` in one
-    line for a folder without classes or images, and for a file that is no image.
+    Pixels from 0 to 1, `[examples, 3 or 1, height, width]` float32, and labels `[examples]`. `classes` are the names of
+    the subfolders in the order of their labels, where a folder may lack some that another has. Raises `ValueError` in
+    one line for a folder without classes or images, and for a file that is no image.
     """
     folder = Path(path)
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    entries = folder.iterdir() if folder.is_dir() else ()
+    there = sorted(entry for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    by_name = _numbered([entry.name for entry in there], str(folder), classes).tolist()
     files = [
         (file, label)
-        for label, entry in enumerate(classes)
+        for label, entry in zip(by_name, there, strict=True)
         for file in sorted(entry.rglob("*"))
         if file.suffix.lower() in IMAGES
     ]
     if not files:
         raise ValueError(f"{folder} holds no images in subfolders; it should be {folder}/<class>/<image>.png")
+    if bare := set(by_name) - {label for _, label in files}:
+        raise ValueError(f"{there[by_name.index(min(bare))]} holds no images; every subfolder of {folder} is a class")
     images = torch.stack([_image(file.read_bytes(), str(file), size, grey) for file, _ in files])
     return images, torch.tensor([label for _, label in files])
 
 
 def _image(raw: bytes, where: str, size: tuple[int, int], grey: bool) -> Tensor:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(raw)) as image:
             pixels = np.asarray(image.convert("L" if grey else "RGB").resize((size[1], size[0])), dtype=np.float32)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged image makes its reader raise anything
         raise ValueError(f"{where} is no image that can be read ({' '.join(str(error).split())})") from None
     return torch.from_numpy(pixels / 255).reshape(*size, -1).permute(2, 0, 1).contiguous()
 
 
 def parquet(
-    path: Path | str, *, label: str, columns: Sequence[str] = (), image: str = "", size: tuple[int, int] = (0, 0)
+    path: Path | str,
+    *,
+    label: str,
+    columns: Sequence[str] = (),
+    image: str = "",
+    size: tuple[int, int] = (0, 0),
+    classes: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor]:
     """A parquet file's inputs and labels: `columns` of numbers, all but `label` by default, or the column `image`.
 
-    An image is its file's bytes, or a mapping that has them as `bytes`, as Hugging Face writes it. Raises `ValueError`
-    in one line for a file that cannot be read and a column that is not there.
+    An image is its file's bytes, or a mapping that has them as `bytes`, as Hugging Face writes it. Labels that are no
+    numbers are numbered in their order in this file, or in that of `classes`, where another file may lack some. Raises
+    `ValueError` in one line for a file that cannot be read and a column that is not there.
     """
     import pandas as pd
     import pyarrow
@@ -151,24 +197,34 @@ def parquet(
         table = pd.read_parquet(path)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise ValueError(f"cannot read {path} ({' '.join(str(error).split())})") from None
+    if image and min(size) < 1:
+        raise ValueError(f"give the size of the images in {path}, (height, width)")
     wanted = [image] if image else list(columns or [name for name in table.columns if name != label])
     for name in (label, *wanted):
         if name not in table.columns:
             raise ValueError(f"{path} has no column {name!r}; it has {', '.join(map(str, table.columns))}")
-    labels = _numbered(table[label].tolist())
+    if not len(table) or table[label].isna().any():
+        raise ValueError(f"{path} has no rows, or one without a {label!r}")
+    labels = _numbered(table[label].tolist(), str(path), classes)
     if not image:
-        return _tensor(table[wanted].to_numpy()), labels
-    raw = [entry["bytes"] if isinstance(entry, Mapping) else entry for entry in table[image]]
-    images = [_image(bytes(entry), f"row {row} of {path}", size, False) for row, entry in enumerate(raw)]
+        return _tensor(table[wanted].to_numpy(), f"columns {', '.join(wanted)} of {path}"), labels
+    images = []
+    for row, entry in enumerate(table[image]):
+        raw = entry.get("bytes") if isinstance(entry, Mapping) else entry
+        if not isinstance(raw, bytes):
+            raise ValueError(f"row {row} of {path} has no image in {image!r}, but {type(raw).__name__}")
+        images.append(_image(raw, f"row {row} of {path}", size, False))
     return torch.stack(images), labels
 
 
-def _numbered(labels: Sequence[Any]) -> Tensor:
-    """Labels as numbers from 0: whole numbers as they are, others in their order."""
-    if all(isinstance(label, int) for label in labels):
-        return torch.tensor(labels)
-    names = sorted(set(map(str, labels)))
-    return torch.tensor([names.index(str(label)) for label in labels])
+def _numbered(labels: Sequence[Any], where: str, classes: Sequence[str] = ()) -> Tensor:
+    """Labels as numbers from 0: their places in `classes`; without those whole numbers as they are, others in order."""
+    if not classes and labels and all(isinstance(label, int) for label in labels):
+        return torch.tensor(labels, dtype=torch.int64)
+    names = {name: place for place, name in enumerate(classes or sorted(set(map(str, labels))))}
+    if unknown := set(map(str, labels)) - set(names):
+        raise ValueError(f"{where} has the class {min(unknown)!r}; classes are {', '.join(names)}")
+    return torch.tensor([names[str(label)] for label in labels], dtype=torch.int64)
 
 
 def csv_texts(path: Path | str, *, text: str = "text", label: str = "label") -> list[tuple[str, str]]:
@@ -177,7 +233,7 @@ def csv_texts(path: Path | str, *, text: str = "text", label: str = "label") -> 
     Raises `ValueError` in one line for a file that cannot be read, a column that is not there, and a row without one.
     """
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:  # spreadsheets begin theirs with a mark
             reader = csv.DictReader(file)
             rows = list(reader)
             names = reader.fieldnames or []

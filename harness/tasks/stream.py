@@ -65,6 +65,7 @@ class Stream:
             batch_sampler=places,
             num_workers=self.workers,
             collate_fn=torch.stack,
+            generator=torch.Generator(),  # a reader draws a seed for its workers, and not from the global numbers
         )
         for found in reader:
             yield self._changed(found)
