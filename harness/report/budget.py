@@ -51,7 +51,7 @@ def budget_section(report: Report) -> Iterator[Block]:
         yield Paragraph("The manifest has no teacher: the sweep was stopped before one was ready.")
     elif teacher.get("val_accuracy") is not None:
         yield Paragraph(
-            f"Teacher: {plain(teacher.get('name', '?'))} of width {plain(teacher.get('width', '?'))}, "
+            f"Teacher: {plain(teacher.get('name', '?'))}{_of_width(teacher)}, "
             f"{int(teacher.get('num_params') or 0):,} parameters, {100 * teacher['val_accuracy']:.2f}% on validation, "
             f"key {code(teacher.get('key', '?'))}."
         )
@@ -85,3 +85,9 @@ def _seconds(value: float | None) -> str:
 
 def _flops(value: float | None) -> str:
     return NONE if value is None else f"{value:.2e}"
+
+
+def _of_width(teacher: Mapping[str, Any]) -> str:
+    """The width of a teacher that was trained here; one that was given has none, nor a known training."""
+    width = teacher.get("width", "?")
+    return f" of width {plain(width)}" if width else ", given, its own training not counted"

@@ -28,6 +28,8 @@ SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 BATCH = 64
+NUM_PARAMS = 22_713_216
+"""Of MiniLM-L6."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,17 @@ def probed(task: str, texts: Mapping[str, Sequence[str]], labels: np.ndarray) ->
     soon as the teacher is asked, where it is not what it should be.
     """
     path = find([WHEEL], task=task, get=f"get it with: {GET}")
-    return probe_of(lambda: read_minilm(path, SHA256), "minilm-l6 probe", SHA256["model.safetensors"], texts, labels)
+    key = SHA256["model.safetensors"]
+    return probe_of(lambda: read_minilm(path, SHA256), "minilm-l6 probe", key, texts, labels, NUM_PARAMS)
 
 
 def probe_of(
-    read: Callable[[], Sentences], name: str, key: str, texts: Mapping[str, Sequence[str]], labels: np.ndarray
+    read: Callable[[], Sentences],
+    name: str,
+    key: str,
+    texts: Mapping[str, Sequence[str]],
+    labels: np.ndarray,
+    num_params: int = 0,
 ) -> GivenTeacher:
     """A given teacher: a logistic regression on the vectors of a sentence encoder that `read` gives."""
     from sklearn.linear_model import LogisticRegressionCV  # slow to import
@@ -92,7 +100,7 @@ def probe_of(
         weights, biases = probe()
         return sentences().vectors(texts[split]) @ weights.T + biases
 
-    return GivenTeacher(name, lambda: key, answer)
+    return GivenTeacher(name, lambda: key, answer, num_params)
 
 
 def read_minilm(path: Path, sha256: Mapping[str, str]) -> Sentences:
