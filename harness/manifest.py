@@ -65,7 +65,7 @@ def sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]
         "sampler": study.sampler,
         "seed": study.seed,
         "seeds_per_trial": study.seeds,
-        "teacher": f"{teacher['name']} width={teacher['width']}",
+        "teacher": f"{teacher['name']} width={teacher['width']}" if teacher["width"] else teacher["name"],
         "teacher_val_accuracy": teacher["val_accuracy"],
         "teacher_num_params": teacher["num_params"],
     }

@@ -137,9 +137,9 @@ def test_code_raises_no_bare_exceptions_away() -> None:
 def test_nothing_reads_a_pickle() -> None:
     """Results, checkpoints and teachers are JSON and safetensors: opening another's results runs no code.
 
-    A teacher's checkpoint, and what one said, may be a user's own in torch's and numpy's formats: `given.py` reads them as
-    mere tensors. PyTorch's archive is read in one place, for exports of one's own: reading one may run what is in it. Pickles of mere
-    arrays are read in one too, by a closed list: CIFAR is handed out so.
+    A teacher's checkpoint, and what one said, may be a user's own in torch's and numpy's formats: `given.py` reads them
+    as mere tensors. PyTorch's archive is read in one place, for exports of one's own: reading one may run what is in
+    it. Pickles of mere arrays are read in one too, by a closed list: CIFAR is handed out so.
     """
     modules = {"pickle", "_pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal", "yaml"}
     loaders = {"torch.load", "np.load", "numpy.load", "pd.read_pickle", "pd.read_hdf", "pandas.read_pickle",

@@ -183,7 +183,8 @@ def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
         "question": f"which student of {task.get('name')} to take within a size, and whether to distil it",
         "trial": f"{own['number']}, which confirms trial {own['source']}",
         "knobs": {name: own[name] for name in dict.fromkeys(knobs)},
-        "teacher": f"{teacher.get('name')} of width {teacher.get('width')}, val accuracy {teacher.get('val_accuracy')}",
+        "teacher": f"{teacher.get('name')} of width {teacher.get('width') or 'unknown'}, "
+        f"val accuracy {teacher.get('val_accuracy')}",
         "test_accuracy": _estimate(own["test_accuracy"], own["test_low"], own["test_high"]),
         "seeds": int(own["num_seeds"]),
         "gain_over_control": None if gain is None else {
