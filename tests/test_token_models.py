@@ -19,7 +19,7 @@ from harness.models.family import pad
 from harness.models.minilm import Encoder, encode
 from harness.models.transformer import num_heads
 from tests.small_texts import CLASSES, DECODERS, LENGTH, POOLED, VOCABULARY, study, texts
-from tests.students import assert_same, student, train
+from tests.students import assert_alone_as_together, assert_same, student, train
 
 SHAPE = (LENGTH,)
 EVERY = {f"{name}-pooled": family for name, family in POOLED.items()} | {
@@ -205,6 +205,15 @@ def test_a_student_among_others_of_other_widths_is_the_student_alone(
         assert record.status == "ok"
         assert_same(record, alone, 1e-10)  # as elsewhere: rounding of float64, grown over some six steps
     assert sizes == ({1, 2} if family == "transformer" else {5})
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_what_is_dropped_or_compared_at_every_position_is_a_students_own(family: str, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"task": study(tmp_path / "own.py", "decoded()"), "family": family, "batch_size": 32}
+    specs = [student("kl", dropout=rate, seed=seed, **common) for rate, seed in ((0.1, 1), (0.5, 1), (0.5, 2))]
+    specs += [student("mse", feature=name, **common) for name in ("hint", "similarity")]
+    records = assert_alone_as_together(specs, tmp_path / "cache")
+    assert len({record.metrics["val_loss"] for record in records}) == len(specs)
 
 
 NAMES = {
