@@ -16,5 +16,6 @@ STUDY = Study(
     trials=12,
     seeds=2,
     confirm=5,
+    objectives=("val_loss", "num_params"),
     batch=12,
 )

@@ -17,17 +17,31 @@ from harness.ledger import confirmed_file, trial_dir
 @dataclass(frozen=True)
 class Answers:
     """Of a confirmed trial, a row a student in the order of its seeds: what each `predicted` of every test example and
-    the `confidence` it had in that, `[seeds, examples]`; `labels` are `[examples]`."""
+    the `confidence` it had in that, `[seeds, examples]`; `labels` are `[examples]`. `sample`
+    `[seeds, tokens]` is what a language model wrote, None of other tasks."""
 
     predicted: NDArray[np.int32]
     confidence: NDArray[np.float32]
     labels: NDArray[np.int32]
+    sample: NDArray[np.int32] | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Which answers are right, `[seeds, examples]`."""
         found: NDArray[np.bool_] = self.predicted == self.labels
         return found
+
+    def by_example(self, examples: int) -> NDArray[np.generic]:
+        """The share of each example's labels that were right, `[seeds, examples]`, where an example has several.
+
+        The positions of one text are no independent sample, so intervals are over examples. A count that does not fit
+        leaves the answers as they are.
+        """
+        right = self.correct
+        if not 0 < examples < right.shape[1] or right.shape[1] % examples:
+            return right
+        shares: NDArray[np.float64] = right.reshape(len(right), examples, -1).mean(axis=2)
+        return shares
 
 
 def read_answers(study_dir: Path, numbers: Iterable[int]) -> dict[int, Answers]:
@@ -42,6 +56,7 @@ def _read(path: Path) -> Answers | None:
         count = len({name.partition("/")[0] for name in tensors})
         predicted = np.stack([tensors[f"{place}/predicted"] for place in range(count)])
         confidence = np.stack([tensors[f"{place}/confidence"] for place in range(count)])
-        return Answers(predicted, confidence, tensors["0/labels"])
+        wrote = [tensors[f"{place}/sample"] for place in range(count) if f"{place}/sample" in tensors]
+        return Answers(predicted, confidence, tensors["0/labels"], np.stack(wrote) if len(wrote) == count else None)
     except (OSError, SafetensorError, KeyError, ValueError):
         return None

@@ -31,7 +31,10 @@ def chosen(data: StudyData) -> pd.DataFrame:
 
 
 def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
-    best = front(finished(data.trials)).drop_duplicates("num_params")  # of equals the first
+    by = data.selected_by
+    done = finished(data.trials)
+    scored = done.assign(score=-done["val_loss"] if by == "val_loss" else done["val_accuracy"])
+    best = front(scored, "score").drop_duplicates("num_params")  # of equals the first
     widths, on_front = set(best["width"]), set(best["number"])
 
     def rows(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
@@ -40,15 +43,15 @@ def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
             yield {"source": number, "role": role, "width": int(row["width"]), "on_front": number in on_front,
                    "option": str(row[data.equal]) if role == OPTION else ""}  # fmt: skip
 
-    own = [*rows(best_by_width(data.trials, plain=False), DISTILLED)]
-    own += rows(best_by_width(data.trials, plain=True), PLAIN_ROLE)
+    own = [*rows(best_by_width(data.trials, plain=False, by=by), DISTILLED)]
+    own += rows(best_by_width(data.trials, plain=True, by=by), PLAIN_ROLE)
     for kind in ROLES[2:]:
         trials = data.others.trials
-        own += rows(best_of_each(finished(trials[trials["arm"] == kind])), kind)
+        own += rows(best_of_each(finished(trials[trials["arm"] == kind]), by), kind)
     if data.equal:
         distilled = data.trials[~is_plain(data.trials)]
         for _, some in distilled.groupby(data.equal):
-            own += rows(best_by_width(some, plain=False), OPTION)
+            own += rows(best_by_width(some, plain=False, by=by), OPTION)
     yield from own
     known = {row["source"] for row in own}
     yield from rows(best[~best["number"].isin(known)], FRONT)

@@ -24,20 +24,21 @@ GAIN_COLUMNS = (
 )  # fmt: skip
 
 
-def best_by_width(trials: pd.DataFrame, *, plain: bool) -> pd.DataFrame:
-    """The most accurate finished trial at each width, with `trials_tried`, the number it was chosen from.
+def best_by_width(trials: pd.DataFrame, *, plain: bool, by: str = "val_accuracy") -> pd.DataFrame:
+    """The best finished trial at each width, with `trials_tried`, the number it was chosen from.
 
-    Ties go to the lower val loss, then to the earlier trial.
+    The most accurate, ties go to the lower val loss, or by `"val_loss"` the other way round; then the earlier trial.
     """
     done = finished(trials)
-    return best_of_each(done[is_plain(done) == plain])
+    return best_of_each(done[is_plain(done) == plain], by)
 
 
-def best_of_each(done: pd.DataFrame) -> pd.DataFrame:
+def best_of_each(done: pd.DataFrame, by: str = "val_accuracy") -> pd.DataFrame:
     """As `best_by_width`, of finished trials of any kind."""
     tried = done.groupby("width")["number"].transform("size")
+    keys = ["val_accuracy", "val_loss"] if by == "val_accuracy" else ["val_loss", "val_accuracy"]
     ordered = done.assign(trials_tried=tried).sort_values(
-        ["width", "val_accuracy", "val_loss", "number"], ascending=[True, False, True, True]
+        ["width", *keys, "number"], ascending=[True, *(key == "val_loss" for key in keys), True]
     )
     return ordered.drop_duplicates("width").reset_index(drop=True)
 

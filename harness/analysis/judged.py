@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class Confirmed:
     the 95% interval of its test accuracy over seeds and test examples, `p_front`, and `gap_closed`, its share of the
     way from plain training to the teacher. `comparisons` and `by_option` are of distilled less control.
     `recommended` has a row for each size on the front as a budget; `audit` says what choosing on test would have
-    claimed. `classes` are gains by class at each width, `reliability` tables of confidence by width and role.
+    claimed. `wrote` are the tokens of language models' samples, by trial. `classes` are gains by class at each width,
+    `reliability` tables of confidence by width and role.
     """
 
     trials: pd.DataFrame
@@ -43,6 +44,7 @@ class Confirmed:
     classes: pd.DataFrame
     reliability: pd.DataFrame
     draws: pd.DataFrame
+    wrote: Mapping[int, Sequence[int]]
 
     @property
     def num_seeds(self) -> int:
@@ -55,7 +57,8 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     frames = confirmed_in_roles(data)
     trials, students = frames.trials, frames.students
     answers = read_answers(study_dir, sorted({int(number) for number in trials["number"]}))
-    correct = {number: own.correct for number, own in answers.items()}
+    examples = int(((data.manifest.get("task") or {}).get("sizes") or {}).get("test") or 0)
+    correct = {number: own.by_example(examples) for number, own in answers.items()}
     scores = {number: table for number in correct if (table := scored(number, students, correct)) is not None}
     one_each = trials[trials["role"].isin(ROLES)]
     draws = _draws(scores)
@@ -70,6 +73,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         classes=_classes(one_each, answers),
         reliability=_reliability(one_each, answers),
         draws=draws,
+        wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
     )
 
 

@@ -100,6 +100,18 @@ class StudyData:
         return str((self.manifest.get("identity") or {}).get("equal") or "")
 
     @property
+    def selected_by(self) -> str:
+        """What the study chooses by: `"val_loss"` where it is the first of its objectives of val, else accuracy."""
+        objectives = [str(name) for name in self.manifest.get("objectives") or () if str(name).startswith("val_")]
+        return "val_loss" if objectives[:1] == ["val_loss"] else "val_accuracy"
+
+    @property
+    def characters_a_label(self) -> float:
+        """How many characters a label of a language model stands for on average; 0 for other tasks."""
+        said = (self.manifest.get("task") or {}).get("characters_a_label")
+        return float(said) if is_number(said) and said > 0 else 0.0
+
+    @property
     def forms(self) -> tuple[str, ...]:
         """The loss forms in the order of the study's space, then others that were trained; plain training last."""
         dimension = self.space.get("form")

@@ -12,10 +12,13 @@ from harness.cohort.checkpoint import State, numbers_by_width
 from harness.cohort.data import Data
 from harness.cohort.forward import apply, embed
 from harness.cohort.stack import Cohort
+from harness.seeds import generator
 from harness.targets import Targets
 from harness.tasks import in_parts
 
 EVALUATION_BATCH = 250
+NUM_WRITTEN = 120
+"""Tokens that a language model writes as a sample."""
 NUM_BINS = 15
 """Of the expected calibration error (Guo 2017, arXiv:1706.04599)."""
 
@@ -95,6 +98,8 @@ def confirmed(cohort: Cohort, data: Data, num_epochs: Sequence[int]) -> list[Sta
         parts["chance"].append(chances.gather(-1, truth[..., None])[..., 0].float())
     said = {name: torch.cat(own, dim=1).cpu() for name, own in parts.items()}
     labels = data.labels["test"].flatten().int().cpu()
+    if data.task.vocabulary:
+        said["sample"] = _written(cohort, data)
     mine = numbers_by_width(cohort, data)
     return [
         State(
@@ -107,6 +112,22 @@ def confirmed(cohort: Cohort, data: Data, num_epochs: Sequence[int]) -> list[Sta
         )
         for student, spec in enumerate(cohort.specs)
     ]
+
+
+def _written(cohort: Cohort, data: Data) -> Tensor:
+    """What every language model writes on from the first val text, `[students, tokens]`: the text, then its own.
+
+    Drawn from the model's chances as they are, by the student's own seed. Of a model that diverged, the first token.
+    """
+    text: Tensor = data.inputs["val"][:1].expand(len(cohort.specs), -1)
+    length, sources = text.shape[1], [generator(spec.seed, "sample") for spec in cohort.specs]
+    for _ in range(NUM_WRITTEN):
+        logits = apply(cohort, data, text[:, None, -length:])[:, 0, -1]  # each student has a text of its own
+        safe = logits.double().softmax(-1).cpu().nan_to_num(nan=0.0)
+        safe[:, 0] += safe.sum(-1) == 0
+        drawn = [torch.multinomial(row, 1, generator=source) for row, source in zip(safe, sources, strict=True)]
+        text = torch.cat([text, torch.stack(drawn).to(text)], dim=1)
+    return text.int().cpu()
 
 
 @torch.no_grad()

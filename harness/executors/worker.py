@@ -47,6 +47,8 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
         "name": task.name,
         "source": task.source,
         "num_classes": task.num_classes,
+        "characters_a_label": task.characters_a_label,
+        "vocabulary": list(task.vocabulary),
         "input_shape": list(task.input_shape),
         "sizes": {name: len(split) for name, split in splits.items()},
         "hashes": {name: split.hash for name, split in splits.items()},

@@ -9,6 +9,7 @@ from harness.figures.confirmed import confirmed_accuracy, confirmed_gain, select
 from harness.figures.fidelity import fidelity_against_accuracy
 from harness.figures.gain import alpha_temperature, gain_by_width
 from harness.figures.knobs import best_by_width, form_by_width, importance_by_width, surrogate_surfaces
+from harness.figures.language import bits_against_size
 from harness.figures.learning import learning_curves
 from harness.figures.options import gain_by_option, pull_by_form
 from harness.figures.search import expected_best_of, hypervolume_against_trials, importance_bars
@@ -21,6 +22,7 @@ __all__ = [
     "accuracy_against_size",
     "alpha_temperature",
     "best_by_width",
+    "bits_against_size",
     "class_gain",
     "confirmed_accuracy",
     "confirmed_gain",

@@ -7,6 +7,7 @@ flow on values are found out by trying (see `alone_because`), and such a module 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -167,7 +168,9 @@ def _alone_because(make: Callable[[], nn.Module], inputs: Tensor) -> str:
         return logits_of(functional_call(module, dict(own), (seen,)))
 
     try:
-        found = vmap(call, in_dims=(0, None))(stacked, inputs)
+        with warnings.catch_warnings():  # that an operation maps slowly: what is faster is measured
+            warnings.simplefilter("ignore", UserWarning)
+            found = vmap(call, in_dims=(0, None))(stacked, inputs)
         torch.autograd.grad(found.sum(), list(stacked.values()), allow_unused=True)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         return f"it does not map over students ({' '.join(str(error).split())[:120]})"

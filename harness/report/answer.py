@@ -13,6 +13,7 @@ from harness.report.blocks import Block, Heading, List, Paragraph, plain
 from harness.report.confirmed import answer as confirmed_answer
 from harness.report.confirmed import other_answers
 from harness.report.findings import Report
+from harness.report.language import bits_answer
 from harness.report.tables import number, points
 from harness.spec import PLAIN
 
@@ -44,7 +45,7 @@ def _answer(report: Report) -> Iterator[Block]:
     confirmed = confirmed_answer(report)
     said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
     yield Paragraph(f"**Answer.** {said}", "answer")
-    if others := other_answers(report):
+    if others := (*bits_answer(report), *other_answers(report)):
         yield List(others)
     if confirmed:
         yield Paragraph(f"In the search, the Pareto front on validation has {count}. {_gain_answer(report)}")

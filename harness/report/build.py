@@ -73,6 +73,7 @@ def write(study_dir: Path) -> Report:
 def _confirmed_tables(report: Report) -> dict[str, pd.DataFrame]:
     found = report.confirmed
     tables = {"confirmed.csv": found.trials, "comparisons.csv": found.comparisons, "audit.csv": found.audit}
+    tables |= {"bits.csv": report.bits} if len(report.bits) else {}
     tables |= {"recommended.csv": found.recommended, "classes.csv": found.classes, "reliability.csv": found.reliability}
     return tables | ({"comparisons_by_option.csv": found.by_option} if len(found.by_option) else {})
 
@@ -182,6 +183,13 @@ def _confirmed_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Draw
         "Gain of distillation over every tuned control on the test split, by width.",
         functools.partial(figures.confirmed_gain, found.comparisons),
     )
+    if len(report.bits):
+        yield Drawing(
+            "bits",
+            "Bits a character on the test split against parameters: the best distilled model of each width beside its "
+            "tuned controls.",
+            functools.partial(figures.bits_against_size, report.bits),
+        )
     yield Drawing(
         "selection_audit",
         "What choosing on the test split would have claimed, beyond the honest number.",

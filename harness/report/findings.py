@@ -14,6 +14,7 @@ from harness.analysis.compare import best_by_width, gains, gains_by_option, with
 from harness.analysis.importance import importance_table
 from harness.analysis.judged import Confirmed, judge_confirmed
 from harness.analysis.knobs import Knobs, judge_knobs
+from harness.analysis.language import bits
 from harness.analysis.load import StudyData, finished, load
 from harness.analysis.pareto import front
 from harness.analysis.pull import pulls_by_form
@@ -40,7 +41,7 @@ class Report:
     `pulls` says how strongly each loss form pulls beside cross-entropy.
     `importance` is empty, with the reason in `no_importance`, where the study is too small for it; `knobs` says what
     else is known of the knobs. `drawn` are the figures by their stem; `files` are what was written, in order.
-    `confirmed` is what fresh seeds and the test split say.
+    `confirmed` is what fresh seeds and the test split say; `bits` says it of a language model, empty for other tasks.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Report:
     no_importance: str
     knobs: Knobs
     confirmed: Confirmed
+    bits: pd.DataFrame
     drawn: Mapping[str, Drawn] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
@@ -72,6 +74,7 @@ def judge(study_dir: Path) -> Report:
 def _judged(study_dir: Path) -> Report:
     data = load(study_dir)
     importance, reason = _importance(data)
+    confirmed = judge_confirmed(study_dir, data)
     return Report(
         folder=study_dir,
         data=data,
@@ -83,8 +86,15 @@ def _judged(study_dir: Path) -> Report:
         importance=importance,
         no_importance=reason,
         knobs=_knobs(data),
-        confirmed=judge_confirmed(study_dir, data),
+        confirmed=confirmed,
+        bits=_bits(data, confirmed),
     )
+
+
+def _bits(data: StudyData, confirmed: Confirmed) -> pd.DataFrame:
+    if not data.characters_a_label or confirmed.trials.empty:
+        return pd.DataFrame()
+    return bits(confirmed.trials, confirmed.students, data.characters_a_label)
 
 
 def _importance(data: StudyData) -> tuple[pd.DataFrame, str]:

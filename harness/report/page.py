@@ -23,12 +23,14 @@ from harness.report.confirmed import (
 )
 from harness.report.findings import Report
 from harness.report.knobs import knob_section, learning_section, pull_section
+from harness.report.language import language_section
 from harness.report.protocol import protocol
 from harness.report.together import indifference_section, interaction_section, width_section
 
 SECTIONS: tuple[Callable[[Report], Iterable[Block]], ...] = (
     head,
     confirmed_section,
+    language_section,
     comparison_section,
     recommendation_section,
     front_section,

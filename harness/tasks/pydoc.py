@@ -22,7 +22,7 @@ LENGTH = 64
 NUM_CHARACTERS = 96
 NUM_PIECES = 256
 STRETCH = 3000
-UNKNOWN = 0
+UNKNOWN, UNREADABLE = 0, "\ufffd"
 SHARES = (80, 10)
 """Of the characters that train and val have, in percent; test has the rest."""
 
@@ -37,7 +37,7 @@ def load_characters() -> Task:
     def encode(text: str) -> list[int]:
         return [numbers.get(character, UNKNOWN) for character in text]
 
-    return _task("pydoc_chars", NUM_CHARACTERS, (train, val, test), encode)
+    return _task("pydoc_chars", [UNREADABLE, *ordered], (train, val, test), encode)
 
 
 def load_pieces() -> Task:
@@ -63,7 +63,8 @@ def load_pieces() -> Task:
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text).ids)
 
-    return _task("pydoc_pieces", tokenizer.get_vocab_size(), (train, val, test), encode)
+    pieces = [tokenizer.id_to_token(number) for number in range(tokenizer.get_vocab_size())]
+    return _task("pydoc_pieces", [UNREADABLE, *pieces[1:]], (train, val, test), encode)
 
 
 def _texts() -> tuple[list[str], list[str], list[str]]:
@@ -90,24 +91,27 @@ def _stretches(text: str) -> list[str]:
     return found
 
 
-def _task(name: str, num_tokens: int, texts: Sequence[Sequence[str]], encode: Callable[[str], list[int]]) -> Task:
+def _task(
+    name: str, vocabulary: Sequence[str], texts: Sequence[Sequence[str]], encode: Callable[[str], list[int]]
+) -> Task:
     rows = [_windows(encode("".join(part))) for part in texts]
     seen: list[np.ndarray] = []  # what a student sees twice, whatever comes after it, is kept once
     for part, own in enumerate(rows):
         rows[part] = own[different(own[:, :-1], seen)]
         seen.extend(rows[part][:, :-1])
     splits = [Split(torch.from_numpy(own[:, :-1].copy()), torch.from_numpy(own[:, 1:].copy())) for own in rows]
-    families = {"gru": gru(num_tokens, pooled=False), "transformer": transformer(num_tokens, pooled=False)}
+    families = {"gru": gru(len(vocabulary), pooled=False), "transformer": transformer(len(vocabulary), pooled=False)}
     characters = sum(len(text) for text in texts[1])
     return Task(
         name=name,
         source="the topics of pydoc_data, Python's own manual",
-        num_classes=num_tokens,
+        num_classes=len(vocabulary),
         train=splits[0],
         val=splits[1],
         test=LockedSplit(splits[2]),
         families=families,
         teacher=TeacherRecipe(families["gru"], width=192, epochs=12, batch_size=32, lr=3e-3),
+        vocabulary=tuple(vocabulary),
         characters_a_label=characters / len(encode("".join(texts[1]))),
     )
 

@@ -125,8 +125,9 @@ class Task:
     `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`. `scale`,
     where the task knows it, is what is done to raw values first; it is handed out with an exported student.
     `characters_a_label`, of a language model, is how many characters a label stands for on average: losses are then
-    told in bits a character too. Raises `ValueError` for splits that do not fit together (unequal lengths or shapes,
-    labels out of range), and for names that are no words.
+    told in bits a character too; `vocabulary` says what each label is, for texts that it writes. Raises `ValueError`
+    for splits that do not fit together (unequal lengths or shapes, labels out of range), and for names that are no
+    words.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Task:
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     scale: Scale | None = None
     characters_a_label: float = 0.0
+    vocabulary: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         families = [family.name for family in self.families.values()]
@@ -195,7 +197,7 @@ def stratified(
         second = first + round(len(members) * shares[1] / 100)
         for part, chosen in zip(parts, (members[:first], members[first:second], members[second:]), strict=True):
             part.extend(chosen)
-    return tuple(np.sort(np.array(part)) for part in parts)
+    return tuple(np.sort(np.array(part, dtype=np.int64)) for part in parts)
 
 
 def by_class(examples: Sequence[bytes], labels: np.ndarray, apart_from: Collection[bytes] = ()) -> dict[int, list[int]]:

@@ -1,0 +1,42 @@
+"""Language models: bits a character against size."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.analysis.load import rows_of
+from harness.figures import style
+from harness.figures.confirmed import LOOKS, NAMES, reversed_look
+
+
+def bits_against_size(table: pd.DataFrame) -> Figure:
+    """Bits a character of `harness.analysis.language.bits` against parameters on a log axis, lower is better."""
+    figure = style.blank(
+        2.9,
+        f"Mean test loss over {style.seeds_phrase(table['num_seeds'])}, all of them fresh; bars are one SD over seeds "
+        "either way, mostly smaller than the marks. Set side by side at each width.",
+    )
+    axes = figure.add_subplot()
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("bits a character")
+    style.log_axis(axes, "x", float(table["num_params"].min()) / 1.3, float(table["num_params"].max()) * 1.3)
+    axes.grid(axis="y")
+    roles = [role for role in ("distilled", *NAMES) if (table["role"] == role).any()]
+    for place, role in enumerate(roles):
+        part = table[table["role"] == role].sort_values("num_params")
+        shift = 1.035 ** (place - (len(roles) - 1) / 2)
+        colour, marker = (style.HUES[0], "o") if role == "distilled" else LOOKS[role]
+        if role == "distilled":
+            axes.plot(part["num_params"] * shift, part["bits"], color=style.MUTED, linewidth=1, zorder=2)
+        for row in rows_of(part):
+            axes.errorbar(
+                row["num_params"] * shift, row["bits"], row["bits_sd"], fmt=marker, color=colour, markersize=4,
+                markeredgecolor="white", markeredgewidth=0.4, linewidth=0.8, zorder=3,
+            )  # fmt: skip
+    main = table[table["role"].isin(["distilled", "ce"])]
+    room = float(main["bits"].max() - main["bits"].min())
+    axes.set_ylim(float(table["bits"].min()) - 0.1 * room, float(main["bits"].max()) + 0.35 * room)
+    lines = [style.key(style.HUES[0], "distilled", "o")] if "distilled" in roles else []
+    style.legend_above(axes, [*lines, *(style.key(*reversed_look(role)) for role in roles if role in NAMES)], columns=3)
+    return figure
