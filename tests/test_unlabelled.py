@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness import cohort, losses, tasks, teacher
 from harness.batches import epochs, epochs_of, labelled_in_batch
+from harness.cohort.run import train_each, train_part
 from harness.costs import How
 from harness.losses import LOSSES
 from harness.models import init
@@ -224,3 +225,26 @@ def test_a_task_may_lack_labels_in_train_alone_and_not_all_of_them() -> None:
     for name in ("val", "test"):
         with pytest.raises(ValueError, match=rf"{name} labels span -1\.\.2, classes 3"):
             dataclasses.replace(task, **{name: val if name == "val" else LockedSplit(val)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given_teacher", [True, False], ids=["given", "trained"])
+def test_a_student_goes_on_after_a_stop_as_it_would_have_and_is_confirmed_on_the_test_split(
+    given_teacher: bool, tmp_path: Path
+) -> None:
+    path, cache = study(tmp_path / "few.py", f"few(given={given_teacher})"), tmp_path / "cache"
+    specs = [student(form, task=path, seed=seed, **COMMON) for form in ("ce", "kl") for seed in (1, 2)]
+    whole = [but_for_cost(record) for record in train(specs, cache)]
+    common: dict[str, Any] = {"cache": cache, "device": "cpu"}
+    _, left = train_part(specs, until=1, states={}, **common)
+    records, _ = train_part(specs, until=None, states=dict(zip(specs, left, strict=True)), **common)
+    assert [but_for_cost(record) for record in records] == whole
+    parts = train_each(specs, until=None, states={}, stage="confirm", **common)
+    found = [pair for part in parts for pair in zip(*part, strict=True)]
+    test = tasks.load(path).test.read("confirm")
+    for record, state in found:
+        said = (state.tensors["predicted"] == test.labels).double().mean().item()
+        assert record.metrics["test_accuracy"] == pytest.approx(said)
+        assert torch.equal(state.tensors["labels"].long(), test.labels)
+        if given_teacher:  # it names the class of each
+            assert record.metrics["test_teacher_accuracy"] == 1
+            assert record.metrics["test_agreement"] == record.metrics["test_accuracy"]
