@@ -311,6 +311,11 @@ def _taught(train: Split) -> Split:
 def _train(task: Task, recipe: TeacherRecipe, epochs: int, device: str, progress: Progress) -> dict[str, Tensor]:
     """The teacher's parameters after so many epochs of its schedule, float32."""
     train = _taught(task.train)
+    if recipe.batch_size > len(train):
+        raise ValueError(
+            f"the teacher of {task.name} has batch_size {recipe.batch_size}, more than the {len(train)} training "
+            "examples that have a label"
+        )
     num_steps = recipe.epochs * (len(train) // recipe.batch_size)
     training = Training(task, recipe, generator(recipe.seed, "init"), num_steps, device)
     noise = generator(recipe.seed, "order")

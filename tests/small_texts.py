@@ -55,9 +55,9 @@ def decoded() -> Task:
 
 
 def few(labelled: int = 12, *, lie: str = "", given: bool = True) -> Task:
-    """A task where so many of 96 examples have a label; `lie` changes the unlabelled "inputs", or the "answers" on them.
+    """A task where so many of 96 examples have a label; `lie` changes the others' "inputs", or the "answers" on them.
 
-    The teacher is given: it names the class most of the time.
+    The teacher is given, and names the class most of the time; or it is trained by a recipe.
     """
     whole, val, test = named(96, 1), named(30, 2), named(30, 3)
     has = torch.arange(96) % (96 // labelled) == 0

