@@ -25,6 +25,7 @@ test: .venv/tested  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m compileall -q harness studies tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 torture: .venv/tested  ## 50 drivers and 200 workers killed with -9, on SQLite and on PostgreSQL; the long tests

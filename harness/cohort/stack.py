@@ -182,9 +182,10 @@ def alone(family: Family, width: int, task: Task) -> str:
 
 def _still(layers: Mapping[str, Layer], device: str) -> Tensor | None:
     """Which numbers of a network are not learned, `[numbers]`; None where all are."""
+    if not any(layer.buffer or layer.frozen for layer in layers.values()):
+        return None
     own = [torch.full((math.prod(layer.shape),), layer.buffer or layer.frozen) for layer in layers.values()]
-    found = torch.cat(own).to(device)
-    return found if found.any() else None
+    return torch.cat(own).to(device)
 
 
 def _grid(specs: Sequence[StudentSpec]) -> tuple[tuple[int, int], tuple[int, ...]]:
