@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness import tasks
+from harness import ledger, tasks
 from harness.executors.worker import describe
 from harness.manifest import said_alone
 from harness.recommend.hand_out import hand_out
@@ -36,6 +36,8 @@ def copied(folder: Path, module: str, *, teacher: str = "TeacherRecipe(MLP, widt
         (MODULE, module),
         (ARRAYS, "inputs = np.eye(6, 9)[labels].astype(np.float32) + rng.normal(size=(2400, 9)).astype(np.float32)"),
         ("TeacherRecipe(MLP, width=256, epochs=20)", teacher),
+        ('"width": Choice(2, 4, 8)', '"width": Choice(3, 5)'),
+        ("trials=24", "trials=24, other_controls=()"),
         ('fixed={"epochs": 20}', 'fixed={"epochs": 2, "batch_size": 256}'),
     ):
         assert text.count(before) == 1, before
@@ -71,7 +73,7 @@ def test_the_template_is_short_and_is_a_study_as_it_stands() -> None:
     _, file, study = load_study("template", [ROOT / "studies"])
     told = describe([to_json(probe) for probe in study.probes(str(file))], "cpu")
     assert told["name"] == "mine" and told["alone"] == {}
-    assert told["sizes"] == {"train": 1440, "val": 360, "test": 600}
+    assert told["sizes"] == {"train": 1441, "val": 359, "test": 600}  # a fifth of each class is held out, rounded
 
 
 def test_a_new_user_copies_the_template_puts_in_their_own_runs_it_and_has_a_report(tmp_path: Path) -> None:
@@ -106,8 +108,9 @@ def test_a_module_teacher_teaches_and_a_confirmed_student_is_handed_out(
     said = json.loads((tmp_path / "out" / "copied" / "study.json").read_text(encoding="utf-8"))
     assert said["cohorts"].startswith("by a fixed rule; students of family 'own' are") and said["task"]["alone"]
     assert said["teacher"]["name"] == "big" and said["teacher"]["num_params"] == 60
-    trials = pd.read_csv(tmp_path / "out" / "copied" / "trials.csv")
-    number = int(trials.loc[trials["arm"].str.startswith("confirm"), "number"].iloc[0])
+    folder = tmp_path / "out" / "copied"
+    specs = {number: ledger.read_spec(ledger.trial_dir(folder, number)) for number in ledger.numbers(folder)}
+    number = next(number for number, spec in specs.items() if spec is not None and spec.stage == "confirm")
     handed = hand_out(tmp_path / "out" / "copied", number, tmp_path / "student", {})
     assert len(handed.differences) == 3 and not handed.notes
 
