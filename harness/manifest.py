@@ -50,6 +50,15 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
     }
 
 
+def said_alone(family: str, alone: Mapping[str, str]) -> str:
+    """Why students of a family are trained one at a time, by width, in one line; empty where none are."""
+    by_reason: dict[str, list[str]] = {}
+    for width, why in alone.items():
+        by_reason.setdefault(why, []).append(width)
+    found = [f"{why} (width {', '.join(widths)})" for why, widths in by_reason.items()]
+    return f"students of family {family!r} are trained one at a time: {'; '.join(found)}" if found else ""
+
+
 def write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float) -> None:
     """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it."""
     ledger.write_sealed(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})

@@ -196,6 +196,8 @@ def _be_its_driver(session: _Session) -> int:
     options = session.options
     probes = [to_json(spec) for spec in options.study.probes(options.task)]
     task = _result(session.executor, "describe", {"specs": probes})
+    if alone := manifest.said_alone(options.study.family, task["alone"]):
+        session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
     if options.plan:
         return _show_plan(options, session.executor, session.console)
     if options.new and options.study_dir.exists():
@@ -230,7 +232,9 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
         teacher, costs = _prepare(options, session.executor, console, opening)
         tracker = opening.result()
     said["teacher"] = teacher
-    said["cohorts"] = f"as measured on {costs.where}" if costs else "by a fixed rule"
+    alone = manifest.said_alone(options.study.family, task["alone"])
+    how = f"as measured on {costs.where}" if costs else "by a fixed rule"
+    said["cohorts"] = f"{how}; {alone}" if alone else how
     manifest.write_manifest(options, said, 0.0)
     plan = Plan(
         options.name,

@@ -281,7 +281,7 @@ def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nonesuch"], "unknown study 'nonesuch'; studies are digits, loss_forms, mnist5k"),
+        (["nonesuch"], "unknown study 'nonesuch'; studies are digits, "),
         (["digits", "--trials", "0"], "--trials 0 is out of range"),
         (["digits", "--trials", "-3"], "--trials -3 is out of range"),
         (["digits", "--trials", "many"], "many"),

@@ -21,5 +21,6 @@ from harness.cohort.calibration import calibrate
 from harness.cohort.check import check
 from harness.cohort.checkpoint import State
 from harness.cohort.run import Keep, train, train_each, train_part
+from harness.cohort.stack import alone
 
-__all__ = ["Keep", "State", "calibrate", "check", "train", "train_each", "train_part"]
+__all__ = ["Keep", "State", "alone", "calibrate", "check", "train", "train_each", "train_part"]

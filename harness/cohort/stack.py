@@ -174,10 +174,13 @@ def stack(
 @lru_cache(maxsize=256)
 def alone(family: Family, width: int, task: Task) -> str:
     """Why networks of the family are trained one at a time; empty where they are not."""
-    if family.alone is None:
-        return ""
+    return "" if family.alone is None else family.alone(width, sample_of(family, task))
+
+
+def sample_of(family: Family, task: Task) -> Tensor:
+    """A few inputs as the family takes them: `[examples, ...]`."""
     inputs = task.train.inputs[:4]
-    return family.alone(width, family.prepare(inputs.float() if inputs.is_floating_point() else inputs))
+    return family.prepare(inputs.float() if inputs.is_floating_point() else inputs)
 
 
 def _still(layers: Mapping[str, Layer], device: str) -> Tensor | None:

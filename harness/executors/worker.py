@@ -35,7 +35,8 @@ Report = Callable[[str, Mapping[str, Any]], None]
 
 
 def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
-    """Check the students and tell about their task, without reading the test split. Raises `ValueError`."""
+    """Check the students and tell about their task, without reading the test split; `alone` says why students of a
+    width are trained one at a time, where they are. Raises `ValueError`."""
     probes = [spec_from_json(spec) for spec in specs]
     for probe in probes:
         cohort.check(probe)
@@ -53,6 +54,7 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
         "sizes": {name: len(split) for name, split in splits.items()},
         "hashes": {name: split.hash for name, split in splits.items()},
         "num_params": {str(w): num_params(family, w, task.input_shape, task.num_classes) for w in widths},
+        "alone": {str(w): why for w in widths if (why := cohort.alone(family, w, task))},
         "teacher_key": teacher.key(task),
         "device": device,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

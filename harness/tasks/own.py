@@ -190,26 +190,30 @@ def parquet(
     numbers are numbered in their order in this file, or in that of `classes`, where another file may lack some. Raises
     `ValueError` in one line for a file that cannot be read and a column that is not there.
     """
-    import pandas as pd
     import pyarrow
+    from pyarrow.parquet import ParquetFile
 
     try:
-        table = pd.read_parquet(path)
+        with ParquetFile(path) as file:
+            table = file.read()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise ValueError(f"cannot read {path} ({' '.join(str(error).split())})") from None
     if image and min(size) < 1:
         raise ValueError(f"give the size of the images in {path}, (height, width)")
-    wanted = [image] if image else list(columns or [name for name in table.columns if name != label])
+    names = table.column_names
+    wanted = [image] if image else list(columns or [name for name in names if name != label])
     for name in (label, *wanted):
-        if name not in table.columns:
-            raise ValueError(f"{path} has no column {name!r}; it has {', '.join(map(str, table.columns))}")
-    if not len(table) or table[label].isna().any():
+        if name not in names:
+            raise ValueError(f"{path} has no column {name!r}; it has {', '.join(names)}")
+    said = table[label].to_pylist()
+    if not said or any(one is None or one != one for one in said):  # NaN is not itself
         raise ValueError(f"{path} has no rows, or one without a {label!r}")
-    labels = _numbered(table[label].tolist(), str(path), classes)
+    labels = _numbered(said, str(path), classes)
     if not image:
-        return _tensor(table[wanted].to_numpy(), f"columns {', '.join(wanted)} of {path}"), labels
+        numbers = np.stack([table[name].to_numpy() for name in wanted], axis=1)
+        return _tensor(numbers, f"columns {', '.join(wanted)} of {path}"), labels
     images = []
-    for row, entry in enumerate(table[image]):
+    for row, entry in enumerate(table[image].to_pylist()):
         raw = entry.get("bytes") if isinstance(entry, Mapping) else entry
         if not isinstance(raw, bytes):
             raise ValueError(f"row {row} of {path} has no image in {image!r}, but {type(raw).__name__}")
