@@ -94,12 +94,14 @@ def note(options: Options, pages: Mapping[str, str]) -> str:
 
 
 def sweep_metrics(written: Report, manifest: Mapping[str, Any], started: float) -> dict[str, float]:
-    """The parent run's figures."""
-    trials, front = written.data.trials, written.front
-    found = {"num_trials": float(len(trials)), "num_on_front": float(len(front))}
-    found |= {f"num_{name}": float((trials["state"] == name).sum()) for name in ("complete", "failed")}
-    if (trials["state"] == "pruned").any():
-        found["num_pruned"] = float((trials["state"] == "pruned").sum())
+    """The parent run's figures: trials of the search and of all controls, and how many were confirmed."""
+    data, front = written.data, written.front
+    states = [*data.trials["state"], *data.others.trials["state"]]
+    found = {"num_trials": float(len(states)), "num_on_front": float(len(front))}
+    found |= {"num_confirmed": float(len(data.confirmed.trials))}
+    found |= {f"num_{name}": float(states.count(name)) for name in ("complete", "failed")}
+    if "pruned" in states:
+        found["num_pruned"] = float(states.count("pruned"))
     found["seconds"] = manifest["seconds"] + time.monotonic() - started
     return found | ({"best_val_accuracy": float(front["val_accuracy"].max())} if len(front) else {})
 
