@@ -96,6 +96,7 @@ def test_a_tied_matrix_may_be_in_a_checkpoint_once(tmp_path: Path) -> None:
     assert torch.allclose(said, module(PAIRS["val"][0]).detach(), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # which, as an error, would refuse the file too soon
 @pytest.mark.parametrize("name", ["gadget.pt", "gadget.safetensors", "gadget.npy"])
 @pytest.mark.parametrize("kind", ["pickle", "torch", "numpy"])
 def test_a_file_that_would_run_something_is_refused_and_runs_nothing(kind: str, name: str, tmp_path: Path) -> None:
@@ -139,6 +140,7 @@ def test_files_that_are_no_checkpoint_of_this_teacher_are_one_line(tmp_path: Pat
         module_teacher(made, files["no.pt"]).key()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_damaged_checkpoint_is_one_line_wherever_it_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save(learned().state_dict(), path, _use_new_zipfile_serialization=False)
