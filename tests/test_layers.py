@@ -80,6 +80,7 @@ MAY_IMPORT = {
     "harness/verify": set(),
     "harness/bench": HEAVY,
     "studies": set(),
+    "studies/literature": {"torch", "pandas", "matplotlib"},
 }
 """What each room may import of the heavy packages; the rest of the code is free to all."""
 

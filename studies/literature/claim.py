@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -126,9 +126,10 @@ def chosen(claim: Claim, tuning: pd.DataFrame) -> pd.DataFrame:
     value, rows = f"val_{claim.metric}", []
     for arm in claim.arms:
         means = tuning[tuning["arm"] == arm.name].groupby("knobs", sort=False)[value].mean()
-        knobs = means.idxmax() if claim.metric == "accuracy" else means.idxmin()
-        edge = [name for name, own in dict(knobs).items() if len(claim.tuned[name]) > 2 and own in _ends(claim, name)]
-        rows.append({"arm": arm.name, "knobs": knobs, "val": float(means[knobs]), "on_edge": ", ".join(edge)})
+        best = means.max() if claim.metric == "accuracy" else means.min()
+        knobs = cast(Knobs, means.index[means == best][0])
+        edge = [name for name, own in knobs if len(claim.tuned[name]) > 2 and own in _ends(claim, name)]
+        rows.append({"arm": arm.name, "knobs": knobs, "val": float(best), "on_edge": ", ".join(edge)})
     return pd.DataFrame(rows).set_index("arm")
 
 

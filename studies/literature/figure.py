@@ -46,7 +46,8 @@ def _arms(axes: Axes, results: Results) -> None:
         axes.plot(at, means, color=colour, linestyle=dash, marker=marker, markersize=4, zorder=3)
         for place, arm in zip(at, line.values(), strict=True):
             values = scale * table[arm]
-            axes.plot([place] * len(values), values, ".", color=colour, markersize=2.5, alpha=0.35, markeredgewidth=0)
+            beside = [place + 0.07] * len(values)
+            axes.plot(beside, values, "o", color=colour, markersize=1.8, alpha=0.5, markeredgewidth=0)
             own = paired(values.tolist())
             if not math.isnan(own.low):
                 axes.plot([place, place], [own.low, own.high], color=colour, linewidth=1.1, zorder=2.5)
@@ -67,7 +68,8 @@ def _effects(axes: Axes, findings: Sequence[Finding]) -> None:
     axes.axvline(0, color=style.INK, linewidth=0.8)
     for place, finding in enumerate(findings):
         effect = finding.effect
-        axes.plot(finding.differences, [place] * effect.num_seeds, ".", color=style.OTHERS, markersize=3)
+        under = [place + 0.25] * effect.num_seeds
+        axes.plot(finding.differences, under, "o", color=style.MUTED, markersize=1.8, markeredgewidth=0)
         if not math.isnan(effect.low):
             axes.plot([effect.low, effect.high], [place, place], color=style.INK, linewidth=1.4)
         axes.plot(effect.mean, place, "o", color=style.INK, markersize=4)
