@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.tasks import Task
 
 FIRST_TUNING_SEED = 1001
-"""Seeds that choose are counted from here, those that test the claim from 1: no seed does both."""
+"""Seeds that choose are counted from here, those that test the claim from its `first_seed`: no seed does both."""
 Knobs = tuple[tuple[str, Any], ...]
 
 
@@ -53,7 +53,8 @@ class Claim:
     says. `tuned` are knobs that each arm has chosen for it on val, from the same values, unless the arm fixes them.
     `metric` is `"accuracy"` or `"loss"`: what val chooses by, and the figure shows. `effects(results)` gives, by the
     name of each part, one difference a pipeline, such that the claim says that they are above zero. Where students are
-    noisy, a pipeline has `repeats` of each, and their mean counts.
+    noisy, a pipeline has `repeats` of each, and their mean counts. A claim that is tested again in another design has
+    another `first_seed`, so that it is judged by pipelines that the design was not made after.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Claim:
     seeds: int = 10
     tuning_seeds: int = 3
     repeats: int = 1
+    first_seed: int = 1
 
     def grid(self, arm: Arm) -> list[Knobs]:
         """What the arm is tuned over: every combination of the tuned knobs that it does not fix."""

@@ -22,12 +22,12 @@ def draw(results: Results, findings: Sequence[Finding]) -> Figure:
     """Test metric by arm above, effects with their intervals below; one column wide."""
     count = results.tested["seed"].nunique()
     figure = style.blank(
-        3.2 + 0.28 * len(findings),
+        3.2 + 0.32 * len(findings),
         f"{count} pipelines, a teacher and students of one seed each. Dots: every pipeline; marks: mean on test, bars: "
         "95% t interval. Below: effect d paired by seed, 95% t interval; the claim says it is right of the line at 0; "
         "ticks: smallest effect of interest.",
     )
-    above, below = figure.subplots(2, 1, height_ratios=[2.4, 0.35 + 0.28 * len(findings)])
+    above, below = figure.subplots(2, 1, height_ratios=[2.4, 0.35 + 0.32 * len(findings)])
     _arms(above, results)
     _effects(below, findings)
     return figure
@@ -68,13 +68,17 @@ def _effects(axes: Axes, findings: Sequence[Finding]) -> None:
     axes.axvline(0, color=style.INK, linewidth=0.8)
     for place, finding in enumerate(findings):
         effect = finding.effect
-        under = [place + 0.25] * effect.num_seeds
+        under = [place + 0.27] * effect.num_seeds
         axes.plot(finding.differences, under, "o", color=style.MUTED, markersize=1.8, markeredgewidth=0)
         if not math.isnan(effect.low):
             axes.plot([effect.low, effect.high], [place, place], color=style.INK, linewidth=1.4)
         axes.plot(effect.mean, place, "o", color=style.INK, markersize=4)
-        axes.plot(finding.part.delta, place, "|", color=style.INK, markersize=11, markeredgewidth=1.2)
-    labels = [f"{finding.part.name}:\n{finding.verdict}" for finding in findings]
-    axes.set_yticks(range(len(findings)), labels, fontsize=6)
-    axes.set_ylim(len(findings) - 0.5, -0.5)
+        axes.plot(finding.part.delta, place, "|", color=style.INK, markersize=7, markeredgewidth=1.2)
+        said = f"{finding.part.name}: {effect.mean:+.2g} [{effect.low:.2g}, {effect.high:.2g}], {finding.verdict}"
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+        across = axes.get_yaxis_transform()
+        axes.text(0, place - 0.34, said, transform=across, fontsize=6, va="center", bbox=behind, zorder=4)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(findings) - 0.5, -0.6)
     axes.set_xlabel(f"effect d ({findings[0].part.unit})")

@@ -65,7 +65,8 @@ def lines(results: Results, findings: Sequence[Finding]) -> Iterator[str]:
     claim, count = results.claim, results.tested["seed"].nunique()
     yield f"# {claim.name}: {findings[0].verdict}"
     yield f"\n{claim.paper}\n\n**The paper says.** {claim.says}\n\n**Here.** {claim.setup}\n"
-    yield f"**What varies.** {count} pipelines, seeds 1 to {count}. {claim.varies}\n\n{RULE}\n"
+    first = claim.first_seed
+    yield f"**What varies.** {count} pipelines, seeds {first} to {first + count - 1}. {claim.varies}\n\n{RULE}\n"
     yield "| part | d | mean [95% t] | delta | Holm p, d = 0 | Holm p, d = delta | detectable at 80% | verdict |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for finding in findings:

@@ -38,7 +38,9 @@ def run(claim: Claim, out: Path, seeds: int, tell: Tell) -> Results:
     tuning = pd.concat([_of_seed(claim, out, seed, claim.tuning(), "search", tell) for seed in first])
     best = chosen(claim, tuning)["knobs"]
     pairs = [(arm, best[arm.name]) for arm in claim.arms]
-    tested = [_of_seed(claim, out, seed, pairs, "confirm", tell) for seed in range(1, seeds + 1)]
+    tested = [
+        _of_seed(claim, out, seed, pairs, "confirm", tell) for seed in range(claim.first_seed, claim.first_seed + seeds)
+    ]
     return Results(claim, tuning.reset_index(drop=True), pd.concat(tested, ignore_index=True))
 
 
