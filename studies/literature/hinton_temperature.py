@@ -47,8 +47,7 @@ CLAIM = Claim(
     f"{REPEATS} of each in a pipeline.",
     varies="The seed makes the teacher's and the students' first weights and batches. The splits do not vary.",
     doubts=(
-        "3,000 training digits are a twentieth of the paper's, and 8 units may be below the regime that it means by 30."
-        "",
+        "3,000 training digits are a twentieth of the paper's, and 8 units may be fewer than its 30.",
         "The paper gives no alpha; 0.1 is ours. At alpha 0 the temperature may matter more.",
         "The high range has two temperatures and the low one has one; each best is chosen on val from three seeds.",
         "That wide students do not care is a claim of equality, which the third part only touches.",
@@ -75,7 +74,7 @@ CLAIM = Claim(
         {},
     ),
     repeats=REPEATS,
-    first_seed=101,  # seeds 1 to 10 were a first design of one student each, width 64 and higher lrs: see studies/LOG.md
+    first_seed=101,  # seeds 1 to 10 were those of a first design, with one student each: see studies/LOG.md
 )
 
 if __name__ == "__main__":
