@@ -152,6 +152,8 @@ def key(task: Task, source: Source = OWN) -> str:
         return f"{task.name}-{digest([task.teacher.name, task.teacher.key(), task.train.hash, task.val.hash])}"
     recipe = {f.name: getattr(recipe_of(task, source), f.name) for f in dataclasses.fields(TeacherRecipe)}
     recipe["family"] = task.teacher.family.name
+    if not recipe["label_smoothing"]:
+        del recipe["label_smoothing"]  # a teacher of before there was the field is still the same one
     stopped = [source.epochs] if source.epochs else []
     return f"{task.name}-{digest([recipe, task.train.hash, task.val.hash, *stopped])}"
 
@@ -214,7 +216,7 @@ class Training:
     """A network of a recipe, step by step: AdamW with half a cosine over `num_steps`."""
 
     def __init__(self, task: Task, recipe: TeacherRecipe, start: torch.Generator, num_steps: int, device: str) -> None:
-        self._family, self._device = recipe.family, device
+        self._family, self._device, self._smoothing = recipe.family, device, recipe.label_smoothing
         first = init(recipe.family, recipe.width, task.input_shape, task.num_classes, start)
         self.params = {name: param.to(device, torch.float32).requires_grad_() for name, param in first.items()}
         self._optimiser = torch.optim.AdamW(self.params.values(), lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -225,7 +227,8 @@ class Training:
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Take one step on a batch and return its logits before the step, `[batch, ..., classes]`."""
         logits = self._family.apply(self.params, self._family.prepare(inputs.to(self._device)))
-        loss = F.cross_entropy(logits.flatten(0, -2), labels.to(self._device).flatten())
+        hard = labels.to(self._device).flatten()
+        loss = F.cross_entropy(logits.flatten(0, -2), hard, label_smoothing=self._smoothing)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()

@@ -81,6 +81,7 @@ MAY_IMPORT = {
     "harness/bench": HEAVY,
     "studies": set(),
     "studies/template.py": {"torch"},
+    "studies/literature": {"torch", "pandas", "matplotlib"},
 }
 """What each room may import of the heavy packages; the rest of the code is free to all."""
 

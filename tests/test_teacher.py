@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ from harness.tasks import Split, Task, TeacherRecipe
 from harness.tasks.transforms import shifted
 
 
-def quick(*, width: int = 8, epochs: int = 1, shift: int = 0, seed: int = 0) -> Task:
+def quick(*, width: int = 8, epochs: int = 1, shift: int = 0, seed: int = 0, label_smoothing: float = 0.0) -> Task:
     """The digits with a teacher that trains in a moment."""
-    recipe = TeacherRecipe(MLP, width, epochs, shift=shift, seed=seed)
+    recipe = TeacherRecipe(MLP, width, epochs, shift=shift, seed=seed, label_smoothing=label_smoothing)
     return dataclasses.replace(tasks.load("digits"), teacher=recipe)
 
 
@@ -58,11 +59,30 @@ def test_training_a_teacher_leaves_the_global_random_state_alone(tmp_path: Path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"width": 9}, {"epochs": 2}, {"shift": 1}])
-def test_another_recipe_is_another_folder(changed: dict[str, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"width": 9}, {"epochs": 2}, {"shift": 1}, {"label_smoothing": 0.1}])
+def test_another_recipe_is_another_folder(changed: dict[str, Any], tmp_path: Path) -> None:
     keys = {teacher.ensure(task, tmp_path)["key"] for task in (quick(), quick(**changed))}
     assert len(keys) == 2
     assert {path.name for path in tmp_path.iterdir()} == keys
+
+
+def test_a_teacher_of_before_label_smoothing_is_still_the_same_one() -> None:
+    """The key of the digits' teacher, as it was written before its recipe had that field."""
+    assert teacher.key(tasks.load("digits")) == "digits-b459f31075d53b13"
+
+
+def test_a_teacher_of_smoothed_labels_is_less_sure(tmp_path: Path) -> None:
+    sure = []
+    for share in (0.0, 0.3):
+        task = quick(width=32, epochs=10, label_smoothing=share)
+        teacher.ensure(task, tmp_path)
+        sure.append(teacher.load_logits(task, tmp_path).train.softmax(-1).amax(-1).mean().item())
+    assert sure[0] > sure[1] + 0.1
+
+
+def test_a_share_of_smoothing_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing 1.5 is out of range; it must be a number from 0 to"):
+        quick(label_smoothing=1.5)
 
 
 def test_other_data_is_another_folder(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.models import Family
+from harness.spec import check_range
 from harness.tasks.stream import Inputs, Stream
 from harness.tasks.transforms import Transform, noisy, shifted
 
@@ -80,7 +81,11 @@ class LockedSplit:
 
 @dataclass(frozen=True)
 class TeacherRecipe:
-    """How a task's teacher is trained: AdamW with a cosine schedule, images shifted by up to `shift` pixels."""
+    """How a task's teacher is trained: AdamW with a cosine schedule, images shifted by up to `shift` pixels.
+
+    `label_smoothing` is the share of every label that is spread over all classes (Szegedy 2016, arXiv:1512.00567).
+    Raises `ValueError` for one that is no share.
+    """
 
     family: Family
     width: int
@@ -90,6 +95,10 @@ class TeacherRecipe:
     weight_decay: float = 1e-2
     shift: int = 0
     seed: int = 0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("label_smoothing", self.label_smoothing)
 
 
 @dataclass(frozen=True, eq=False)
