@@ -26,6 +26,8 @@ REMAINS: Mapping[str, str] = {
     "shuffled": "Against a shuffled teacher (is it what the teacher says of the example?)",
 }
 """What each control asks."""
+DEAF = 0.95
+"""Above this alpha a convex objective is nearly plain training."""
 SHORT: Mapping[str, str] = {BETTER: "better", WORSE: "worse", NOT_SHOWN: "no difference"}
 
 
@@ -278,11 +280,22 @@ def answer(report: Report) -> str:
         f"On the test split, over {found.num_seeds} fresh seeds, distillation against tuned plain training of the same "
         f"width: {_verdicts(main)}."
     )
+    said += _hardly_taught(report)
     low, high = 100 * float(main["mde"].min()), 100 * float(main["mde"].max())
     if pd.isna(low):
         return said
     span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
     return f"{said} With 80% power a true difference of {span} points would have been found, depending on the width."
+
+
+def _hardly_taught(report: Report) -> str:
+    """A sentence on the widths whose best distilled configuration hardly listens to its teacher; mostly empty."""
+    trials = report.confirmed.trials
+    own = trials[(trials["role"] == "distilled") & (trials["mixing"] == "convex") & (trials["alpha"] > DEAF)]
+    if own.empty:
+        return ""
+    each = [f"{row['width']} (alpha {row['alpha']:.3f})" for row in rows_of(own)]
+    return f" What validation chose hardly listens to its teacher at width {_listed(each)}."
 
 
 def other_answers(report: Report) -> tuple[str, ...]:
