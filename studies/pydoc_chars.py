@@ -14,7 +14,7 @@ STUDY = Study(
     },
     fixed={"epochs": 3, "batch_size": 32, "clip_norm": 1.0},
     trials=12,
-    seeds=2,
+    seeds=1,
     confirm=5,
     objectives=("val_loss", "num_params"),
     batch=12,
