@@ -14,7 +14,7 @@ from studies.literature.verdict import Part
 SHARES = {"hard": 0.0, "little": 0.1, "much": 0.3}
 PLAIN = "plain"
 DELTA = 0.5
-WHY = "the paper's MNIST student makes a fifth more errors; a twentieth of the errors here, one in ten, is half a point"
+WHY = "half a point is a twentieth of the errors here, one in ten"
 
 
 def arm(word: str) -> str:
@@ -43,10 +43,10 @@ CLAIM = Claim(
     varies="The seed makes the teachers' and the students' first weights and batches, those of the three teachers "
     "alike. The splits do not vary.",
     doubts=(
-        "The student is a hundredth of the teacher; the paper's has two thirds of its width.",
+        "The students are a tenth of their teachers in width; the paper's are closer to theirs.",
         "With the labels in the loss at alpha 0.1 a poor teacher is partly made up for; alpha 0 would be the sharper "
         "test.",
-        "The paper shows single runs on MNIST: its effect there may be within the noise of seeds.",
+        "Teachers of 10 epochs on 3,000 digits are not at the end of what they can learn; the paper's are.",
     ),
     parts=(
         Part("hard over smoothed", "student accuracy, teacher's smoothing 0 less 0.1", DELTA, WHY),
