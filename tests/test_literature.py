@@ -155,7 +155,8 @@ def test_every_student_of_a_claim_can_be_trained(claim: Claim, tmp_path: Path) -
     """Each is checked on its own task; under another seed than those that choose, each is another student."""
     wanted = training.students(claim, FIRST_TUNING_SEED, claim.tuning(), tmp_path)
     assert len(wanted) == claim.repeats * len(claim.tuning())
-    seeds = {spec.seed for arm, knobs in claim.tuning() for spec in claim.students(arm, knobs, claim.seeds, "digits")}
+    last = claim.first_seed + claim.seeds - 1
+    seeds = {spec.seed for arm, knobs in claim.tuning() for spec in claim.students(arm, knobs, last, "digits")}
     assert seeds.isdisjoint(spec.seed for _, _, spec in wanted)
 
 

@@ -74,7 +74,7 @@ def _effects(axes: Axes, findings: Sequence[Finding]) -> None:
             axes.plot([effect.low, effect.high], [place, place], color=style.INK, linewidth=1.4)
         axes.plot(effect.mean, place, "o", color=style.INK, markersize=4)
         axes.plot(finding.part.delta, place, "|", color=style.INK, markersize=7, markeredgewidth=1.2)
-        said = f"{finding.part.name}: {effect.mean:+.2g} [{effect.low:.2g}, {effect.high:.2g}], {finding.verdict}"
+        said = f"{finding.part.name}: {effect.mean:+.3g} [{effect.low:.3g}, {effect.high:.3g}], {finding.verdict}"
         behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
         across = axes.get_yaxis_transform()
         axes.text(0, place - 0.34, said, transform=across, fontsize=6, va="center", bbox=behind, zorder=4)

@@ -14,7 +14,7 @@ from studies.literature.verdict import Part
 SHARES = {"hard": 0.0, "little": 0.1, "much": 0.3}
 PLAIN = "plain"
 DELTA = 0.5
-WHY = "the paper's MNIST student makes a fifth more errors; a twentieth of the errors here, one in ten, is half a point"
+WHY = "half a point is a twentieth of the errors here, one in ten"
 
 
 def arm(word: str) -> str:
@@ -39,14 +39,14 @@ CLAIM = Claim(
     "trained on hard labels.",
     setup="5,000 MNIST digits; teachers are perceptrons of two hidden layers of 128, 10 epochs on images shifted by up "
     "to a pixel, with label smoothing of 0, 0.1 and 0.3; students are perceptrons of two hidden layers of 12, 12 "
-    "epochs, kl at alpha 0.1; lr and temperature are tuned for each arm.",
+    "epochs, kl at alpha 0.1, 3 of each in a pipeline; lr and temperature are tuned for each arm.",
     varies="The seed makes the teachers' and the students' first weights and batches, those of the three teachers "
     "alike. The splits do not vary.",
     doubts=(
-        "The student is a hundredth of the teacher; the paper's has two thirds of its width.",
+        "The students have 9,706 parameters, their teachers 118,282.",
         "With the labels in the loss at alpha 0.1 a poor teacher is partly made up for; alpha 0 would be the sharper "
         "test.",
-        "The paper shows single runs on MNIST: its effect there may be within the noise of seeds.",
+        "Teachers of 10 epochs on 3,000 digits are not at the end of what they can learn; the paper's are.",
     ),
     parts=(
         Part("hard over smoothed", "student accuracy, teacher's smoothing 0 less 0.1", DELTA, WHY),
@@ -59,13 +59,14 @@ CLAIM = Claim(
         *(Arm(arm(word), {}, word) for word in SHARES),
     ),
     common={"family": "mlp", "width": 12, "epochs": 12, "form": "kl", "alpha": 0.1},
-    tuned={"lr": (3e-3, 1e-2, 3e-2), "temperature": (1.0, 3.0, 9.0)},
+    tuned={"lr": (3e-3, 1e-2, 3e-2), "temperature": (1.0, 4.0)},
     effects=effects,
     view=View(
         "label smoothing of the teacher",
         {"distilled": {f"{share:g}": arm(word) for word, share in SHARES.items()}},
         {"plain training": PLAIN},
     ),
+    repeats=3,
 )
 
 if __name__ == "__main__":
