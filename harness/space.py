@@ -370,7 +370,7 @@ class Study:
             "fixed": dict(self.fixed),
             "objectives": list(self.objectives),
             "forms": {name: _form_identity(form) for name, form in self.forms.items()},
-            "code": _code(self.file) if self.forms and self.file else "",
+            "code": _code(self.file) if (self.forms or callable(self.task)) and self.file else "",
             "pruning": dataclasses.asdict(self.pruning) if self.pruning else None,
         }
         unset = [name for name in ("forms", "equal", "code", "pruning") if not data[name]]

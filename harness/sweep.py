@@ -222,7 +222,8 @@ def _begin_anew(options: Options, console: Console) -> None:
 def _run(session: _Session, task: Mapping[str, Any]) -> int:
     """Train the teacher and the trials, and write the report."""
     options, console = session.options, session.console
-    config_hash = digest([options.study.identity(), task["hashes"], task["teacher_key"]])
+    own = [task["num_params"]] if callable(options.study.task) else []  # a module may come from another file
+    config_hash = digest([options.study.identity(), task["hashes"], task["teacher_key"], *own])
     said = manifest.manifest_of(options, task, config_hash)
     deadline = session.started + options.timeout if options.timeout else math.inf
     sampler = _open_study(session, config_hash, deadline)

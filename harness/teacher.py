@@ -33,6 +33,7 @@ from torch import Tensor
 
 from harness.files import read_sealed, write_bytes, write_sealed
 from harness.models import init, num_params
+from harness.models.modules import seeded
 from harness.seeds import generator
 from harness.spec import digest, is_number
 from harness.tasks import GivenTeacher, Inputs, Split, Stream, Task, TeacherRecipe, in_parts
@@ -218,15 +219,19 @@ class Training:
     def __init__(self, task: Task, recipe: TeacherRecipe, start: torch.Generator, num_steps: int, device: str) -> None:
         self._family, self._device, self._smoothing = recipe.family, device, recipe.label_smoothing
         first = init(recipe.family, recipe.width, task.input_shape, task.num_classes, start)
-        self.params = {name: param.to(device, torch.float32).requires_grad_() for name, param in first.items()}
-        self._optimiser = torch.optim.AdamW(self.params.values(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        layers = recipe.family.layers(recipe.width, task.input_shape, task.num_classes)
+        self._still = [name for name, layer in layers.items() if layer.buffer or layer.frozen]
+        self.params = {name: param.to(device, torch.float32) for name, param in first.items()}
+        learned = [param.requires_grad_() for name, param in self.params.items() if name not in self._still]
+        self._seed = int(torch.randint(2**62, (), generator=start)) if recipe.family.learn else 0
+        self._optimiser = torch.optim.AdamW(learned, lr=recipe.lr, weight_decay=recipe.weight_decay)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / num_steps)
         )
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Take one step on a batch and return its logits before the step, `[batch, ..., classes]`."""
-        logits = self._family.apply(self.params, self._family.prepare(inputs.to(self._device)))
+        logits = self._learn(self._family.prepare(inputs.to(self._device)))
         hard = labels.to(self._device).flatten()
         loss = F.cross_entropy(logits.flatten(0, -2), hard, label_smoothing=self._smoothing)
         self._optimiser.zero_grad()
@@ -234,6 +239,17 @@ class Training:
         self._optimiser.step()
         self._schedule.step()
         return logits.detach()
+
+    def _learn(self, prepared: Tensor) -> Tensor:
+        """The logits as in training; a module of a user's own may then draw random numbers and move its buffers."""
+        if self._family.learn is None:
+            return self._family.apply(self.params, prepared)
+        own = {name: param.clone() if name in self._still else param for name, param in self.params.items()}
+        self._seed += 1
+        with seeded(self._seed):
+            logits = self._family.learn(own, prepared)
+        self.params.update({name: own[name] for name in self._still})
+        return logits
 
 
 def _make(task: Task, place: Path, device: str, progress: Progress, source: Source) -> dict[str, Any]:

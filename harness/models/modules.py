@@ -7,12 +7,14 @@ flow on values are found out by trying (see `alone_because`), and such a module 
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -29,7 +31,8 @@ def module_family(name: str, make: Make, prepare: Callable[[Tensor], Tensor] = l
 
     A module's first parameters are its constructor's own, drawn from the student's seed. `prepare` lays out a whole
     split once, `[examples, ...]` -> `[examples, ...]`. Buffers of real numbers, as batch norm's, belong to the network:
-    they are kept, exported and restored with its parameters, but not counted as such.
+    they are kept, exported and restored with its parameters, but not counted as such. A module is given copies of its
+    inputs, for it may write into them.
     """
 
     @cache
@@ -54,13 +57,14 @@ def module_family(name: str, make: Make, prepare: Callable[[Tensor], Tensor] = l
         return found
 
     def first(width: int, generator: torch.Generator) -> dict[str, Tensor]:
+        layers(width, (), 0)  # which is how its functions know the module by its parameters
         module = _made(make, width, generator)
         own = (*module.named_parameters(), *_buffers(module))
         return {key: values.detach().double().clone() for key, values in own}
 
     def called(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         module = _of(params)
-        return logits_of(functional_call(module, _with_counters(module, params), (inputs,)))
+        return logits_of(functional_call(module, _with_counters(module, params), (inputs.clone(),)))
 
     def _of(params: Mapping[str, Tensor]) -> nn.Module:
         shapes = frozenset((key, tuple(values.shape)) for key, values in params.items())
@@ -72,7 +76,7 @@ def module_family(name: str, make: Make, prepare: Callable[[Tensor], Tensor] = l
         module = _of(params).train()
         own = _with_counters(module, params)
         try:
-            return logits_of(functional_call(module, own, (inputs,)))
+            return logits_of(functional_call(module, own, (inputs.clone(),)))
         finally:
             module.eval()
             params.update({key: own[key].detach().to(params[key].dtype) for key, _ in _buffers(module)})
@@ -124,10 +128,18 @@ def _made(make: Make, width: int, generator: torch.Generator) -> nn.Module:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Global randomness from this seed, on the CPU and on accelerators; put back afterwards."""
+    """Global randomness from this seed, torch's on the CPU and on accelerators, Python's and numpy's; put back
+    afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        yield
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -163,12 +175,29 @@ def _macs(module: nn.Module, prepare: Callable[[Tensor], Tensor], input_shape: S
         counter = FlopCounterMode(display=False)
         try:
             inputs = prepare(torch.zeros(1, *input_shape, dtype=dtype))
-            with counter:
+            with counter, _recurrent(module) as steps:
                 module(inputs)
         except (RuntimeError, TypeError, IndexError, ValueError):
             continue  # a module of tokens takes no real numbers, and the other way round
-        return counter.get_total_flops() // 2
+        return counter.get_total_flops() // 2 + sum(steps)
     return 0
+
+
+@contextmanager
+def _recurrent(module: nn.Module) -> Iterator[list[int]]:
+    """The multiply-accumulates of LSTMs, which torch does not count: each step reads every matrix once."""
+    found: list[int] = []
+
+    def count(layer: nn.LSTM, inputs: tuple[Any, ...], _: Any) -> None:
+        steps = inputs[0].numel() // layer.input_size  # of all texts
+        found.append(steps * sum(matrix.numel() for matrix in layer.parameters() if matrix.ndim == 2))
+
+    hooks = [layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, nn.LSTM)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _tried(module: nn.Module, inputs: Tensor) -> Any:
@@ -182,13 +211,16 @@ def _tried(module: nn.Module, inputs: Tensor) -> Any:
 
 def _alone_because(make: Callable[[], nn.Module], inputs: Tensor) -> str:
     """Why the module is not fused, in words; empty where it is a pure function that maps over students."""
-    module = make().train()
+    module, given = make().train(), inputs
+    inputs = given.clone()
     before = {key: values.clone() for key, values in module.named_buffers()}
     with torch.no_grad():
         with seeded(1):
             state = torch.get_rng_state()
             one = logits_of(_tried(module, inputs))
             draws = not torch.equal(torch.get_rng_state(), state)
+        if not torch.equal(inputs, given):
+            return "it changes its inputs in place"
         moved = [key for key, values in module.named_buffers() if not torch.equal(values, before[key])]
         if moved:
             return f"its {moved[0]} changes as it is trained"

@@ -61,7 +61,9 @@ def _check(student: export.Student, record: Record) -> None:
         logits = torch.cat([module(part.float() if part.is_floating_point() else part) for part in parts])
     accuracy = (logits.argmax(-1) == split.labels).float().mean().item()
     wanted = record.metrics["val_accuracy"]
-    if abs(accuracy - wanted) > 0.001 + 1e-9:
+    # One in a thousand, or one at all; networks in bfloat16 were measured so, and are handed out in float32.
+    share, least = (0.01, 3) if record.spec.dtype == "bfloat16" else (0.001, 1)
+    if abs(accuracy - wanted) > max(share, least / len(split)) + 1e-9:
         raise ValueError(f"the kept weights have val accuracy {accuracy:.4f}, their record says {wanted:.4f}")
 
 

@@ -101,7 +101,7 @@ def _task(
         seen.extend(rows[part][:, :-1])
     splits = [Split(torch.from_numpy(own[:, :-1].copy()), torch.from_numpy(own[:, 1:].copy())) for own in rows]
     families = {"gru": gru(len(vocabulary), pooled=False), "transformer": transformer(len(vocabulary), pooled=False)}
-    characters = sum(len(text) for text in texts[1])
+    characters = sum(len(text) for text in texts[2])
     return Task(
         name=name,
         source="the topics of pydoc_data, Python's own manual",
@@ -112,7 +112,7 @@ def _task(
         families=families,
         teacher=TeacherRecipe(families["gru"], width=192, epochs=12, batch_size=32, lr=3e-3),
         vocabulary=tuple(vocabulary),
-        characters_a_label=characters / len(encode("".join(texts[1]))),
+        characters_a_label=characters / len(encode("".join(texts[2]))),
     )
 
 

@@ -133,10 +133,10 @@ class Task:
 
     `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`. `scale`,
     where the task knows it, is what is done to raw values first; it is handed out with an exported student.
-    `characters_a_label`, of a language model, is how many characters a label stands for on average: losses are then
-    told in bits a character too; `vocabulary` says what each label is, for texts that it writes. Raises `ValueError`
-    for splits that do not fit together (unequal lengths or shapes, labels out of range), and for names that are no
-    words.
+    `characters_a_label`, of a language model, is how many characters a label of test stands for on average: losses are
+    then told in bits a character too; `vocabulary` says what each label is, for texts that it writes. Raises
+    `ValueError` for splits that do not fit together (unequal lengths or shapes, labels out of range), and for names
+    that are no words.
     """
 
     name: str
