@@ -14,6 +14,7 @@ from scipy import stats
 from harness.analysis.answers import Answers
 from harness.analysis.compare import best_of_each
 from harness.analysis.language import bits
+from harness.report.answer import _weak_teacher
 from harness.report.confirmed import _hardly_taught
 from harness.report.language import bits_answer
 
@@ -83,3 +84,16 @@ def test_a_choice_that_hardly_listens_to_its_teacher_is_named() -> None:
 
     assert said(0.99, "convex") == " What validation chose hardly listens to its teacher at width 8 (alpha 0.990)."
     assert said(0.5, "convex") == said(0.99, "additive") == ""
+
+
+def test_a_teacher_that_is_no_better_than_plain_training_is_named() -> None:
+    controls = pd.DataFrame([{"width": 2, "val_accuracy": 0.7}, {"width": 8, "val_accuracy": 0.9}])
+
+    def said(accuracy: float) -> str:
+        data = SimpleNamespace(manifest={"teacher": {"val_accuracy": accuracy}})
+        return _weak_teacher(SimpleNamespace(data=data, controls=controls))  # type: ignore[arg-type]
+
+    assert said(0.95) == ""
+    assert "89.00% on validation, plain training of width 8 has 90.00%" in said(0.89)
+    nothing: Any = SimpleNamespace(data=SimpleNamespace(manifest={}), controls=controls)
+    assert _weak_teacher(nothing) == ""

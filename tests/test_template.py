@@ -26,7 +26,7 @@ from tests.owned import known, spec_of, task_of
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "studies" / "template.py"
 MODULE = "nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 6))"
-ARRAYS = "inputs = rng.normal(size=(6, 20))[labels] + 1.5 * rng.normal(size=(2400, 20))"
+ARRAYS = "inputs = rng.normal(size=(24, 20))[cloud] + 0.7 * rng.normal(size=(2400, 20))"
 
 
 def copied(folder: Path, module: str, *, teacher: str = "TeacherRecipe(MLP, width=16, epochs=2)") -> Path:
@@ -34,7 +34,7 @@ def copied(folder: Path, module: str, *, teacher: str = "TeacherRecipe(MLP, widt
     text = TEMPLATE.read_text(encoding="utf-8")
     for before, after in (
         (MODULE, module),
-        (ARRAYS, "inputs = np.eye(6, 9)[labels].astype(np.float32) + rng.normal(size=(2400, 9)).astype(np.float32)"),
+        (ARRAYS, "inputs = np.eye(6, 9)[cloud % 6].astype(np.float32) + rng.normal(size=(2400, 9)).astype(np.float32)"),
         ("TeacherRecipe(MLP, width=256, epochs=20)", teacher),
         ('"width": Choice(2, 4, 8)', '"width": Choice(3, 5)'),
         ("trials=24", "trials=24, other_controls=()"),

@@ -15,13 +15,19 @@ def bits_against_size(table: pd.DataFrame) -> Figure:
     figure = style.blank(
         2.9,
         f"Mean test loss over {style.seeds_phrase(table['num_seeds'])}, all of them fresh; bars are one SD over seeds "
-        "either way, mostly smaller than the marks. Set side by side at each width.",
+        "either way, mostly smaller than the marks. Set side by side at each width; a mark on the top is above the "
+        "axis, with its mean.",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("parameters")
     axes.set_ylabel("bits a character")
     style.log_axis(axes, "x", float(table["num_params"].min()) / 1.3, float(table["num_params"].max()) * 1.3)
     axes.grid(axis="y")
+    main = table[table["role"].isin(["distilled", "ce"])]
+    main = main if len(main) else table
+    room = float(main["bits"].max() - main["bits"].min()) or 0.1
+    bottom, top = float(table["bits"].min()) - 0.1 * room, float(main["bits"].max()) + 0.35 * room
+    axes.set_ylim(bottom, top)
     roles = [role for role in ("distilled", *NAMES) if (table["role"] == role).any()]
     for place, role in enumerate(roles):
         part = table[table["role"] == role].sort_values("num_params")
@@ -30,13 +36,17 @@ def bits_against_size(table: pd.DataFrame) -> Figure:
         if role == "distilled":
             axes.plot(part["num_params"] * shift, part["bits"], color=style.MUTED, linewidth=1, zorder=2)
         for row in rows_of(part):
+            if row["bits"] > top:
+                axes.plot(row["num_params"] * shift, top, "^", color=colour, markersize=4, clip_on=False, zorder=3)
+                axes.annotate(
+                    f"{row['bits']:.2f}", (row["num_params"] * shift, top), xytext=(5, -2), fontsize=6, color=colour,
+                    textcoords="offset points",
+                )  # fmt: skip
+                continue
             axes.errorbar(
                 row["num_params"] * shift, row["bits"], row["bits_sd"], fmt=marker, color=colour, markersize=4,
                 markeredgecolor="white", markeredgewidth=0.4, linewidth=0.8, zorder=3,
             )  # fmt: skip
-    main = table[table["role"].isin(["distilled", "ce"])]
-    room = float(main["bits"].max() - main["bits"].min())
-    axes.set_ylim(float(table["bits"].min()) - 0.1 * room, float(main["bits"].max()) + 0.35 * room)
     lines = [style.key(style.HUES[0], "distilled", "o")] if "distilled" in roles else []
     style.legend_above(axes, [*lines, *(style.key(*reversed_look(role)) for role in roles if role in NAMES)], columns=3)
     return figure

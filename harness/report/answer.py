@@ -15,7 +15,7 @@ from harness.report.confirmed import other_answers
 from harness.report.findings import Report
 from harness.report.language import bits_answer
 from harness.report.tables import number, points
-from harness.spec import PLAIN
+from harness.spec import PLAIN, is_number
 
 
 def head(report: Report) -> Iterator[Block]:
@@ -47,10 +47,26 @@ def _answer(report: Report) -> Iterator[Block]:
     yield Paragraph(f"**Answer.** {said}", "answer")
     if others := (*bits_answer(report), *other_answers(report)):
         yield List(others)
+    if weak := _weak_teacher(report):
+        yield Paragraph(weak)
     if confirmed:
         yield Paragraph(f"In the search, the Pareto front on validation has {count}. {_gain_answer(report)}")
     yield Paragraph("On the front, small to large, with gains in points and their 95% intervals:")
     yield List(tuple(_place(row) for row in rows_of(front)))
+
+
+def _weak_teacher(report: Report) -> str:
+    """A warning where the teacher has nothing over a student that was trained without it; mostly empty."""
+    own = (report.data.manifest.get("teacher") or {}).get("val_accuracy")
+    if not is_number(own) or report.controls.empty:
+        return ""
+    best = rows_of(report.controls.nlargest(1, "val_accuracy"))[0]
+    if own > best["val_accuracy"]:
+        return ""
+    return (
+        f"**The teacher is no better than a student without one**: {100 * own:.2f}% on validation, plain training of "
+        f"width {best['width']} has {100 * best['val_accuracy']:.2f}%. A better teacher is the first thing to try."
+    )
 
 
 def _place(row: Mapping[str, Any]) -> str:
