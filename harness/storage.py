@@ -75,8 +75,9 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}") from None
     if known != config_hash:
         raise ValueError(
-            f"{redact(url)} holds another study called {name!r} (another file, space, seed or objective); restore that "
-            f"study's file, choose another --out, or begin anew with --new, which keeps the old one aside"
+            f"{redact(url)} holds another study called {name!r} (another file, space, seed, objective, data or "
+            f"teacher); restore what has changed, choose another --out, or begin anew with --new, which keeps the old "
+            f"one aside"
         )
     return storage
 

@@ -306,6 +306,15 @@ def _answer(task: Task, given: GivenTeacher, split: str, inputs: Inputs) -> Tens
     return found.detach().float().cpu()
 
 
+def try_out(task: Task) -> None:
+    """Ask a given teacher about a few inputs, so that one that cannot answer is found before anything is begun.
+
+    Raises `ValueError` in one line. Nothing is asked of one that answers by the split alone.
+    """
+    if isinstance(task.teacher, GivenTeacher) and task.teacher.sees_inputs:
+        _answer(task, task.teacher, "train", task.train.inputs[:2])
+
+
 def said(task: Task, cache: Path, source: Source, inputs: Inputs) -> Tensor:
     """A teacher's logits of views of the train split."""
     if isinstance(task.teacher, GivenTeacher):

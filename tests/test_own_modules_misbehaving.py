@@ -16,7 +16,7 @@ from harness.models import init, module_family
 from harness.seeds import generator
 from harness.space import load_study
 from harness.spec import Record, StudentSpec
-from harness.tasks import Task, TeacherRecipe, own_task
+from harness.tasks import Task, TeacherRecipe, module_teacher, own_task
 
 SHAPE, CLASSES = (6, 4), 3
 
@@ -140,3 +140,15 @@ def test_an_edited_student_is_another_study_and_a_larger_budget_is_not(tmp_path:
 
     assert identity(1, 4) == identity(1, 8)
     assert identity(1, 4) != identity(2, 4)
+
+
+def test_a_checkpoint_of_another_module_is_found_before_a_study_is_begun(tmp_path: Path) -> None:
+    inputs, labels = data()
+    torch.save(nn.Linear(4, 5).state_dict(), tmp_path / "five.pt")
+    given = module_teacher(lambda: nn.Linear(4, CLASSES), tmp_path / "five.pt")
+    task = own_task("lost", train=(inputs, labels), test=(inputs + 1, labels), students=InPlace, teacher=given)
+    with pytest.raises(ValueError, match=r"five\.pt is not of this teacher"):
+        teacher.try_out(task)
+    torch.save(nn.Linear(4, CLASSES).state_dict(), tmp_path / "three.pt")
+    right = module_teacher(lambda: nn.Linear(4, CLASSES), tmp_path / "three.pt")
+    teacher.try_out(dataclasses.replace(task, teacher=right))

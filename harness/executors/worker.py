@@ -41,6 +41,7 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
     for probe in probes:
         cohort.check(probe)
     task = tasks.load(probes[0].task)
+    teacher.try_out(task)
     splits: dict[str, Split | LockedSplit] = {"train": task.train, "val": task.val, "test": task.test}
     family = task.families[probes[0].family]
     widths = sorted({probe.width for probe in probes})

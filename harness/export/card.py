@@ -12,6 +12,7 @@ from typing import Any
 from harness.export.compare import TOLERANCE, Difference
 from harness.export.student import Student, weights_size
 from harness.models import CNN, CNN1D, CONV, CONV1D, MLP, RESIDUAL, num_params
+from harness.spec import PLAIN
 from harness.tasks import LockedSplit, Split
 
 EVIDENCE = {
@@ -83,7 +84,7 @@ def _about(student: Student) -> list[str]:
     knobs = evidence.get("knobs")
     return [
         "## Model details",
-        "A student network, trained by knowledge distillation and chosen by a study.",
+        f"A student network, trained {_how(knobs)} and chosen by a study.",
         _table("fact", facts),
         _table("knob", knobs) if isinstance(knobs, Mapping) else f"Configuration: {said(knobs)}.",
         _table("also", others) if others else "",
@@ -96,6 +97,12 @@ def _about(student: Student) -> list[str]:
         "Accuracy: the share of examples whose largest logit is that of their label. Logits are not calibrated "
         "probabilities.",
     ]
+
+
+def _how(knobs: object) -> str:
+    """By what it was trained, as far as the evidence says it."""
+    form = knobs.get("form") if isinstance(knobs, Mapping) else None
+    return "by plain cross-entropy, without a teacher," if form == PLAIN else "by knowledge distillation"
 
 
 def _data(student: Student) -> list[str]:
