@@ -17,12 +17,14 @@ from harness.models.cnn import patch_size
 from harness.models.cnn1d import PATCH
 from harness.models.family import Shape, pad
 from harness.models.neighbourhoods import neighbourhoods
+from harness.models.residual import RESIDUAL_1D
 
 NUM_CLASSES = 10
 IMAGES: tuple[Shape, ...] = ((1, 8, 8), (1, 28, 28), (3, 32, 32))
 SIGNALS: tuple[Shape, ...] = ((1, 40), (2, 17), (3, 64))
 RESIDUALS = (RESIDUAL["resnet8"], RESIDUAL["resnet14"])
-IMAGE_FAMILIES, SIGNAL_FAMILIES = (MLP, CNN, CONV, *RESIDUALS), (MLP, CNN1D, CONV1D)
+ALONG = (RESIDUAL_1D["resnet8"], RESIDUAL_1D["resnet14"])
+IMAGE_FAMILIES, SIGNAL_FAMILIES = (MLP, CNN, CONV, *RESIDUALS), (MLP, CNN1D, CONV1D, *ALONG)
 
 
 def cases(images: tuple[Family, ...], signals: tuple[Family, ...]) -> pytest.MarkDecorator:
@@ -35,7 +37,7 @@ def cases(images: tuple[Family, ...], signals: tuple[Family, ...]) -> pytest.Mar
 
 
 every_case = cases(IMAGE_FAMILIES, SIGNAL_FAMILIES)
-every_student = cases((MLP, CNN, *RESIDUALS), (MLP, CNN1D))
+every_student = cases((MLP, CNN, *RESIDUALS), (MLP, CNN1D, *ALONG))
 every_stacked_student = cases((MLP, CNN), (MLP, CNN1D))
 every_width = pytest.mark.parametrize("width", [1, 3, 8])
 every_image = pytest.mark.parametrize("shape", IMAGES, ids=str)
@@ -221,7 +223,7 @@ def test_the_points_are_the_ones_named_batch_first_and_features_last(family: Fam
     assert points["embedding"].shape == (6, features)
     assert ("map" in points) == (family is not MLP)
     if "map" in points:
-        assert points["map"].shape[:2] == (6, 16 if family in RESIDUALS else 8)
+        assert points["map"].shape[:2] == (6, 16 if family in (*RESIDUALS, *ALONG) else 8)
         assert points["map"].ndim == 1 + len(shape)
 
 
@@ -232,7 +234,7 @@ def test_the_embedding_is_made_of_the_map(family: Family, shape: Shape) -> None:
         return
     params = with_biases(network(family, 4, shape))
     points = parts_of(family).embed(params, family.prepare(examples(6, shape)))
-    wanted = points["map"].mean((-2, -1)) if family in RESIDUALS else points["map"].flatten(1)
+    wanted = points["map"].flatten(2).mean(-1) if family in (*RESIDUALS, *ALONG) else points["map"].flatten(1)
     if family in (CONV, CONV1D):
         wanted = points["map"].mean(-1) if family is CONV1D else wanted
         wanted = F.relu(F.linear(wanted, params["hidden.weight"], params["hidden.bias"]))

@@ -1,4 +1,4 @@
-"""Residual networks for images (He 2015, arXiv:1512.03385): three stages of `blocks` blocks each, by width and depth.
+"""Residual networks for images and signals (He 2015, arXiv:1512.03385): three stages of `blocks` blocks, by width.
 
 No batch norm: it mixes the examples of a batch, and does not map over students. Each block's branch is multiplied by a
 number of its own that starts at 0, so that a network of any depth starts as a shallow one (SkipInit: De and Smith 2020,
@@ -8,6 +8,7 @@ arXiv:2002.10444). Convolutions are the library's, so students are mapped, not s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from harness.models.family import Family, Layer, Parts, Shape
 
-STAGES = 3
+STAGES, SIDE = 3, 3
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,22 @@ def _blocks(blocks: int, width: int) -> Iterator[_Block]:
             inside = outside
 
 
-def residual(blocks: int) -> Family:
-    """The family with so many blocks in each of its three stages; it is called by its number of layers."""
+def residual(blocks: int, axes: int = 2) -> Family:
+    """The family with so many blocks in each of its three stages; it is called by its number of layers.
+
+    `axes` is 2 for images `[examples, channels, height, width]`, 1 for signals `[examples, channels, length]`.
+    """
+    kernel = (SIDE,) * axes
+    around = math.prod(kernel)
 
     def layers(width: int, input_shape: Shape, num_classes: int) -> dict[str, Layer]:
-        """A 3x3 stem, blocks of two 3x3 convolutions, 1x1 ones past those that change the shape, the logits."""
+        """A stem 3 wide, blocks of two such convolutions, 1-wide ones past those that change the shape, the logits."""
         found = {
-            "stem.weight": Layer((width, input_shape[0], 3, 3), fan_in=input_shape[0] * 9),
+            "stem.weight": Layer((width, input_shape[0], *kernel), fan_in=input_shape[0] * around),
             "stem.bias": Layer((width,)),
         }
         for block in _blocks(blocks, width):
-            found |= _layers(block)
+            found |= _layers(block, kernel)
         features = width << (STAGES - 1)
         return found | {
             "logits.weight": Layer((num_classes, features), fan_in=features, gain=1.0),
@@ -57,32 +63,33 @@ def residual(blocks: int) -> Family:
         }
 
     def embed(params: Mapping[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
-        """Images `[batch, channels, height, width]` -> the last map, and its mean `[batch, 4 width]`."""
-        maps = F.relu(F.conv2d(inputs, params["stem.weight"], params["stem.bias"], padding=1))
+        """Inputs `[batch, channels, *places]` -> the last map, and its mean `[batch, 4 width]`."""
+        maps = F.relu(_conv(inputs, params["stem.weight"], params["stem.bias"], 1, 1))
         for block in _blocks(blocks, params["stem.bias"].shape[0]):
             maps = _through(block, params, maps)
-        return {"embedding": maps.mean((-2, -1)), "map": maps}
+        return {"embedding": maps.flatten(2).mean(-1), "map": maps}
 
     def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """Images `[batch, channels, height, width]` -> logits `[batch, classes]`."""
+        """Inputs `[batch, channels, *places]` -> logits `[batch, classes]`."""
         return head(params, embed(params, inputs)["embedding"])
 
     def macs(width: int, input_shape: Shape, num_classes: int) -> int:
         """Multiply-accumulates of one example."""
-        rows, columns = input_shape[1:]
-        total = rows * columns * input_shape[0] * width * 9
+        places = input_shape[1:]
+        total = math.prod(places) * input_shape[0] * width * around
         for block in _blocks(blocks, width):
-            rows, columns = -(-rows // block.stride), -(-columns // block.stride)
+            places = tuple(-(-side // block.stride) for side in places)
             past = block.inside * block.outside if block.inside != block.outside else 0
-            total += rows * columns * (9 * (block.inside + block.outside) * block.outside + past)
+            total += math.prod(places) * (around * (block.inside + block.outside) * block.outside + past)
         return total + (width << (STAGES - 1)) * num_classes
 
     parts = Parts(embed, head, points=("embedding", "map"))
-    return Family(f"resnet{2 * STAGES * blocks + 2}", layers, prepare, apply, macs, parts, pads=True)
+    name = f"resnet{2 * STAGES * blocks + 2}{'' if axes == 2 else '_1d'}"
+    return Family(name, layers, prepare, apply, macs, parts, pads=True)
 
 
 def prepare(inputs: Tensor) -> Tensor:
-    """Images `[examples, channels, height, width]`, as they are."""
+    """Inputs `[examples, channels, *places]`, as they are."""
     return inputs
 
 
@@ -91,32 +98,39 @@ def head(params: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
     return F.linear(embedding, params["logits.weight"], params["logits.bias"])
 
 
-def _layers(block: _Block) -> dict[str, Layer]:
-    inside, outside = block.inside, block.outside
+def _layers(block: _Block, kernel: Shape) -> dict[str, Layer]:
+    inside, outside, around = block.inside, block.outside, math.prod(kernel)
     found = {
-        f"{block.name}.conv_1.weight": Layer((outside, inside, 3, 3), fan_in=inside * 9),
+        f"{block.name}.conv_1.weight": Layer((outside, inside, *kernel), fan_in=inside * around),
         f"{block.name}.conv_1.bias": Layer((outside,)),
-        f"{block.name}.conv_2.weight": Layer((outside, outside, 3, 3), fan_in=outside * 9),
+        f"{block.name}.conv_2.weight": Layer((outside, outside, *kernel), fan_in=outside * around),
         f"{block.name}.conv_2.bias": Layer((outside,)),
         f"{block.name}.scale": Layer((1,)),
     }
     if inside != outside:
-        found[f"{block.name}.past.weight"] = Layer((outside, inside, 1, 1), fan_in=inside, gain=1.0)
+        found[f"{block.name}.past.weight"] = Layer((outside, inside, *[1] * len(kernel)), fan_in=inside, gain=1.0)
     return found
 
 
 def _through(block: _Block, params: Mapping[str, Tensor], maps: Tensor) -> Tensor:
-    """What a block makes of its maps `[batch, channels, height, width]`."""
+    """What a block makes of its maps `[batch, channels, *places]`."""
 
     def conv(name: str, maps: Tensor, stride: int, padding: int) -> Tensor:
         weight, bias = params[f"{block.name}.{name}.weight"], params.get(f"{block.name}.{name}.bias")
-        return F.conv2d(maps, weight, bias, stride, padding)
+        return _conv(maps, weight, bias, stride, padding)
 
     branch = conv("conv_2", F.relu(conv("conv_1", maps, block.stride, 1)), 1, 1)
     past = maps if block.inside == block.outside else conv("past", maps, block.stride, 0)
     return F.relu(past + params[f"{block.name}.scale"] * branch)
 
 
+def _conv(maps: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    function = F.conv1d if weight.ndim == 3 else F.conv2d
+    return function(maps, weight, bias, stride, padding)
+
+
 RESNET8, RESNET14, RESNET20 = residual(1), residual(2), residual(3)
 RESIDUAL = {family.name: family for family in (RESNET8, RESNET14, RESNET20)}
-"""All of them by name, as a task lists them."""
+"""Those for images by name, as a task lists them."""
+RESIDUAL_1D = {name: residual(blocks, axes=1) for name, blocks in (("resnet8", 1), ("resnet14", 2))}
+"""Those for signals."""

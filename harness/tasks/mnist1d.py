@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from harness.models import CNN1D, CONV1D, MLP
+from harness.models.residual import RESIDUAL_1D
 from harness.tasks.task import LockedSplit, Split, Task, TeacherRecipe, scale_of, standardised, stratified
 from harness.tasks.transforms import noisy, shifted_along
 
@@ -37,7 +38,7 @@ def load() -> Task:
         train=parts[0],
         val=parts[1],
         test=LockedSplit(parts[2]),
-        families={"cnn1d": CNN1D, "mlp": MLP},
+        families={"cnn1d": CNN1D, "mlp": MLP, **RESIDUAL_1D},
         teacher=TeacherRecipe(CONV1D, width=24, epochs=60, lr=1e-2),
         transforms={"shift": lambda signals, noise: shifted_along(signals, 2, noise), "noise": noisy},
         scale=scale,
