@@ -34,7 +34,7 @@ def load_newsgroups() -> Task:
         texts=_texts("newsgroups", "20newsgroups", 20),
         num_words=8000,
         length=200,
-        teacher=lambda bag: TeacherRecipe(bag, width=128, epochs=6, lr=1e-2, weight_decay=1e-1),
+        teacher=lambda bag: TeacherRecipe(bag, width=128, epochs=5, lr=1e-1, weight_decay=1e-1),
     )
 
 
