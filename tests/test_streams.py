@@ -87,8 +87,46 @@ def test_labels_are_read_where_a_dataset_does_not_say_them() -> None:
     told, read = Known(PAIRS["train"]), Kept(PAIRS["train"], arrays=True)
     tasks = [own_task("one", train=source, val=PAIRS["val"], test=PAIRS["test"], students=pure, teacher=RECIPE)
              for source in (told, read)]  # fmt: skip
-    assert torch.equal(tasks[0].train.labels, tasks[1].train.labels) and told.read <= 1 < read.read
+    assert torch.equal(tasks[0].train.labels, tasks[1].train.labels) and told.read <= 65 < read.read
     assert tasks[0].train.hash == tasks[1].train.hash  # float64 arrays become float32
+
+
+class Turned(Known):
+    """What a `target_transform` does: the examples give other labels than `targets`."""
+
+    def __getitem__(self, place: int) -> Any:
+        example, label = super().__getitem__(place)
+        return example, 2 - label
+
+
+def test_targets_that_are_not_what_the_examples_give_are_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^train\[0\] gives the label 2 and its targets 0; let them agree, or hide"):
+        streamed(pure, Known, train=Turned(PAIRS["train"]))
+    with pytest.raises(ValueError, match=r"^test has 40 examples and targets of \[39\]$"):
+        streamed(pure, Known, test=Short(PAIRS["test"]))
+
+
+class Short(Known):
+    """A label is missing."""
+
+    @property
+    def targets(self) -> list[int]:
+        return super().targets[1:]
+
+
+class Foldered(Known):
+    """As torchvision's `ImageFolder`, which numbers the classes of each folder anew."""
+
+    def __init__(self, pairs: tuple[Tensor, Tensor], classes: list[str]) -> None:
+        super().__init__(pairs)
+        self.classes = classes
+
+
+def test_classes_of_a_dataset_are_matched_by_their_names() -> None:
+    inputs, labels = PAIRS["test"]
+    tested = Foldered((inputs[labels < 2], labels[labels < 2]), ["dog", "eel"])
+    task = streamed(pure, Known, train=Foldered(PAIRS["train"], ["cat", "dog", "eel"]), test=tested)
+    assert torch.equal(task.test.read("confirm").labels, labels[labels < 2] + 1)
 
 
 def test_val_is_held_out_of_a_dataset_by_class() -> None:

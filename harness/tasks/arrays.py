@@ -8,15 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+NUMBER_THEM = "; number them alike in all splits, as np.unique(labels, return_inverse=True) does"
+
 
 def tensor_of(values: Any, what: str) -> Tensor:
     """An array or tensor as a tensor on the CPU: real numbers as float32, whole ones as int64."""
     if not isinstance(values, Tensor):
         array = np.asarray(values)
         if array.dtype.kind not in "fiub":
-            raise ValueError(f"{what} are an array of {array.dtype}, not of numbers")
+            raise ValueError(
+                f"{what} are an array of {array.dtype}, not of numbers{NUMBER_THEM * what.endswith('labels')}"
+            )
         array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)  # a copy, in this machine's order
         values = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+    if values.is_complex():
+        raise ValueError(f"{what} are a tensor of {values.dtype}, not of numbers")
     found: Tensor = values.detach().cpu()
     return found.float() if found.is_floating_point() else found.long()
 

@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from harness.models import Family, module_family
 from harness.tasks.arrays import tensor_of, whole
+from harness.tasks.sides import check_apart, held_out, renumbered
 from harness.tasks.stream import Stream
-from harness.tasks.task import GivenTeacher, LockedSplit, Split, Task, TeacherRecipe, stratified
+from harness.tasks.task import GivenTeacher, LockedSplit, Split, Task, TeacherRecipe
 
 Source = Split | tuple[Any, Any] | Dataset[Any]
 """Inputs and labels: a `Split`, a pair of arrays or tensors, or a map-style torch `Dataset` of pairs."""
-VAL_SHARE = 20
-"""Of the training examples in percent, where no validation split is given."""
+COMPARED = 64
+"""Examples of a dataset whose labels are compared with its `targets`."""
 
 
 def own_task(
@@ -45,18 +46,45 @@ def own_task(
     processes read ahead. A tuple of labels with -1 among those of train has examples without a label. Raises
     `ValueError` in one line for data that does not fit together.
     """
-    own = _split(train, "train", workers)
-    if len(own.inputs) != len(own.labels):  # of which no val split is to be held out
+    _check_asked(students, teacher, num_classes)
+    own, tested = _split(train, "train", workers), _split(test, "test", workers)
+    if not len(own.inputs) or len(own.inputs) != len(own.labels):  # of which no val split is to be held out
         raise ValueError(f"train has {len(own.inputs)} inputs and {len(own.labels)} labels")
     if val is None and isinstance(teacher, GivenTeacher) and not teacher.sees_inputs:
         raise ValueError(f"give val too: teacher {teacher.name!r} knows examples by their places, not by their inputs")
+    classes = int(num_classes) or _num_classes(own)
     if val is None:
-        own, held = _held_out(own)
+        own, held = held_out(own)
     else:
-        held = _split(val, "val", workers)
+        held = renumbered(_split(val, "val", workers), "val", own.classes)
+    tested = renumbered(tested, "test", own.classes)
     families = students if isinstance(students, Mapping) else {"own": module_family(f"{name}-own", students)}
-    classes = num_classes or int(own.labels.max()) + 1
-    return Task(name, source, classes, own, held, LockedSplit(_split(test, "test", workers)), families, teacher)
+    task = Task(name, source, classes, own, held, LockedSplit(tested), families, teacher)
+    check_apart(name, [own, held], tested)
+    return task
+
+
+def _check_asked(students: Any, teacher: Any, num_classes: Any) -> None:
+    """Raise `ValueError` in one line for arguments of another kind."""
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer) or num_classes < 0:
+        raise ValueError(f"num_classes is {num_classes!r}, not a whole number; 0 is one more than the highest label")
+    if not isinstance(teacher, TeacherRecipe | GivenTeacher):
+        raise ValueError(
+            f"teacher is {type(teacher).__name__}; give a TeacherRecipe, module_teacher(...) or logits_teacher(...)"
+        )
+    named = isinstance(students, Mapping) and students and all(isinstance(one, Family) for one in students.values())
+    if not named and (not callable(students) or isinstance(students, nn.Module)):
+        said = "{}" if students == {} else type(students).__name__
+        raise ValueError(f"students is {said}; give a function student(width) -> nn.Module, or families by name")
+
+
+def _num_classes(train: Split) -> int:
+    """As many as its names, or one more than its highest label."""
+    high = int(train.labels.max())
+    if high >= max(train.labels.numel(), len(train.classes)):
+        count = train.labels.numel()
+        raise ValueError(f"train has the label {high} among {count}; number the classes from 0, or give num_classes")
+    return max(high + 1, len(train.classes))
 
 
 def _split(source: Source, name: str, workers: int) -> Split:
@@ -65,20 +93,43 @@ def _split(source: Source, name: str, workers: int) -> Split:
     if isinstance(source, tuple):
         if len(source) != 2:
             raise ValueError(f"{name} is a tuple of {len(source)}, not of inputs and labels")
-        inputs = tensor_of(source[0], f"{name} inputs")
+        inputs, labels = tensor_of(source[0], f"{name} inputs"), whole(source[1], name)
+        for what, values in (("inputs", inputs), ("labels", labels)):
+            if not values.ndim:
+                raise ValueError(f"{name} {what} are a single number, not one an example")
+        if not len(inputs):
+            raise ValueError(f"{name} has no examples")
         if inputs.is_floating_point() and not inputs.isfinite().all():
             raise ValueError(f"{name} inputs have numbers that are not finite")
-        return Split(inputs, whole(source[1], name))
+        return Split(inputs, labels)
+    dataset: Any = source
     known = hasattr(source, "__len__") and hasattr(source, "__getitem__")
     if not known or isinstance(source, np.ndarray | Tensor | str | Mapping):
         raise ValueError(f"{name} is {type(source).__name__}; give inputs and labels, a Split or a map-style Dataset")
-    return Split(Stream(source, workers), _labels(source, name))
+    if not len(dataset):
+        raise ValueError(f"{name} has no examples")
+    labels = _labels(dataset, name)
+    return Split(Stream(dataset, workers), labels, _classes(dataset, labels))
 
 
 def _labels(dataset: Any, name: str) -> Tensor:
-    """The labels of a dataset: its `targets`, as torchvision's have, or read from every example once."""
-    if (known := getattr(dataset, "targets", None)) is not None:
-        return whole(known, name)
+    """The labels of a dataset: its `targets`, as torchvision's have, or read from every example once.
+
+    Raises `ValueError` in one line for `targets` that are not what the examples give, as of a `target_transform`.
+    """
+    if (targets := getattr(dataset, "targets", None)) is not None:
+        known = whole(targets, name)
+        if known.shape[:1] != (len(dataset),):
+            raise ValueError(f"{name} has {len(dataset)} examples and targets of {list(known.shape)}")
+        for place in torch.linspace(0, len(dataset) - 1, min(COMPARED, len(dataset))).round().long().tolist():
+            example = dataset[place]
+            given = whole(example[1], name) if isinstance(example, tuple | list) and len(example) > 1 else known[place]
+            if not torch.equal(given, known[place]):
+                raise ValueError(
+                    f"{name}[{place}] gives the label {given.tolist()} and its targets {known[place].tolist()}; "
+                    "let them agree, or hide targets in a Dataset of your own"
+                )
+        return known
     found = []
     for place in range(len(dataset)):
         example = dataset[place]
@@ -90,24 +141,8 @@ def _labels(dataset: Any, name: str) -> Tensor:
     return torch.stack(found)
 
 
-def _held_out(split: Split) -> tuple[Split, Split]:
-    """Train and val of the examples, by class; those without a label stay in train."""
-    labels = split.labels.flatten(1)[:, 0] if split.labels.ndim > 1 else split.labels
-    known = (labels >= 0).nonzero()[:, 0]
-    keys = [str(int(place)) for place in known] if isinstance(split.inputs, Stream) else split.inputs[known].numpy()
-    first, second, _ = (known[p.tolist()] for p in stratified(keys, labels[known].numpy(), _shares()))
-    if not len(second):
-        raise ValueError(f"train has {len(known)} examples with a label, too few to hold some out as val; give val")
-    rest = (labels < 0).nonzero()[:, 0]
-    return _part(split, torch.cat([first, rest]).sort().values), _part(split, second)
-
-
-def _shares() -> tuple[int, int, int]:
-    return 100 - VAL_SHARE, VAL_SHARE, 0
-
-
-def _part(split: Split, places: Tensor) -> Split:
-    if isinstance(split.inputs, Stream):
-        part: Dataset[Any] = Subset(split.inputs.dataset, places.tolist())
-        return Split(Stream(part, split.inputs.workers), split.labels[places])
-    return Split(split.inputs[places], split.labels[places])
+def _classes(dataset: Any, labels: Tensor) -> tuple[str, ...]:
+    """The names of a dataset's classes, where it says them for all its labels, as torchvision's do."""
+    said = getattr(dataset, "classes", ())
+    fits = isinstance(said, list | tuple) and int(labels.max()) < len(said)
+    return tuple(said) if fits and all(isinstance(one, str) for one in said) and len(set(said)) == len(said) else ()

@@ -30,10 +30,12 @@ class Split:
     Inputs are a tensor, or a `Stream` where they are too many for memory.
 
     A train split may have examples labelled `UNLABELLED`, -1: they teach by what the teacher says of them alone.
+    `classes`, where they are known, are what the labels 0, 1, 2, ... are called; they are no part of the hash.
     """
 
     inputs: Inputs
     labels: Tensor
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
