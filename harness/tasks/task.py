@@ -110,7 +110,8 @@ class GivenTeacher:
     `answer(split, inputs)` gives its logits, float32 `[examples, ..., classes]`, of the split called `"train"`, `"val"`
     or `"test"`; the last is asked for in the confirm stage alone. `key()` stands for its weights, or its answers:
     another key is another teacher. `sees_inputs` says that it answers by the inputs, so that it may be shown other
-    views of them. `num_params` and `macs` are 0 where they are not known. See `harness.tasks.given` for ready ones.
+    views of them. `num_params` and `macs` are 0 where they are not known. Ready ones are in
+    `harness.tasks.given` and `harness.tasks.answers`.
     """
 
     name: str
