@@ -159,6 +159,24 @@ def test_a_transform_of_streamed_inputs_is_refused_in_one_line(monkeypatch: pyte
         cohort.check(spec)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_example_that_is_no_number_is_named_wherever_it_is_read(workers: int, bad: float, tmp_path: Path) -> None:
+    """Beyond the examples that a split's hash is made of too, and by its place in the user's own dataset."""
+    inputs, labels = clouds(600)
+    inputs[401, 3] = inputs[402, 0] = bad  # a trained teacher reads them in an order of its own
+    message = r"^example 40[12] of the Known has numbers that are not finite$"
+    read = Stream(Known((inputs, labels)), workers=workers)
+    for call in (lambda: read[400:], lambda: list(read.batches([[3], [7, 401, 402]]))):
+        with pytest.raises(ValueError, match=message):
+            call()
+    task = streamed(pure, Known, workers, train=Known((inputs, labels)))
+    held = own_task("held", train=Known((inputs, labels)), test=PAIRS["test"], students=pure, teacher=RECIPE)
+    for one in (task, held):
+        with pytest.raises(ValueError, match=message):
+            teacher.ensure(one, tmp_path)
+
+
 def test_reading_ahead_leaves_the_global_random_numbers_alone() -> None:
     state = torch.get_rng_state()
     read = list(Stream(Kept(PAIRS["train"]), workers=1).batches([[0, 1], [2]]))
