@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from harness import cohort, teacher
 from harness.models import MLP
@@ -125,8 +125,10 @@ class Foldered(Known):
 def test_classes_of_a_dataset_are_matched_by_their_names() -> None:
     inputs, labels = PAIRS["test"]
     tested = Foldered((inputs[labels < 2], labels[labels < 2]), ["dog", "eel"])
-    task = streamed(pure, Known, train=Foldered(PAIRS["train"], ["cat", "dog", "eel"]), test=tested)
-    assert torch.equal(task.test.read("confirm").labels, labels[labels < 2] + 1)
+    whole = Foldered(PAIRS["train"], ["cat", "dog", "eel"])
+    for train in (whole, Subset(whole, range(90))):
+        task = streamed(pure, Known, train=train, test=tested)
+        assert torch.equal(task.test.read("confirm").labels, labels[labels < 2] + 1)
 
 
 def test_val_is_held_out_of_a_dataset_by_class() -> None:

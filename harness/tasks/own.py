@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from harness.models import Family, module_family
 from harness.tasks.arrays import tensor_of, whole
@@ -43,8 +43,9 @@ def own_task(
     """A task of one's own. `students` are families by name, or `student(width) -> nn.Module`, the family `"own"`.
 
     `num_classes` 0 is one more than the highest label of train. A `Dataset` is not read into memory: `workers`
-    processes read ahead. A tuple of labels with -1 among those of train has examples without a label. Raises
-    `ValueError` in one line for data that does not fit together.
+    processes read ahead. A tuple of labels with -1 among those of train has examples without a label. Where train and
+    another split say what their classes are called, the labels of the other become train's by name. Raises `ValueError`
+    in one line for data that does not fit together, and for a test split most of which is in train or val.
     """
     _check_asked(students, teacher, num_classes)
     own, tested = _split(train, "train", workers), _split(test, "test", workers)
@@ -143,6 +144,8 @@ def _labels(dataset: Any, name: str) -> Tensor:
 
 def _classes(dataset: Any, labels: Tensor) -> tuple[str, ...]:
     """The names of a dataset's classes, where it says them for all its labels, as torchvision's do."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
     said = getattr(dataset, "classes", ())
     fits = isinstance(said, list | tuple) and int(labels.max()) < len(said)
     return tuple(said) if fits and all(isinstance(one, str) for one in said) and len(set(said)) == len(said) else ()
