@@ -65,14 +65,14 @@ class Gadget:
         return os.system, (f"touch {self.path}",)
 
 
-@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "with_other_things"])
+@pytest.mark.parametrize("wrapped", ["", "state_dict", "model", "model_state_dict"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_a_module_with_its_checkpoint_teaches(
-    suffix: str, wrapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str, wrapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, path = learned(), tmp_path / f"big{suffix}"
     if suffix == ".pt":
-        torch.save({"state_dict": module.state_dict(), "epoch": 3} if wrapped else module.state_dict(), path)
+        torch.save({wrapped: module.state_dict(), "epoch": 3} if wrapped else module.state_dict(), path)
     else:
         save_file(module.state_dict(), path)
     state = torch.get_rng_state()
@@ -108,10 +108,14 @@ def test_a_file_that_would_run_something_is_refused_and_runs_nothing(kind: str, 
     else:
         with path.open("wb") as file:
             np.save(file, np.array([Gadget(trap)], dtype=object), allow_pickle=True)
-    for given in (module_teacher(made, path), logits_teacher(train=path, val=path, test=path)):
+    gives: list[Callable[[], GivenTeacher]] = [
+        lambda: module_teacher(made, path),
+        lambda: logits_teacher(train=path, val=path, test=path),
+    ]
+    for give in gives:
         with pytest.raises(ValueError, match=r"cannot read|row of logits") as caught:
-            given.answer("train", PAIRS["train"][0])
-        assert "\n" not in str(caught.value)
+            give().answer("train", PAIRS["train"][0])
+        assert not set("\n\x1b") & set(str(caught.value)) and "weights_only" not in str(caught.value)
     assert not trap.exists()
     if kind == "pickle":  # the trap is one
         pickle.loads(path.read_bytes())
@@ -138,6 +142,75 @@ def test_files_that_are_no_checkpoint_of_this_teacher_are_one_line(tmp_path: Pat
         assert "\n" not in str(caught.value), path
     with pytest.raises(ValueError, match=r"^cannot read the teacher's file .*no\.pt \(No such file"):
         module_teacher(made, files["no.pt"]).key()
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"net": {"w": torch.zeros(1)}, "epoch": 3}, "no state dict, but keys net, epoch; save model"),
+        ({"model": {}, "state_dict": {}}, "no state dict, but keys model, state_dict; save model"),
+        ([1, 2], "no state dict, but a list; save model"),
+        (nn.Linear(5, 3), r"\(it holds more than tensors, or is damaged\); save model"),
+    ],
+    ids=["net", "two", "list", "module"],
+)
+def test_a_file_without_a_state_dict_is_told_in_our_own_words(saved: Any, message: str, tmp_path: Path) -> None:
+    torch.save(saved, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=rf"checkpoint .*x\.pt .*{message}\.state_dict\(\)$") as caught:
+        module_teacher(made, tmp_path / "x.pt").answer("val", PAIRS["val"][0])
+    assert not set("\n\x1b") & set(str(caught.value))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_a_file_of_logits_that_is_missing_cut_or_of_other_classes_is_known_at_once(
+    suffix: str, split: str, tmp_path: Path
+) -> None:
+    """The test file's too, which is asked for only when the whole search is over."""
+    files = written(tmp_path, suffix, np.arange(96), with_ids=False)
+    files[split].write_bytes(files[split].read_bytes()[:-20])
+    with pytest.raises(ValueError, match=rf"^cannot read the teacher's logits in .*{split}{suffix} \("):
+        logits_teacher(**files)
+    files[split].unlink()
+    with pytest.raises(ValueError, match=rf"^cannot read the teacher's file .*{split}{suffix} \(No such file"):
+        logits_teacher(**files)
+    wide = written(tmp_path, suffix, np.arange(96), with_ids=False)[split]
+    np.save(wide, np.zeros((96, 4))) if suffix == ".npy" else save_file({"logits": torch.zeros(96, 4)}, wide)
+    with pytest.raises(ValueError, match=r" has logits of \d classes, and .*train.* of \d$"):
+        logits_teacher(**files)
+
+
+class Doubling(nn.Module):
+    """Works in place on what it is given."""
+
+    def __init__(self, slope: float = 1.0) -> None:
+        super().__init__()
+        self.head = nn.LeakyReLU(slope)
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.head(inputs.mul_(2.0))[:, :3]
+
+
+def test_a_module_that_works_in_place_leaves_the_tasks_data_alone(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "x.pt")
+    inputs, said = noise(9, 5), module_teacher(Doubling, tmp_path / "x.pt")
+    assert torch.equal(said.answer("val", inputs), 2 * noise(9, 5)[:, :3]) and torch.equal(inputs, noise(9, 5))
+
+
+def test_another_module_or_name_with_the_same_file_is_another_teacher(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({}, path)
+    keys = [
+        given.key()
+        for given in (
+            module_teacher(Doubling, path),
+            module_teacher(Doubling, path),
+            module_teacher(lambda: Doubling(0.5), path),
+            module_teacher(nn.Identity, path),
+            module_teacher(Doubling, path, name="second"),
+        )
+    ]
+    assert keys[0] == keys[1] and len(set(keys)) == 4
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -213,7 +286,7 @@ RIGHT = np.zeros((96, 3), np.float32)
         (changed(RIGHT, np.arange(96) % 95), r"says several things of one example$"),
         (changed(RIGHT, np.arange(95)), "has 96 rows of logits, and ids that are not one whole number a row"),
         (changed(RIGHT, np.arange(96.0)), "ids that are not one whole number a row"),
-        (changed(RIGHT[:, :2], np.arange(96)), r"gives \[96, 2\] for train, not \[96, 3\]$"),
+        (changed(RIGHT[:, :2], np.arange(96)), r"val\.npy has logits of 3 classes, and .*train\.npy of 2$"),
         (changed(np.zeros((96, 2, 3)), np.arange(96)), r"gives \[96, 2, 3\] for train, not \[96, 3\]$"),
         (changed(RIGHT + np.nan, np.arange(96)), "gives logits for train that are no finite numbers"),
         (changed(np.zeros(()), np.arange(96)), "does not hold one row of logits an example"),
@@ -228,7 +301,6 @@ RIGHT = np.zeros((96, 3), np.float32)
 )  # fmt: skip
 def test_logits_that_do_not_fit_are_one_line(write: Any, message: str, tmp_path: Path) -> None:
     files: dict[str, Any] = written(tmp_path, ".npy", np.arange(96), with_ids=False)
-    task = task_with(logits_teacher(**{**files, **write(tmp_path)}))
     with pytest.raises(ValueError, match=message) as caught:
-        teacher.ensure(task, tmp_path / "cache")
+        teacher.ensure(task_with(logits_teacher(**{**files, **write(tmp_path)})), tmp_path / "cache")
     assert "\n" not in str(caught.value)

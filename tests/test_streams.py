@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from harness import cohort, teacher
 from harness.models import MLP
@@ -87,8 +87,48 @@ def test_labels_are_read_where_a_dataset_does_not_say_them() -> None:
     told, read = Known(PAIRS["train"]), Kept(PAIRS["train"], arrays=True)
     tasks = [own_task("one", train=source, val=PAIRS["val"], test=PAIRS["test"], students=pure, teacher=RECIPE)
              for source in (told, read)]  # fmt: skip
-    assert torch.equal(tasks[0].train.labels, tasks[1].train.labels) and told.read <= 1 < read.read
+    assert torch.equal(tasks[0].train.labels, tasks[1].train.labels) and told.read <= 65 < read.read
     assert tasks[0].train.hash == tasks[1].train.hash  # float64 arrays become float32
+
+
+class Turned(Known):
+    """What a `target_transform` does: the examples give other labels than `targets`."""
+
+    def __getitem__(self, place: int) -> Any:
+        example, label = super().__getitem__(place)
+        return example, 2 - label
+
+
+def test_targets_that_are_not_what_the_examples_give_are_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^train\[0\] gives the label 2 and its targets 0; let them agree, or hide"):
+        streamed(pure, Known, train=Turned(PAIRS["train"]))
+    with pytest.raises(ValueError, match=r"^test has 40 examples and targets of \[39\]$"):
+        streamed(pure, Known, test=Short(PAIRS["test"]))
+
+
+class Short(Known):
+    """A label is missing."""
+
+    @property
+    def targets(self) -> list[int]:
+        return super().targets[1:]
+
+
+class Foldered(Known):
+    """As torchvision's `ImageFolder`, which numbers the classes of each folder anew."""
+
+    def __init__(self, pairs: tuple[Tensor, Tensor], classes: list[str]) -> None:
+        super().__init__(pairs)
+        self.classes = classes
+
+
+def test_classes_of_a_dataset_are_matched_by_their_names() -> None:
+    inputs, labels = PAIRS["test"]
+    tested = Foldered((inputs[labels < 2], labels[labels < 2]), ["dog", "eel"])
+    whole = Foldered(PAIRS["train"], ["cat", "dog", "eel"])
+    for train in (whole, Subset(whole, range(90))):
+        task = streamed(pure, Known, train=train, test=tested)
+        assert torch.equal(task.test.read("confirm").labels, labels[labels < 2] + 1)
 
 
 def test_val_is_held_out_of_a_dataset_by_class() -> None:
@@ -119,6 +159,24 @@ def test_a_transform_of_streamed_inputs_is_refused_in_one_line(monkeypatch: pyte
         ValueError, match=rf"^transform 'noise': the inputs of {task.name} are streamed; change them in"
     ):
         cohort.check(spec)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_example_that_is_no_number_is_named_wherever_it_is_read(workers: int, bad: float, tmp_path: Path) -> None:
+    """Beyond the examples that a split's hash is made of too, and by its place in the user's own dataset."""
+    inputs, labels = clouds(600)
+    inputs[401, 3] = inputs[402, 0] = bad  # a trained teacher reads them in an order of its own
+    message = r"^example 40[12] of the Known has numbers that are not finite$"
+    read = Stream(Known((inputs, labels)), workers=workers)
+    for call in (lambda: read[400:], lambda: list(read.batches([[3], [7, 401, 402]]))):
+        with pytest.raises(ValueError, match=message):
+            call()
+    task = streamed(pure, Known, workers, train=Known((inputs, labels)))
+    held = own_task("held", train=Known((inputs, labels)), test=PAIRS["test"], students=pure, teacher=RECIPE)
+    for one in (task, held):
+        with pytest.raises(ValueError, match=message):
+            teacher.ensure(one, tmp_path)
 
 
 def test_reading_ahead_leaves_the_global_random_numbers_alone() -> None:

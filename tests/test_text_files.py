@@ -12,7 +12,7 @@ import torch
 from harness.models import Family
 from harness.tasks import TASKS, UNLABELLED, Task, TeacherRecipe, orange, probe, snippets
 from harness.tasks.task import Split
-from harness.tasks.text import UNKNOWN, Texts, encoded, text_task, vocabulary, words
+from harness.tasks.text import UNKNOWN, Texts, ascii_words, encoded, text_task, vocabulary, words
 from tests.image_files import refused
 from tests.text_files import rated, sha256, tab, tar, write_snippets, write_tables, write_zip
 
@@ -145,7 +145,8 @@ def test_a_table_with_another_header_is_refused_in_one_line(data_root: Path) -> 
 
 
 def test_words_are_numbered_by_how_often_they_are_there_and_then_by_spelling() -> None:
-    assert words("It's 2 GOOD, -- étude") == ["it's", "2", "good", "tude"]
+    assert words("It's 2 GOOD, -- étude") == ["it's", "2", "good", "étude"]
+    assert ascii_words("It's 2 GOOD, -- étude") == ["it's", "2", "good", "tude"]
     numbers = vocabulary(["b a c", "b d c", "e"], most=5)
     assert numbers == {"b": 2, "c": 3, "a": 4}
     assert encoded(["c x b", "", "a a a a a"], numbers, 4).tolist() == [[3, 1, 2, 0], [0] * 4, [4] * 4]
@@ -183,6 +184,22 @@ def test_a_text_that_a_student_sees_as_one_of_another_split_is_in_one_of_them_al
     assert len(parts[2]) == 6 and min(map(len, parts)) > 0
     whole = [row for part in parts for row in part]
     assert len(set(whole)) == len(whole)
+
+
+def test_texts_of_another_script_have_words(caplog: pytest.LogCaptureFixture) -> None:
+    train = [("ab"[i % 2], f"Слово{i % 20} и ещё{i % 7} одно{i}") for i in range(100)]
+    task = own_task(Texts([*train, ("a", "..."), ("b", "!")], [("a", "СЛОВО1 другое"), ("b", "слово2 и")]))
+    assert len(task.train) > 60 and UNKNOWN not in {row[0] for row in rows(task.train)}
+    assert rows(task.test.read("confirm"))[0][0] > UNKNOWN
+    assert caplog.messages == ["task own: 2 of 102 training texts have no word"]
+
+
+def test_texts_without_a_word_and_a_label_that_train_lacks_are_one_line() -> None:
+    for texts in ([], [("a", "..."), ("b", "?")]):
+        with pytest.raises(ValueError, match=rf"^task own: none of the {len(texts)} training texts has a word$"):
+            own_task(Texts(texts, texts))
+    with pytest.raises(ValueError, match=r"^task own: test has the label 'c', and train none of it$"):
+        own_task(Texts([("a", "one"), ("b", "two")], [("c", "three")]))
 
 
 def many_ratings() -> list[tuple[float, str]]:

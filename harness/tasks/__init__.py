@@ -11,8 +11,10 @@ from pathlib import Path
 
 from harness.space import load_module
 from harness.tasks import cifar, digits, fashion_mnist, mnist1d, mnist5k, orange, pydoc, snippets
-from harness.tasks.given import logits_teacher, module_teacher
-from harness.tasks.own import csv_texts, image_folder, own_task, parquet
+from harness.tasks.answers import logits_teacher
+from harness.tasks.given import module_teacher
+from harness.tasks.own import own_task
+from harness.tasks.readers import csv_texts, image_folder, parquet
 from harness.tasks.stream import Inputs, Stream, in_parts
 from harness.tasks.task import UNLABELLED, GivenTeacher, LockedSplit, Scale, Split, Task, TeacherRecipe
 

@@ -1,16 +1,16 @@
-"""Teachers that a user brings: any module with its checkpoint, or only what a teacher said."""
+"""A teacher that a user brings as a module with its checkpoint. What only said something is in `answers`."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -19,6 +19,8 @@ from harness.tasks.stream import in_parts
 from harness.tasks.task import GivenTeacher
 
 BATCH = 250
+WRAPPED = ("state_dict", "model", "model_state_dict")
+"""What a state dict is called beside an optimiser's and other things in one file."""
 
 
 def module_teacher(
@@ -27,14 +29,16 @@ def module_teacher(
     """A module with the weights of `checkpoint`: a `.safetensors` file, or a state dict that `torch.save` wrote.
 
     The latter is read with `weights_only=True`, so that nothing in it is run. The module takes a batch of a split's
-    inputs and returns logits, or something with `.logits`. Raises `ValueError` in one line, as soon as the teacher is
-    asked, for a file that cannot be read, or is of another module.
+    inputs and returns logits, or something with `.logits`. Its answers are kept under its file, its `name`, and its
+    layers as it prints them: a `forward` that was changed over the same layers needs another `name`. Raises
+    `ValueError` in one line, as soon as the teacher is asked, for a file that cannot be read, or is of another module.
     """
     path = Path(checkpoint)
+    called = name or path.stem
 
     @cache
     def key() -> str:
-        return _hash(path)
+        return hashlib.sha256("\n".join([file_hash(path), called, layers]).encode()).hexdigest()
 
     @cache
     def module() -> nn.Module:
@@ -45,12 +49,23 @@ def module_teacher(
 
     @torch.no_grad()
     def answer(_: str, inputs: Any) -> Tensor:
-        parts = (part.float() if part.is_floating_point() else part for part in in_parts(inputs, batch))
-        return torch.cat([logits_of(module()(part.to(device))).float().cpu() for part in parts])
+        said = []
+        for part in in_parts(inputs, batch):
+            dtype = torch.float32 if part.is_floating_point() else part.dtype
+            own = part.to(device, dtype, copy=True)  # a module may work in place, and the part is the task's data
+            said.append(logits_of(module()(own)).float().cpu())
+        return torch.cat(said)
 
     with seeded(0):
-        num_params = sum(values.numel() for values in make().parameters())
-    return GivenTeacher(name or path.stem, key, answer, num_params, sees_inputs=True)
+        made = make()
+    num_params, layers = sum(values.numel() for values in made.parameters()), _layers(made)
+    return GivenTeacher(called, key, answer, num_params, sees_inputs=True)
+
+
+def _layers(module: nn.Module) -> str:
+    """A module as it prints itself, without addresses in memory, and the shapes of its tensors."""
+    shapes = (f"{name} {list(values.shape)}" for name, values in module.state_dict().items())
+    return "\n".join([re.sub(r" at 0x[0-9a-fA-F]+", "", repr(module)), *shapes])
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
@@ -59,16 +74,25 @@ def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes its readers raise anything
-        said = " ".join(str(error).split())[:200]
-        raise ValueError(f"cannot read the checkpoint {path} ({said}); give a .safetensors or a state dict") from None
-    if isinstance(found, Mapping) and "state_dict" in found:
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(
-        isinstance(name, str) and isinstance(values, Tensor) for name, values in found.items()
-    ):
-        raise ValueError(f"the checkpoint {path} holds no state dict; give a .safetensors or a state dict")
-    return found
+    except OSError as error:
+        raise ValueError(f"cannot read the checkpoint {path} ({error.strerror or 'it is cut short'})") from None
+    except UnpicklingError:  # whose own words are to read it with weights_only=False, which runs what is in it
+        raise ValueError(
+            f"cannot read the checkpoint {path} (it holds more than tensors, or is damaged); save model.state_dict()"
+        ) from None
+    except Exception:  # a damaged file makes its readers raise anything
+        raise ValueError(f"cannot read the checkpoint {path} (it is damaged, or of another format)") from None
+    return _state_dict(found, path)
+
+
+def _state_dict(found: Any, path: Path) -> Mapping[str, Tensor]:
+    """The state dict that was saved, or the only one in a mapping of other things."""
+    inner = [name for name in WRAPPED if isinstance(found, Mapping) and isinstance(found.get(name), Mapping)]
+    own = found[inner[0]] if len(inner) == 1 else found
+    if isinstance(own, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in own.items()):
+        return own
+    what = f"keys {', '.join(map(str, found))[:200]}" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+    raise ValueError(f"the checkpoint {path} holds no state dict, but {what}; save model.state_dict()")
 
 
 def _put(weights: Mapping[str, Tensor], module: nn.Module, path: Path) -> None:
@@ -86,90 +110,7 @@ def _put(weights: Mapping[str, Tensor], module: nn.Module, path: Path) -> None:
             raise ValueError(f"{path} is not of this teacher: it {kind} {', '.join(names)[:400]}")
 
 
-def logits_teacher(
-    *, train: Path | str, val: Path | str, test: Path | str, ids: Mapping[str, Any] | None = None, name: str = "logits"
-) -> GivenTeacher:
-    """Only what a teacher said of each split, where it is too large to run: a `.safetensors` or `.npy` file each.
-
-    A `.safetensors` file has `logits` `[examples, ..., classes]` and may have `ids` `[examples]`; a `.npy` file is the
-    logits, and `<name>.ids.npy` beside it, if there, their ids. `ids[split]` are those of the split's own examples, by
-    default their places 0, 1, 2, ...; rows are matched by id, and where there are no ids at all there must be one row
-    an example. Raises `ValueError` in one line, as soon as the teacher is asked, for files that cannot be read, and
-    examples of which nothing was said.
-    """
-    paths = {"train": Path(train), "val": Path(val), "test": Path(test)}
-
-    def own_ids(split: str) -> np.ndarray | None:
-        if ids is None:
-            return None
-        own = np.asarray(ids.get(split, ()))
-        if own.dtype.kind not in "iu" or own.ndim != 1:
-            raise ValueError(f"the ids of {split} are not one whole number an example")
-        return own
-
-    @cache
-    def key() -> str:
-        files = [_hash(file) for split in ("train", "val") for file in _files(paths[split])]
-        own = [hashlib.sha256(ids.astype(np.int64).tobytes()).hexdigest() for split in ("train", "val")
-               if (ids := own_ids(split)) is not None]  # fmt: skip
-        return hashlib.sha256("".join([*files, *own]).encode()).hexdigest()
-
-    def answer(split: str, inputs: Any) -> Tensor:
-        said, rows = _read_logits(paths[split])
-        own = own_ids(split)
-        if own is None and rows is None and len(said) != len(inputs):
-            raise ValueError(f"{paths[split]} has {len(said)} rows and no ids, and {split} {len(inputs)} examples")
-        own = np.arange(len(inputs)) if own is None else own
-        rows = np.arange(len(said)) if rows is None else rows
-        if len(own) != len(inputs):
-            raise ValueError(f"{split} has {len(inputs)} examples and {len(own)} ids")
-        place = {int(row): index for index, row in enumerate(rows)}
-        if len(place) != len(rows):
-            raise ValueError(f"{paths[split]} says several things of one example")
-        if missing := [int(one) for one in own if int(one) not in place]:
-            raise ValueError(
-                f"{paths[split]} says nothing of {len(missing)} of {len(own)} examples, first {missing[0]}"
-            )
-        return torch.from_numpy(said[[place[int(one)] for one in own]].astype(np.float32))
-
-    return GivenTeacher(name, key, answer)
-
-
-def _files(path: Path) -> list[Path]:
-    """A file of logits, and that of its ids where it has one."""
-    beside = path.with_suffix(".ids.npy")
-    return [path, beside] if path.suffix != ".safetensors" and beside.exists() else [path]
-
-
-def _array(path: Path) -> np.ndarray:
-    """The array of a `.npy` file. Raises `ValueError` for another file, and for one that holds pickled objects."""
-    with path.open("rb") as file:
-        found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    return found
-
-
-def _read_logits(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Logits `[rows, ..., classes]` and the ids of their rows, None where there are none."""
-    try:
-        if path.suffix == ".safetensors":
-            found = {name: values for name, values in load_file(path).items() if name in ("logits", "ids")}
-            said = found["logits"].float().numpy()
-            ids = found["ids"].numpy() if "ids" in found else None
-        else:
-            said, *others = map(_array, _files(path))
-            ids = others[0] if others else None
-    except KeyError:
-        raise ValueError(f"{path} has no tensor called 'logits'") from None
-    except (OSError, SafetensorError, ValueError, EOFError) as error:
-        raise ValueError(f"cannot read the teacher's logits in {path} ({' '.join(str(error).split())[:200]})") from None
-    if said.ndim < 2 or said.dtype.kind not in "fiu":
-        raise ValueError(f"{path} does not hold one row of logits an example")
-    if ids is not None and (ids.shape != said.shape[:1] or ids.dtype.kind not in "iu"):
-        raise ValueError(f"{path} has {len(said)} rows of logits, and ids that are not one whole number a row")
-    return said, ids
-
-
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
     """SHA-256 of a file. Raises `ValueError` in one line where it cannot be read."""
     try:
         with path.open("rb") as file:

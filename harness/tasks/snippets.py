@@ -19,7 +19,7 @@ import numpy as np
 from harness.tasks.places import find
 from harness.tasks.probe import probed
 from harness.tasks.task import UNLABELLED, LockedSplit, Task, stratified
-from harness.tasks.text import different, encoded, families, split_of, vocabulary
+from harness.tasks.text import ascii_words, different, encoded, families, split_of, vocabulary
 
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 GET = "pip download --no-deps --no-binary :all: --dest data vaderSentiment==3.3.2"
@@ -36,8 +36,8 @@ def load() -> Task:
     rated = read_snippets(find([ARCHIVE], task="snippets", get=f"get it with: {GET}"), SHA256)
     texts, labels = [text for _, text in rated], np.array([int(rating > 0) for rating, _ in rated])
     train, val, test = stratified(texts, labels, (70, 10, 20))
-    numbers = vocabulary([texts[index] for index in train], NUM_WORDS)
-    inputs = encoded(texts, numbers, LENGTH)
+    numbers = vocabulary([texts[index] for index in train], NUM_WORDS, ascii_words)
+    inputs = encoded(texts, numbers, LENGTH, ascii_words)
     test = test[different(inputs[test], ())]
     train = train[different(inputs[train], inputs[test])]
     val = val[different(inputs[val], [*inputs[test], *inputs[train]])]
@@ -48,10 +48,11 @@ def load() -> Task:
         name="snippets",
         source="rated movie review snippets (Hutto and Gilbert 2014) in the source archive of vaderSentiment 3.3.2",
         num_classes=2,
-        train=split_of(inputs[train], told),
+        train=split_of(inputs[train], told, ("negative", "positive")),
         val=split_of(inputs[val], labels[val]),
         test=LockedSplit(split_of(inputs[test], labels[test])),
         families=families(NUM_WORDS),
+        words=("", "<unknown>", *numbers),
         teacher=probed("snippets", written, told),
     )
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 Change = Callable[[Tensor], Tensor]
 
@@ -20,7 +20,8 @@ class Stream:
     """The inputs of a dataset, `[examples, ...]`, of which parts are read as they are needed.
 
     `dataset[i]` gives an example's input, or a tuple that begins with it: a tensor, an array or a number, always the
-    same for the same `i`, for what a teacher said of it is kept. `workers` are processes that read ahead. `changes` are
+    same for the same `i`, for what a teacher said of it is kept. One with numbers that are not finite is refused in one
+    line as it is read. `workers` are processes that read ahead. `changes` are
     applied to whole batches, one after the other.
     """
 
@@ -56,7 +57,7 @@ class Stream:
     def __getitem__(self, places: Tensor | slice) -> Tensor:
         """The inputs at these places, read here and now."""
         index = range(len(self))[places] if isinstance(places, slice) else places.tolist()
-        return self._changed(torch.stack([_input(self.dataset[place]) for place in index]))
+        return self._changed(torch.stack([_input(self.dataset[place]) for place in index]), index)
 
     def batches(self, places: Sequence[list[int]]) -> Iterator[Tensor]:
         """The inputs at these places, batch by batch, read ahead by the workers."""
@@ -67,10 +68,16 @@ class Stream:
             collate_fn=torch.stack,
             generator=torch.Generator(),  # a reader draws a seed for its workers, and not from the global numbers
         )
-        for found in reader:
-            yield self._changed(found)
+        for found, own in zip(reader, places, strict=True):
+            yield self._changed(found, own)
 
-    def _changed(self, batch: Tensor) -> Tensor:
+    def _changed(self, batch: Tensor, places: Sequence[int]) -> Tensor:
+        """A batch that was read from these places, after the changes. Raises `ValueError` for numbers not finite."""
+        if batch.is_floating_point() and not (finite := batch.isfinite().reshape(len(batch), -1).all(1)).all():
+            first, dataset = places[int(finite.int().argmin())], self.dataset
+            while isinstance(dataset, Subset):
+                first, dataset = int(dataset.indices[first]), dataset.dataset
+            raise ValueError(f"example {first} of the {type(dataset).__name__} has numbers that are not finite")
         for change in self.changes:
             batch = change(batch)
         return batch

@@ -30,10 +30,12 @@ class Split:
     Inputs are a tensor, or a `Stream` where they are too many for memory.
 
     A train split may have examples labelled `UNLABELLED`, -1: they teach by what the teacher says of them alone.
+    `classes`, where they are known, are what the labels 0, 1, 2, ... are called; they are no part of the hash.
     """
 
     inputs: Inputs
     labels: Tensor
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -108,7 +110,8 @@ class GivenTeacher:
     `answer(split, inputs)` gives its logits, float32 `[examples, ..., classes]`, of the split called `"train"`, `"val"`
     or `"test"`; the last is asked for in the confirm stage alone. `key()` stands for its weights, or its answers:
     another key is another teacher. `sees_inputs` says that it answers by the inputs, so that it may be shown other
-    views of them. `num_params` and `macs` are 0 where they are not known. See `harness.tasks.own` for ready ones.
+    views of them. `num_params` and `macs` are 0 where they are not known. Ready ones are in
+    `harness.tasks.given` and `harness.tasks.answers`.
     """
 
     name: str
@@ -134,8 +137,8 @@ class Task:
     `transforms` are random changes of inputs that keep the label, by name: see `harness.tasks.transforms`. `scale`,
     where the task knows it, is what is done to raw values first; it is handed out with an exported student.
     `characters_a_label`, of a language model, is how many characters a label of test stands for on average: losses are
-    then told in bits a character too; `vocabulary` says what each label is, for texts that it writes. Raises
-    `ValueError` for splits that do not fit together (unequal lengths or shapes, labels out of range), and for names
+    then told in bits a character too; `vocabulary` says what each label is, for texts that it writes. `words`, of
+    tasks on texts, are what the numbers of the inputs stand for. Raises `ValueError` for splits that do not fit together (unequal lengths or shapes, labels out of range), and for names
     that are no words.
     """
 
@@ -151,6 +154,7 @@ class Task:
     scale: Scale | None = None
     characters_a_label: float = 0.0
     vocabulary: Sequence[str] = ()
+    words: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         families = [family.name for family in self.families.values()]
