@@ -168,7 +168,8 @@ def _architecture(student: Student, folder: Path, differences: Mapping[str, Diff
         "layers": {name: list(layer.shape) for name, layer in layers.items()},
         "scale": asdict(task.scale) if task.scale else None,
         "inputs": "those of the task, which are (raw - scale.mean) / scale.sd where a scale is given; model.onnx and "
-        "model.pt2 take them as they are, the family's apply takes what its prepare makes of them; of texts they are the places of their tokens in tokens, filled up with 0",
+        "model.pt2 take them as they are, the family's apply takes what its prepare makes of them; "
+        "a text is the places of its tokens in tokens, filled up with 0",
         "sha256": {name: _sha256(folder / name) for name in FILES if (folder / name).exists() and name != SAID_BY},
         "differences": {name: asdict(found) for name, found in differences.items()},
     }

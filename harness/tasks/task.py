@@ -138,8 +138,8 @@ class Task:
     where the task knows it, is what is done to raw values first; it is handed out with an exported student.
     `characters_a_label`, of a language model, is how many characters a label of test stands for on average: losses are
     then told in bits a character too; `vocabulary` says what each label is, for texts that it writes. `words`, of
-    tasks on texts, are what the numbers of the inputs stand for. Raises `ValueError` for splits that do not fit together (unequal lengths or shapes, labels out of range), and for names
-    that are no words.
+    tasks on texts, are what the numbers of the inputs stand for. Raises `ValueError` for splits that do not fit
+    together (unequal lengths or shapes, labels out of range), and for names that are no words.
     """
 
     name: str
