@@ -63,7 +63,7 @@ def load_pieces() -> Task:
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text).ids)
 
-    pieces = [tokenizer.id_to_token(number) for number in range(tokenizer.get_vocab_size())]
+    pieces = [str(tokenizer.id_to_token(number)) for number in range(tokenizer.get_vocab_size())]
     return _task("pydoc_pieces", [UNREADABLE, *pieces[1:]], (train, val, test), encode)
 
 
