@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -76,12 +75,13 @@ def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"cannot read the checkpoint {path} ({error.strerror or 'it is cut short'})") from None
-    except UnpicklingError:  # whose own words are to read it with weights_only=False, which runs what is in it
+    except Exception as error:  # a damaged file makes its readers raise anything
+        if type(error).__name__ != "UnpicklingError":
+            raise ValueError(f"cannot read the checkpoint {path} (it is damaged, or of another format)") from None
+        # Its own words are to read it with weights_only=False, which runs what is in it.
         raise ValueError(
             f"cannot read the checkpoint {path} (it holds more than tensors, or is damaged); save model.state_dict()"
         ) from None
-    except Exception:  # a damaged file makes its readers raise anything
-        raise ValueError(f"cannot read the checkpoint {path} (it is damaged, or of another format)") from None
     return _state_dict(found, path)
 
 
