@@ -31,7 +31,7 @@ test: .venv/tested  ## lint, types, tests
 torture: .venv/tested  ## 50 drivers and 200 workers killed with -9, on SQLite and on PostgreSQL; the long tests
 	$(BIN)/python -m tests.torture
 	$(BIN)/python -m tests.torture --postgres
-	HARNESS_LONG=1 $(BIN)/python -m pytest tests/test_local.py
+	HARNESS_LONG=1 $(BIN)/python -m pytest tests/test_local.py tests/test_teachers_are_better.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed; try make PYTHON=python3.12') if sys.version_info < (3, 11) else None"
