@@ -131,7 +131,8 @@ def comparison_section(report: Report) -> Iterator[Block]:
         "seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference that one "
         "such test would find with 80% power, from the spread pooled over the controls of the width. A difference is "
         "named only where Holm's p is below .05 and the gain is at least detectable. Seeds vary initialisation and "
-        "order of batches, and not the training set: what another training set would show is not known."
+        "order of batches, and not the training set: what another training set would show is not known, "
+        "nor what another search would have chosen."
     )
     yield from report.figure("confirmed_gain", data="comparisons.csv")
     if found.by_option.empty:
