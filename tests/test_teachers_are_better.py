@@ -1,4 +1,4 @@
-"""The contract of every task: its teacher is better on validation than the widest student of its study, trained without.
+"""The contract of every task: its teacher is better on validation than the widest student that is trained without it.
 
 Minutes of training, so with `HARNESS_LONG` alone (`make torture`). The digits' teacher is tested in `test_teacher`.
 """
