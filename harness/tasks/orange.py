@@ -48,7 +48,7 @@ def load_reuters8() -> Task:
         num_words=4000,
         length=100,
         cut=ascii_words,
-        teacher=lambda bag: TeacherRecipe(bag, width=64, epochs=12, lr=1e-2, weight_decay=1e-1),
+        teacher=lambda bag: TeacherRecipe(bag, width=64, epochs=12, lr=1e-1, weight_decay=1e-1),
     )
 
 
