@@ -29,6 +29,8 @@ KINDS: Mapping[str, str] = {
 """What a trial is, in words: `self` learns from a plainly trained twin, `shuffled` from what the teacher says of any
 other example. Both tune all that the search does, but for the teacher."""
 OTHER_TEACHERS = ("self", "shuffled")
+EVERY = 4
+"""How many trials of a control with a teacher there are for one that listens to it as little as the space allows."""
 TEACHERS_OWN = ("teacher", "teacher_width", "teacher_epochs", "assistants")
 FRESH_SEED = 10**9
 """How far the seeds of the confirm stage are from those of the search."""
@@ -98,6 +100,20 @@ def given_in(study: Study, arm: str) -> dict[str, Value]:
         return {"width": arms[arm]} if "width" in study.space else {}
     option = search_arms(study)[arm]
     return {} if option is None else {study.equal: option}
+
+
+def set_in(study: Study, arm: str, place: int) -> dict[str, Value]:
+    """What the trial at a place of its arm, from 0, has set before the rest of it is sampled.
+
+    A control with a useless teacher does best by ignoring it, and a dozen trials over five knobs may never try that:
+    the control would be a straw man. So its first trial and every fourth after it weigh the teacher least.
+    """
+    if read_arm(arm).kind not in OTHER_TEACHERS or place % EVERY or "alpha" not in study.space:
+        return {}
+    weights = [float(weight) for weight in study.options("alpha")]
+    if "convex" not in study.options("mixing"):  # additive: alpha weighs the teacher, not the labels
+        return {"alpha": min(weights)}
+    return {"alpha": max(weights)} | ({"mixing": "convex"} if "mixing" in study.space else {})
 
 
 def context_of(arm: str) -> dict[str, Value]:

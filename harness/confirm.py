@@ -1,8 +1,9 @@
 """Which configurations the confirm stage trains on fresh seeds: those that the report makes claims about.
 
-At every width of the Pareto front these are what stands on it, the best distilled trial, and the best of every control;
-in a study that compares the options of a choice, the best of each option too. All are chosen on validation. What is
-chosen follows from the trials on disk alone, so a sweep that was killed goes on with the same ones.
+At every width these are the best distilled trial and the best of every control; in a study that compares the options
+of a choice, the best of each option too; and what else stands on the Pareto front. All are chosen on validation. A
+width off the front is confirmed too: were it left out for doing badly on validation, only lucky searches would have it.
+What is chosen follows from the trials on disk alone, so a sweep that was killed goes on with the same ones.
 """
 
 from __future__ import annotations

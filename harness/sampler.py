@@ -29,7 +29,7 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError
 
-from harness.arms import CONFIRM, context_of, control_arms, given_in, read_arm, search_arms, space_of
+from harness.arms import CONFIRM, context_of, control_arms, given_in, read_arm, search_arms, set_in, space_of
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
 from harness.stopping import Halt
@@ -122,6 +122,8 @@ class Sampler:
         if self._study.sampler == "tpe" and len(own.told) // STEP * STEP > max(HISTORY, own.chosen):
             self._choose(own)
         own.study.sampler = self._make_sampler(arm, len(own.trials))
+        if preset := set_in(self._study, arm, len(own.trials)):
+            own.study.enqueue_trial(preset)
         trial = own.study.ask()
         sampled = _suggest(trial, own.space, {**self._study.fixed, **own.given, **context_of(arm)})
         params = {**own.given, **sampled}

@@ -350,3 +350,22 @@ def test_what_was_told_in_which_order_is_known_whatever_the_clock_says(
     order = [whole._arms[SEARCH].told, again._arms[SEARCH].told]
     assert order[0] == order[1] != sorted(order[0])
     assert again.trials("running") == [last]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "least"), [({}, {"alpha": 1.0}), ({"mixing": "additive"}, {"alpha": 0.0}), ({"alpha": 0.5}, {})]
+)
+def test_a_control_with_a_teacher_tries_to_ignore_it(alpha: dict[str, Value], least: dict[str, Value]) -> None:
+    space = {"width": Choice(3, 6), "lr": Float(0.01, 0.1)}
+    space |= {} if "alpha" in alpha else {"alpha": Float(0.0, 1.0)}
+    study = Study(task="digits", family="mlp", space=space, fixed={"form": "mse", **alpha})
+    sampler = Sampler("sqlite://", "mine", study, "hash")
+    for kind, every in (("self", least), ("shuffled", least), ("control", {}), ("search", {})):
+        arm = kind if kind == "search" else f"{kind}-3"
+        asked = [sampler.ask(arm).params for _ in range(6)]
+        for place, params in enumerate(asked):
+            assert params.items() >= (every if place % 4 == 0 else {}).items()
+        assert len({params["lr"] for params in asked}) == 6
+        if every:
+            ignoring = [params["alpha"] == every["alpha"] for params in asked]
+            assert ignoring == [True, False, False, False, True, False]

@@ -20,7 +20,7 @@ COLUMNS = ("source", "role", "width", "on_front", "option")
 
 
 def chosen(data: StudyData) -> pd.DataFrame:
-    """A row for each configuration and role at the widths of the front: columns `source` (its trial), `role`, `width`,
+    """A row for each configuration and role at every width: columns `source` (its trial), `role`, `width`,
     `on_front`, and `option`, that of the choice that shares the study's trials equally, empty for other roles.
 
     A trial that has two roles, such as the best distilled one that is the best of its loss form too, has two rows.
@@ -35,10 +35,10 @@ def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
     done = finished(data.trials)
     scored = done.assign(score=-done["val_loss"] if by == "val_loss" else done["val_accuracy"])
     best = front(scored, "score").drop_duplicates("num_params")  # of equals the first
-    widths, on_front = set(best["width"]), set(best["number"])
+    on_front = set(best["number"])
 
     def rows(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
-        for row in rows_of(table[table["width"].isin(widths)]):
+        for row in rows_of(table):
             number = int(row["number"])
             yield {"source": number, "role": role, "width": int(row["width"]), "on_front": number in on_front,
                    "option": str(row[data.equal]) if role == OPTION else ""}  # fmt: skip
