@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -156,6 +156,19 @@ class StudentSpec:
         """
         shape = (self.task, self.family, 0 if self.may_be_padded else self.width, self.dtype, self.form_file)
         return (*shape, self.optimiser, self.epochs, self.batch_size, self.micro_batch, self.transform, self.views)
+
+
+def by_lesson(specs: Iterable[StudentSpec]) -> dict[tuple[str | int, ...], StudentSpec]:
+    """One of the students for each thing that is made of a teacher ahead of them: logits, views and features, or the
+    path of one that learns online. Plain students need nothing, nor do those of a uniform teacher or their own twin.
+    """
+    found: dict[tuple[str | int, ...], StudentSpec] = {}
+    for spec in specs:
+        online = (spec.seed, spec.epochs, spec.batch_size) if spec.teacher == "online" else ()
+        if spec.form != PLAIN and spec.teacher not in ("uniform", "self"):
+            source = spec.teacher_width, spec.teacher_epochs
+            found[(*source, spec.transform, spec.views, spec.feature != NONE, *online)] = spec
+    return found
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

@@ -31,7 +31,7 @@ from harness.outages import Owed, Patience, StoreError
 from harness.runs import in_common
 from harness.sampler import Sampler
 from harness.space import load_study
-from harness.spec import StudentSpec, digest, to_json
+from harness.spec import StudentSpec, by_lesson, digest, to_json
 from harness.stopping import Halt, Stop
 from harness.storage import set_aside
 from harness.tracking import VIEWS, Tracker
@@ -274,7 +274,7 @@ def _open_study(session: _Session, config_hash: str, deadline: float) -> Sampler
     return sampler
 
 
-def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker], said: Mapping[str, Any]) -> str:
+def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker], said: dict[str, Any]) -> str:
     """Reach the plan's targets; gives why it stopped. `said` is what the manifest says."""
     options, tracker, stop = session.options, owed.store, session.stop
     try:
@@ -286,6 +286,8 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
             why = driver.run(logged)
         if why == "complete" and options.study.confirm:
             why = _confirm(session, driver)
+        if why == "complete" and not stop:
+            said["teacher"] = _with_all_teachers(session, said["teacher"])
         if why == "stopped":
             raise KeyboardInterrupt
     except StoreError as error:
@@ -308,6 +310,22 @@ def _confirm(session: _Session, driver: Driver) -> str:
     if why == "complete" and chosen:
         _measure_latency(session, {params.get("width", options.study.widths[0]) for params in chosen.values()})
     return why
+
+
+def _with_all_teachers(session: _Session, teacher: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of the teacher, with what was spent on those that cohorts had made: for the seeds of the confirm
+    stage, and where the study has more combinations of choices than were met at its start."""
+    options = session.options
+    met = by_lesson(_students(options))
+    trials = [ledger.find_spec(ledger.trial_dir(options.study_dir, at)) for at in ledger.numbers(options.study_dir)]
+    all_of_them = met | by_lesson(spec for trial in trials if trial is not None for spec in trial.specs)
+    if len(all_of_them) == len(met):
+        return teacher
+    try:
+        return _result(session.executor, "teacher", {"specs": [to_json(spec) for spec in all_of_them.values()]})
+    except ValueError as error:
+        log.warning("not all is known of what the teachers cost: %s", error)
+        return teacher
 
 
 def _measure_latency(session: _Session, widths: set[Any]) -> None:

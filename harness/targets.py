@@ -9,12 +9,14 @@ They are computed once and kept in the teacher's folder under a key:
 
 An online teacher does not depend on its students: its path follows from its seed, its batches and its recipe. So it is
 trained once for all students that share them, and what it said to each example in each epoch is kept. Teachers that
-depend on the student's own knobs (`self`, `assistant`) are trained with the cohort, in `harness.cohort`.
+depend on the student's own knobs (`self`, `assistant`) are trained with the cohort, in `harness.cohort`, and are in its
+students' cost. Every file says what was spent on it.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,9 +31,9 @@ from harness import tasks, teacher
 from harness.batches import epochs, transform_hash, view_inputs
 from harness.files import put_aside
 from harness.seeds import generator
-from harness.spec import NONE, PLAIN, StudentSpec, digest
+from harness.spec import NONE, StudentSpec, by_lesson, digest
 from harness.tasks import Task, in_parts
-from harness.teacher import OWN, Progress, Source
+from harness.teacher import OWN, Progress, Source, Spent
 
 FROM_COHORT = ("self", "assistant")
 """The kinds of teacher that are trained with the cohort."""
@@ -61,22 +63,44 @@ def target_key(spec: StudentSpec) -> tuple[str | int, ...]:
 
 
 def prepare(specs: Sequence[StudentSpec], cache: Path, device: str, progress: Progress) -> dict[str, Any]:
-    """Make all that the students need of teachers, unless the cache has it; facts of the task's own teacher."""
+    """Make all that the students need of teachers, unless the cache has it; facts of the task's own teacher.
+
+    Their `spent` is what was spent on other teachers and on logits and features, here or whenever they were made.
+    """
     task = tasks.load(specs[0].task)
-    facts = teacher.ensure(task, cache, device, progress)
-    taught = [spec for spec in specs if spec.form != PLAIN and spec.teacher not in ("uniform", "self")]
-    for spec in {(target_key(spec), spec.feature != NONE): spec for spec in taught}.values():
+    facts = {OWN: teacher.ensure(task, cache, device, progress)}
+    online: dict[Path, Spent] = {}
+    said: dict[Path, Spent] = {}
+    for spec in by_lesson(specs).values():
         if spec.teacher == "online":
-            _ensure(*_online_file(spec, task, cache), lambda spec=spec: _online(spec, task, device, progress))  # type: ignore[misc]
+            path, key = _online_file(spec, task, cache)
+            steps = _online_flops(spec, task)
+            online[path] = _ensure(path, key, lambda spec=spec: _online(spec, task, device, progress), steps)  # type: ignore[misc]
             continue
         source = source_of(spec)
-        if source != OWN:
-            teacher.ensure(task, cache, device, progress, source)
+        if source not in facts:
+            facts[source] = teacher.ensure(task, cache, device, progress, source)
+        flops = teacher.forward_flops(facts[source]["macs"], spec.views * len(task.train))
         if spec.transform != NONE:
-            _ensure(*_views_file(spec, task, cache), lambda s=spec: _views(s, task, cache))  # type: ignore[misc]
+            path, key = _views_file(spec, task, cache)
+            said[path] = _ensure(path, key, lambda s=spec: _views(s, task, cache), flops)  # type: ignore[misc]
         if spec.feature != NONE:
-            _ensure(*_features_file(spec, task, cache), lambda s=spec: _features(s, task, cache))  # type: ignore[misc]
-    return facts
+            path, key = _features_file(spec, task, cache)
+            said[path] = _ensure(path, key, lambda s=spec: _features(s, task, cache), flops)  # type: ignore[misc]
+    others = [Spent(found["seconds"], found["train_flops"]) for source, found in facts.items() if source != OWN]
+    logits = [teacher.spent_on_logits(found) for found in facts.values()]
+    spent = {"others": _total([*others, *online.values()]), "logits": _total([*logits, *said.values()])}
+    return {**facts[OWN], "spent": spent}
+
+
+def _total(parts: Sequence[Spent]) -> dict[str, float | None]:
+    """What was spent on all of these, None where of one of them it is not known, and their `count`."""
+    seconds, flops = [part.seconds for part in parts], [part.flops for part in parts]
+    return {
+        "count": len(parts),
+        "seconds": None if None in seconds else sum(value for value in seconds if value is not None),
+        "flops": None if None in flops else sum(value for value in flops if value is not None),
+    }
 
 
 def load(spec: StudentSpec, task: Task, cache: Path) -> Targets:
@@ -142,18 +166,21 @@ def _views_key(spec: StudentSpec, task: Task) -> str:
     return f"{spec.transform}/{spec.views}/{transform_hash(task, spec.transform)}"
 
 
-def _ensure(path: Path, key: Callable[[], str], make: Callable[[], dict[str, Tensor]]) -> None:
-    """Make a file of the cache unless it is there; one that does not fit is put aside."""
+def _ensure(path: Path, key: Callable[[], str], make: Callable[[], dict[str, Tensor]], flops: float | None) -> Spent:
+    """Make a file of the cache unless it is there, and say what was spent on it; one that does not fit is put aside."""
     if path.exists() and _fits(path, key) is None:
-        return
+        return teacher.spent_on(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         problem = _fits(path, key)
         if problem is not None and os.path.lexists(path):
             put_aside(path, problem)
         if problem is not None:
-            teacher.save_keyed(make(), path, key())
+            started = time.perf_counter()
+            made = make()
+            teacher.save_keyed(made, path, key(), Spent(time.perf_counter() - started, flops))
     _read(path, key)
+    return teacher.spent_on(path)
 
 
 def _fits(path: Path, key: Callable[[], str]) -> str | None:
@@ -206,3 +233,9 @@ def _online(spec: StudentSpec, task: Task, device: str, progress: Progress) -> d
         right = teacher.forward(recipe, training.params, task.val.inputs).argmax(-1) == task.val.labels
         progress(epoch + 1, spec.epochs, right.float().mean().item())
     return {"logits": said}
+
+
+def _online_flops(spec: StudentSpec, task: Task) -> float:
+    recipe = teacher.recipe_of(task, source_of(spec))
+    macs = recipe.family.macs(recipe.width, task.input_shape, task.num_classes)
+    return 6.0 * macs * spec.epochs * (len(task.train) // spec.batch_size * spec.batch_size)

@@ -54,8 +54,21 @@ class Source:
 
 FACTS = ("width", "num_params", "macs", "val_accuracy", "val_loss", "train_accuracy", "train_flops", "seconds")
 """The numbers in `teacher.json`."""
+LOGITS_COST = ("logits_seconds", "logits_flops")
+"""What its logits cost, also in `teacher.json`: not in one of an earlier version, no FLOPs where MACs are not known."""
 OWN = Source()
 """The task's own teacher, as its recipe says."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was spent on something of a teacher when it was made; None is not known."""
+
+    seconds: float | None = None
+    flops: float | None = None
+
+
+UNKNOWN = Spent()
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,8 @@ def _whole(task: Task, cache: Path, source: Source) -> dict[str, Any] | None:
     facts = read_sealed(path)
     if facts is None:
         return None
-    if not isinstance(facts.get("name"), str) or not all(is_number(facts.get(name)) for name in FACTS):
+    numbers = (*FACTS, *(name for name in LOGITS_COST if name in facts))
+    if not isinstance(facts.get("name"), str) or not all(is_number(facts.get(name)) for name in numbers):
         raise ValueError(f"{path} is not what is said of a teacher")
     load_logits(task, cache, source)
     return facts
@@ -189,10 +203,36 @@ def read_keyed(path: Path, expected: Callable[[], str]) -> dict[str, Tensor]:
     return found
 
 
-def save_keyed(tensors: dict[str, Tensor], path: Path, own_key: str) -> None:
-    """Write tensors to the cache, whole or not at all."""
+def save_keyed(tensors: dict[str, Tensor], path: Path, own_key: str, spent: Spent = UNKNOWN) -> None:
+    """Write tensors to the cache, whole or not at all, and beside them what was spent on them."""
     plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, to_bytes(plain, {"key": own_key, "sum": checksum(plain)}))
+    known = {name: repr(value) for name, value in dataclasses.asdict(spent).items() if value is not None}
+    write_bytes(path, to_bytes(plain, {"key": own_key, "sum": checksum(plain), **known}))
+
+
+def spent_on(path: Path) -> Spent:
+    """What was spent on a file of the cache, as it says; one of an earlier version does not."""
+    with safe_open(path, framework="pt") as file:
+        said = file.metadata() or {}
+    try:
+        seconds, flops = (float(said[name]) if name in said else None for name in ("seconds", "flops"))
+    except ValueError:
+        return UNKNOWN
+    return Spent(seconds, flops)
+
+
+def spent_on_logits(facts: Mapping[str, Any]) -> Spent:
+    """What was spent on the logits of train and val, by what `teacher.json` says.
+
+    In that of an earlier version only the seconds of a given teacher's logits are known: it has no others.
+    """
+    seconds, flops = (facts.get(name) for name in LOGITS_COST)
+    return Spent(facts["seconds"] if seconds is None and not facts["width"] else seconds, flops)
+
+
+def forward_flops(macs: int, examples: int) -> float | None:
+    """FLOPs of so many answers of a network, two per multiply-accumulate; None where its MACs are not known."""
+    return 2.0 * macs * examples if macs else None
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -261,7 +301,9 @@ def _make(task: Task, place: Path, device: str, progress: Progress, source: Sour
     params = _train(task, recipe, epochs, device, progress)
     seconds = time.perf_counter() - started
     save_keyed({name: param.cpu() for name, param in params.items()}, place / "weights.safetensors", "")
+    asked = time.perf_counter()
     logits = {n: forward(recipe, params, split.inputs) for n, split in (("train", task.train), ("val", task.val))}
+    logits_seconds = time.perf_counter() - asked
     save_keyed(logits, place / "logits.safetensors", weights_key(task, place, "none"))
     shape = (recipe.width, task.input_shape, task.num_classes)
     macs = recipe.family.macs(*shape)
@@ -273,14 +315,22 @@ def _make(task: Task, place: Path, device: str, progress: Progress, source: Sour
         **_measured(task, logits),
         "train_flops": 6.0 * macs * epochs * (len(_taught(task.train)) // recipe.batch_size) * recipe.batch_size,
         "seconds": seconds,
+        **_logits_cost(task, macs, logits_seconds),
         "key": place.name,
     }
 
 
+def _logits_cost(task: Task, macs: int, seconds: float) -> dict[str, float]:
+    """The logits of train and val, as `LOGITS_COST`."""
+    found = zip(LOGITS_COST, (seconds, forward_flops(macs, len(task.train) + len(task.val))), strict=True)
+    return {name: value for name, value in found if value is not None}
+
+
 def _ask(task: Task, given: GivenTeacher, place: Path) -> dict[str, Any]:
-    """Write the logits of a teacher that was given, return the facts; its own training is not known."""
+    """Write the logits of a teacher that was given, return the facts; nothing is known of its own training."""
     started = time.perf_counter()
     logits = {n: _answer(task, given, n, split.inputs) for n, split in (("train", task.train), ("val", task.val))}
+    seconds = time.perf_counter() - started
     save_keyed(logits, place / "logits.safetensors", weights_key(task, place, "none"))
     return {
         "name": given.name,
@@ -289,7 +339,8 @@ def _ask(task: Task, given: GivenTeacher, place: Path) -> dict[str, Any]:
         "macs": given.macs,
         **_measured(task, logits),
         "train_flops": 0.0,
-        "seconds": time.perf_counter() - started,
+        "seconds": 0.0,
+        **_logits_cost(task, given.macs, seconds),
         "key": place.name,
     }
 

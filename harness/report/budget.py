@@ -1,4 +1,4 @@
-"""What the study spent, and on what: teacher, search and controls, with what failed or diverged."""
+"""What the study spent, and on what: teachers, their logits, search and controls, with what was discarded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def budget_section(report: Report) -> Iterator[Block]:
     data = report.data
     teacher: Mapping[str, Any] = data.manifest.get("teacher") or {}
     states = [state for state in STATES[1:] if state != "pruned" or (data.trials["state"] == "pruned").any()]
-    head = ["", "trials", "complete", "of them diverged", *states, "seconds", "training FLOPs"]
+    head = ["", "trials", "complete", "of them diverged", *states, "seconds", "FLOPs"]
     every = pd.concat([part for part in (data.trials, data.others.trials) if len(part)] or [data.trials])
     rows = [_arm(label, every[every["arm"] == arm], states) for arm, label in ARMS.items()
             if arm in ("search", "control") or (every["arm"] == arm).any()]  # fmt: skip
@@ -34,7 +34,8 @@ def budget_section(report: Report) -> Iterator[Block]:
     if data.trials["arm"].isna().any():
         rows.append(_arm("arm unknown", data.trials[data.trials["arm"].isna()], states))
     blanks = [NONE] * (len(head) - 3)
-    rows.append(["teacher", *blanks, _seconds(teacher.get("seconds")), _flops(teacher.get("train_flops"))])
+    rows.append(_discarded(report, every, states))
+    rows += [[label, *blanks, _seconds(seconds), _flops(flops)] for label, seconds, flops in _teachers(teacher)]
     yield Heading("Budget")
     yield Table("budget", "Trials and cost, by arm.", head, rows, "trials.csv")
     planned = data.manifest.get("budget") or {}
@@ -45,6 +46,8 @@ def budget_section(report: Report) -> Iterator[Block]:
         "Seconds of students are each one's share of its cohort's wall-clock, summed; failed trials' cost is not "
         f"recorded. The whole sweep took {_seconds(wall)} seconds."
     )
+    if teacher:
+        yield Paragraph(_of_teachers(data, teacher))
     if "pruned" in states:
         yield Paragraph(_pruned(data))
     if not teacher:
@@ -69,6 +72,45 @@ def _pruned(data: StudyData) -> str:
         "Pruned trials were tried and discarded on validation: they are counted here and in the cost, and stand in no "
         "other table or statistic; 'best of' counts finished trials alone."
     )
+
+
+def _discarded(report: Report, every: pd.DataFrame, states: Sequence[str]) -> list[str]:
+    """The trials that were not chosen; their cost is in the rows above too. Without a confirm stage only the front is
+    chosen, and controls are no candidates."""
+    if len(chosen := report.data.confirmed.trials):
+        return _arm("of these, not confirmed", every[~every["number"].isin(chosen["source"])], states)
+    searched = every[every["arm"] == "search"]
+    return _arm("of the search, not on the front", searched[~searched["number"].isin(report.front["number"])], states)
+
+
+def _teachers(teacher: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
+    """What was spent on the teacher, on others where there are any, and on what they say: label, seconds and FLOPs.
+
+    A teacher that was given has no width, and its training was another's; of a sweep of an earlier version, nothing is
+    known but the training of its teacher.
+    """
+    given, spent = teacher.get("width") == 0, teacher.get("spent") or {}
+    own = [None, None] if given else [teacher.get("seconds"), teacher.get("train_flops")]
+    yield "teacher", own[0], own[1]
+    others, logits = spent.get("others") or {}, spent.get("logits") or {}
+    if others.get("count"):
+        yield f"other teachers ({others['count']})", others.get("seconds"), others.get("flops")
+    yield "teachers' logits" if others.get("count") else "teacher's logits", logits.get("seconds"), logits.get("flops")
+
+
+def _of_teachers(data: StudyData, teacher: Mapping[str, Any]) -> str:
+    """What is counted in the rows of the teachers, and what is not."""
+    said = (
+        "FLOPs of students and teachers are of training, six per multiply-accumulate and example. Those of logits are "
+        "of the training and validation splits, with views and features: two per multiply-accumulate and example. "
+        "Teachers and logits are kept for other studies: their cost is what they took when they were made."
+    )
+    sizes = (data.manifest.get("task") or {}).get("sizes") or {}
+    if len(data.confirmed.trials) and sizes.get("test"):
+        flops = 2.0 * (teacher.get("macs") or 0) * sizes["test"]
+        own = f" ({_flops(flops)} FLOPs each)" if flops else ""
+        said += f" Every worker that confirms computes logits of the test split{own}, within its students' seconds."
+    return said
 
 
 def _arm(label: str, trials: pd.DataFrame, others: Sequence[str]) -> list[str]:
