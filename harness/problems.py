@@ -1,12 +1,16 @@
 """What a study was given that is of no kind that a study takes: found before anything looks into it.
 
-Whatever a study's file says, the answer is one line. What is of the right kind and out of range is `Study`'s own.
+Whatever a study's file says, the answer is one line. What is of the right kind and out of range is `Study`'s own. What
+a study's own code raises is told with the place in it.
 """
 
 from __future__ import annotations
 
 import re
+import sysconfig
+import traceback
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.dimensions import Choice, Float
@@ -14,12 +18,26 @@ from harness.forms import TAKES, Form, Knob
 from harness.spec import Range, is_number
 
 MOST_LENGTH = 2000
+NOT_OWN = (Path(__file__).parent, *map(Path, {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}))
+"""Code that is nobody's own, though it may lie in the folder of a study."""
+PACKAGES = frozenset(("site-packages", "dist-packages"))
 
 
 def one_line(text: str) -> str:
     """The text in one line, not endless."""
     line = " ".join(text.split())
     return line if len(line) <= MOST_LENGTH else f"{line[:MOST_LENGTH]} ..."
+
+
+def place_of(error: BaseException, folders: Collection[Path]) -> str:
+    """` (mine.py:31)`: the innermost line of an error's traceback that is in these folders of the user's; empty where
+    none is. Folders are resolved."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        path = Path(frame.f_code.co_filename).resolve()
+        inside = path.suffix == ".py" and any(path.is_relative_to(folder) for folder in folders)
+        if inside and PACKAGES.isdisjoint(path.parts) and not any(path.is_relative_to(other) for other in NOT_OWN):
+            return f" ({path.name}:{line})"
+    return ""
 
 
 def kind_problems(study: Any) -> Iterator[str]:

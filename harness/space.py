@@ -31,7 +31,7 @@ from harness.dimensions import (
     with_condition,
 )
 from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
-from harness.problems import form_problems, kind_problems, one_line
+from harness.problems import form_problems, kind_problems, one_line, place_of
 from harness.rungs import Halving
 from harness.spec import CHOICES, NONE, PLAIN, RANGES, VAL_METRICS, WORDS, Range, StudentSpec, digest, to_json
 
@@ -53,6 +53,7 @@ __all__ = [
     "form_space",
     "load_module",
     "load_study",
+    "place_in_study",
 ]
 
 SAMPLERS = ("tpe", "gp", "nsga2", "random")
@@ -91,6 +92,8 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
 """What a study may be called; its name is that of a folder."""
 TAKEN = ("plans", "teachers", "mlartifacts")
 """Folders beside those of the studies."""
+MODULE = "study_"
+"""What the name of a study's file begins with as a module."""
 
 
 @dataclass(frozen=True)
@@ -436,7 +439,7 @@ def load_module(path: Path) -> Any:
 
     It is compiled anew each time: Python's own cache takes an edit of the same second and length for the file before.
     """
-    spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{MODULE}{path.stem}", path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and typing look a class's module up by its name
@@ -447,8 +450,14 @@ def load_module(path: Path) -> Any:
     except BaseException as error:  # whatever the user's own code raises is the user's to see, in one line
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
         said = f", line {line}: {error.msg}" if line and isinstance(error, SyntaxError) else _said(error)
-        raise ValueError(one_line(f"{path}{said}")) from None
+        raise ValueError(one_line(f"{path}{said}") + place_in_study(error)) from None
     return module
+
+
+def place_in_study(error: BaseException) -> str:
+    """Where in a study's file, or in a module beside it, an error was raised (see `harness.problems.place_of`)."""
+    specs = [getattr(module, "__spec__", None) for name, module in list(sys.modules.items()) if name.startswith(MODULE)]
+    return place_of(error, {Path(spec.origin).resolve().parent for spec in specs if spec is not None and spec.origin})
 
 
 def _said(error: BaseException) -> str:

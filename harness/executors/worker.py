@@ -27,6 +27,7 @@ from harness.files import cannot_be_written, keep_private
 from harness.models import init, num_params
 from harness.problems import one_line
 from harness.seeds import generator
+from harness.space import place_in_study
 from harness.spec import Record, StudentSpec, spec_from_json
 from harness.tasks import LockedSplit, Split
 from harness.urls import redact
@@ -152,13 +153,13 @@ def outcome(
         return "done", work(kind, body, cache, wanted_device, report)
     except ValueError as error:
         _log_traceback()
-        return "refused", {"reason": one_line(redact(str(error)))}
+        return "refused", {"reason": one_line(redact(str(error))) + place_in_study(error)}
     except OSError as error:
         _log_traceback()
         return "failed", {"reason": _said_of(error), "full": cannot_be_written(error)}
     except (Exception, SystemExit) as error:  # a study's own form may raise anything: it costs a trial, not the worker
         _log_traceback()
-        return "failed", {"reason": one_line(redact(f"{type(error).__name__}: {error}"))}
+        return "failed", {"reason": _with_kind(error)}
 
 
 def share_gpu(index: int, share: float) -> str:
@@ -203,7 +204,12 @@ def _said_of(error: OSError) -> str:
     """The reason of a job that failed by a file: `No space left on device: /its/path` where it cannot be written to."""
     if cannot_be_written(error):
         return f"{error.strerror}: {error.filename}"
-    return one_line(redact(f"{type(error).__name__}: {error}"))
+    return _with_kind(error)
+
+
+def _with_kind(error: BaseException) -> str:
+    """`NameError: name 'x' is not defined (mine.py:31)`: where a study's own code raised it, with the place."""
+    return one_line(redact(f"{type(error).__name__}: {error}")) + place_in_study(error)
 
 
 def _die_first() -> None:

@@ -1,0 +1,127 @@
+"""What a study's own code raises is told with the place in it: the user's file and line, no machine's path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import ledger, tasks
+from harness.executors import worker
+from harness.problems import place_of
+from harness.space import load_module, load_study
+from harness.spec import to_json
+
+STUDY = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness.models import MLP
+from harness.space import Choice, Study
+from harness.tasks import TeacherRecipe, own_task
+
+sys.path.insert(0, str(Path(__file__).parent))
+from {beside} import checked
+
+class Net(nn.Linear):
+    def forward(self, inputs):
+        if torch.is_grad_enabled():
+            {harm}
+        return super().forward(inputs)
+
+def task():
+    labels = torch.arange(60) % 3
+    inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + labels[:, None]
+    return own_task(
+        "breaks", train=(inputs, labels), test=(inputs + 9, labels), students=make,
+        teacher=TeacherRecipe(MLP, width=4, epochs=1, batch_size=8),
+    )
+
+def make(width):
+    return nn.Sequential(nn.Linear(4, width), Net(width, 3))
+
+STUDY = Study(
+    task=task, family="own", space={{"width": Choice(2, 3)}}, fixed={{"form": "mse", "alpha": 0.5, "batch_size": 8}}
+)
+"""
+HARMS = {
+    "a name": ("missing_name", "NameError: name 'missing_name' is not defined (mine.py:18)"),
+    "a value": ("raise ValueError('no such thing')", "no such thing (mine.py:18)"),
+    "beside": ("checked(inputs)", "ZeroDivisionError: division by zero ({beside}.py:2)"),
+    "in torch": ("inputs @ inputs[0, :1]", " (mine.py:18)"),
+    "a file": ("open('/no/such')", "FileNotFoundError: [Errno 2] No such file or directory: '/no/such' (mine.py:18)"),
+}
+
+
+@pytest.mark.parametrize("kind", HARMS)
+def test_an_error_of_a_students_own_code_names_the_users_line(kind: str, tmp_path: Path) -> None:
+    harm, reason = HARMS[kind]
+    beside = f"beside_{kind.replace(' ', '_')}"
+    (tmp_path / f"{beside}.py").write_text("def checked(inputs):\n    return 1 / 0\n")
+    (tmp_path / "mine.py").write_text(STUDY.format(harm=harm, beside=beside))
+    try:
+        event, data = cohort_of(tmp_path)
+    finally:
+        sys.path.remove(str(tmp_path))
+        tasks.load.cache_clear()
+    assert event == ("refused" if kind == "a value" else "failed")
+    assert data["reason"].endswith(reason.format(beside=beside)) and str(tmp_path) not in data["reason"]
+
+
+def cohort_of(folder: Path) -> tuple[str, dict[str, object]]:
+    """What a worker says of a trial of the study in `mine.py`."""
+    _, file, study = load_study(str(folder / "mine.py"), [])
+    probes = study.probes(str(file))
+    cache = folder / "cache"
+    event, data = worker.outcome("teacher", {"specs": [to_json(probe) for probe in probes]}, cache, "cpu", quiet)
+    assert event == "done", data
+    trial = ledger.TrialSpec("mine", 0, "search", {}, tuple(probes[:1]), "c0ffee", 1)
+    own = ledger.write_spec(folder / "out", trial)
+    return worker.outcome("cohort", {"folders": [str(own)], "how": {}}, cache, "cpu", quiet)
+
+
+def quiet(*_: object) -> None:
+    """Hear nothing."""
+
+
+def test_a_study_that_does_not_load_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "typo.py").write_text("first = 1\nsecond = thrid\n")
+    with pytest.raises(ValueError, match=r"typo\.py does not load: NameError: .* \(typo\.py:2\)$"):
+        load_module(tmp_path / "typo.py")
+
+
+def raised(path: Path, code: str) -> Exception:
+    """The error of a module at `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        exec(compile(code, str(path), "exec"), {})
+    except Exception as error:
+        return error
+    raise AssertionError
+
+
+def test_only_a_users_own_files_are_named(tmp_path: Path) -> None:
+    places = {
+        "mine.py": " (mine.py:2)",
+        "nets/deep.py": " (deep.py:2)",
+        ".venv/lib/python3.12/site-packages/torch/nn.py": "",
+        "<string>": "",
+    }
+    for name, said in places.items():
+        assert place_of(raised(tmp_path / name, "\n1 / 0"), [tmp_path]) == said
+    assert place_of(raised(tmp_path / "mine.py", "1 / 0"), [tmp_path / "elsewhere"]) == ""
+    assert place_of(ValueError("never raised"), [tmp_path]) == ""
+
+
+def test_the_harness_and_the_standard_library_are_not_the_users() -> None:
+    """Though the whole disk were the study's folder."""
+    with pytest.raises(ValueError) as caught:
+        load_study("no/such/study.py", [])
+    assert place_of(caught.value, [Path("/")]).startswith(" (test_own_errors.py:")
+    with pytest.raises(ValueError) as caught:
+        __import__("json").loads("{")
+    assert place_of(caught.value, [Path("/")]).startswith(" (test_own_errors.py:")
