@@ -34,6 +34,8 @@ from harness.storage import Asked
 
 ATTEMPTS = 3
 """How often a trial may fail alone."""
+ALIKE = 5
+"""How many trials of a study that has none complete may fail one after the other for the same reason."""
 SUSPECT, GUILTY = 5, 12
 """How often a trial's training may begin and get nowhere, each time ended by the death of its driver too, until it is
 trained alone, and until it is given up."""
@@ -107,6 +109,7 @@ class Driver:
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
     _num_failed: int = 0  # in this session
+    _alike: tuple[str, int] = ("", 0)  # why this session's last trials failed, and how many of them for it
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
     _last_round: int = 0  # kept with a trial
     _busy: set[int] = field(default_factory=set)  # of the brackets' trials, those handed out or ready
@@ -146,6 +149,11 @@ class Driver:
         assert not self._open, f"trials {sorted(self._open)} were asked for and not told"
         if self._missing() == 0:
             return "complete"
+        if self._all_fail_alike():
+            raise Halt(
+                f"{self._alike[1]} trials failed one after the other, none is complete, and the reason is the same: "
+                f"{self._alike[0]}; mend it, and give the same command, with --new if it was in the study's own file"
+            )
         if self._too_many_failures():
             return "failures"
         return "stopped" if self.asked_to_stop() else "timeout"
@@ -192,7 +200,7 @@ class Driver:
 
     def _wants_more(self) -> bool:
         """Whether it is time to ask: trials are missing, time is left, and a worker would soon be idle."""
-        if not self._missing() or self._must_stop() or self._too_many_failures():
+        if not self._missing() or self._must_stop() or self._too_many_failures() or self._all_fail_alike():
             return False
         if self.plan.deterministic:
             return self.executor.num_pending == 0 and not self._ready
@@ -201,6 +209,13 @@ class Driver:
     def _too_many_failures(self) -> bool:
         """Whether this sweep gave up so many trials that something else must be wrong; earlier sweeps' do not count."""
         return self._num_failed >= max(8, sum(self.plan.targets.values()) // 4)
+
+    def _all_fail_alike(self) -> bool:
+        """Whether no trial would do any better. While some are being trained nothing is asked for; where one of them is
+        complete after all, for example of another option of a knob, the sweep goes on."""
+        return self._alike[1] >= ALIKE and not any(
+            self.sampler.count(arm, "complete", "pruned") for arm in self.plan.targets
+        )
 
     def _ask_rounds(self, number: int, cut_short: int | None = None) -> None:
         """Ask for what round `number` is short of, as trials of a round of their own or of one that was `cut_short`."""
@@ -430,6 +445,8 @@ class Driver:
         if records is None:
             ledger.drop_checkpoints(folder)
             self._num_failed += 1
+            reason, count = self._alike
+            self._alike = str(result), count + 1 if result == reason else 1
             return
         if records[0].status != "pruned":
             self._best = max(self._best, values_of(records, "val_accuracy"))

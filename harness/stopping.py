@@ -15,7 +15,7 @@ GRACE, AGAIN = 20.0, 5.0
 
 
 class Halt(Exception):  # noqa: N818 - it is no error of the sweep
-    """A sweep cannot go on, for no fault of its study: one line says why. Nothing is lost; the exit code is 1."""
+    """A sweep cannot go on until something is mended: one line says why. Nothing is lost; the exit code is 1."""
 
 
 class Stop:

@@ -210,11 +210,47 @@ def test_a_failing_trial_is_tried_three_times_alone(tmp_path: Path) -> None:
 
 def test_a_sweep_in_which_everything_fails_stops(tmp_path: Path) -> None:
     def fail(specs: Sequence[StudentSpec]) -> list[Record]:
-        raise RuntimeError(f"no {len(specs)} students today")
+        raise RuntimeError(f"no student of lr {specs[0].lr} today")
 
     driver = make_driver(tmp_path, FakeRuns(), train=fail)
     assert driver.run(set()) == "failures"
     assert len(driver.sampler.trials("failed")) >= 8
+
+
+def test_a_sweep_in_which_everything_fails_alike_stops_after_its_round_and_goes_on_when_mended(tmp_path: Path) -> None:
+    def fail(_: Sequence[StudentSpec]) -> list[Record]:
+        raise RuntimeError("NameError: name 'x' is not defined (mine.py:31)")
+
+    runs, study = FakeRuns(), replace(STUDY, trials=60, batch=5)
+    driver = make_driver(tmp_path, runs, study=study, train=fail)
+    with pytest.raises(Halt, match=r"is the same: NameError: .* \(mine\.py:31\); mend it, and give the same command"):
+        driver.run(set())
+    failed = {asked.number for asked in driver.sampler.trials("failed")}
+    assert driver_module.ALIKE <= len(failed) < 60 // 4 and not driver.sampler.trials("running")
+    mended = make_driver(tmp_path, runs, study=study)
+    assert mended.run(set(runs.runs)) == "complete"
+    assert {asked.number for asked in mended.sampler.trials("failed")} == failed  # others were asked for in their place
+    wanted = sum(mended.plan.targets.values())
+    assert len(mended.sampler.trials("complete")) == wanted and set(Counter(runs.runs).values()) == {1}
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_trials_that_fail_alike_stop_no_sweep_in_which_another_is_trained(deterministic: bool, tmp_path: Path) -> None:
+    """As those of a broken option of a knob, which may fail long before the others are done."""
+    guilty: dict[float, None] = {}
+
+    def fail(specs: Sequence[StudentSpec]) -> list[Record]:
+        for spec in specs:
+            if len(guilty) < driver_module.ALIKE:
+                guilty[spec.lr] = None
+            if spec.lr in guilty:
+                raise RuntimeError("kl is broken")
+        return fake_train(specs)
+
+    study = replace(STUDY, batch=driver_module.ALIKE + 1, controls=0)
+    driver = make_driver(tmp_path, FakeRuns(), study=study, train=fail, deterministic=deterministic)
+    assert driver.run(set()) == "complete"
+    assert len(driver.sampler.trials("failed")) == driver_module.ALIKE
 
 
 def test_a_corrupt_result_is_put_aside_and_trained_again(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from harness.problems import place_of
 from harness.space import load_module, load_study
 from harness.spec import to_json
 
+ROOT = Path(__file__).parents[1]
 STUDY = """
 import sys
 from pathlib import Path
@@ -72,7 +75,7 @@ def test_an_error_of_a_students_own_code_names_the_users_line(kind: str, tmp_pat
     assert data["reason"].endswith(reason.format(beside=beside)) and str(tmp_path) not in data["reason"]
 
 
-def cohort_of(folder: Path) -> tuple[str, dict[str, object]]:
+def cohort_of(folder: Path) -> tuple[str, dict[str, Any]]:
     """What a worker says of a trial of the study in `mine.py`."""
     _, file, study = load_study(str(folder / "mine.py"), [])
     probes = study.probes(str(file))
@@ -125,3 +128,59 @@ def test_the_harness_and_the_standard_library_are_not_the_users() -> None:
     with pytest.raises(ValueError) as caught:
         __import__("json").loads("{")
     assert place_of(caught.value, [Path("/")]).startswith(" (test_own_errors.py:")
+
+
+WHOLE = """
+import sys
+from pathlib import Path
+
+import torch
+
+from harness.models import MLP
+from harness.space import Choice, Float, Study
+from harness.tasks import TeacherRecipe, own_task
+
+sys.path.insert(0, str(Path(__file__).parent))
+from net_of_mine import Net
+
+def task():
+    labels = torch.arange(60) % 3
+    inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + labels[:, None]
+    teacher = TeacherRecipe(MLP, width=4, epochs=1, batch_size=8)
+    return own_task("breaks", train=(inputs, labels), test=(inputs + 9, labels), students=Net, teacher=teacher)
+
+STUDY = Study(
+    task=task, family="own", space={"width": Choice(2, 3), "alpha": Float(0, 1)},
+    fixed={"form": "mse", "batch_size": 8, "epochs": 1}, trials=40, batch=6, seeds=1, other_controls=(), confirm=0,
+)
+"""
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, width):
+        super().__init__(nn.Linear(4, width), nn.Linear(width, 3))
+
+    def forward(self, inputs):
+        if inputs.shape[0] == 8:  # a batch of training, and of no check before
+            {line}
+        return super().forward(inputs)
+"""
+
+
+def test_a_module_that_only_breaks_in_training_stops_its_sweep_soon_and_goes_on_when_mended(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(WHOLE)
+    (tmp_path / "net_of_mine.py").write_text(NET.format(line="missing_name"))
+    places = [str(tmp_path / "mine.py"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "harness.sweep", *places, "--jobs", "1"]
+    broken = subprocess.run([*command, "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False)
+    errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]
+    said = "the reason is the same: NameError: name 'missing_name' is not defined (net_of_mine.py:10); mend it, and"
+    assert broken.returncode == 1 and len(errors) == 1 and said in errors[0]
+    failed = [path.parent.name for path in (tmp_path / "out").glob("mine/trials/*/failed.json")]
+    assert 5 <= len(failed) <= 2 * 12  # rounds of six and as many controls; the next is asked for before one ends
+    (tmp_path / "net_of_mine.py").write_text(NET.format(line="pass"))
+    mended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert mended.returncode == 0, mended.stderr
+    results = list((tmp_path / "out").glob("mine/trials/*/result.json"))
+    assert len(results) >= 40 and not {path.parent.name for path in results} & set(failed)
