@@ -29,6 +29,9 @@ COLUMNS = (
     "boot_low", "boot_high", "crossed_low", "crossed_high", "p_t", "p_crossed", "holm_p", "p_sign_flip", "p_floor",
     "p_outperforms", "outperforms_low", "outperforms_high", "mde", "verdict", "warning",
 )  # fmt: skip
+COMPARED_AS = {"control": "option", "distilled_number": "chosen_number", "control_number": "option_number"}
+COMPARED = ("width", "chosen", *(COMPARED_AS.get(name, name) for name in COLUMNS[1:]))
+"""The columns of `options_compared`: those of `comparisons`, of the chosen option and another."""
 WHOLE = ("width", "distilled_number", "control_number", "num_seeds", "num_diverged")
 TEXT = ("control", "verdict", "warning")
 FEW_SEEDS = 5
@@ -102,6 +105,36 @@ def option_comparisons(
     judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)))
     judged.insert(0, "option", np.array(options, dtype=object))
     return judged.sort_values(["width", "gain"], ascending=[True, False], kind="stable").reset_index(drop=True)
+
+
+def options_compared(
+    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS
+) -> pd.DataFrame:
+    """The option that validation chose less each other option, a row for each width and other option: `COMPARED`.
+
+    `trials`, `students`, `correct` and the statistics are those of `comparisons`, with a column `option` for the role
+    `"option"`. The chosen option is that of the trial in the role `"distilled"`: fixed by the search's validation, so
+    it may be shown `"worse"` than another on the test split. All pairs of many options would leave each little power,
+    and the winner of the test as the reference would claim too much. Holm's correction is over all rows. `mde` is from
+    the `spread` of the row's own pair: options of one width spread so unequally that pooled, the loosest would silence
+    the rest. What is least behind the chosen option on the test split stands first. A width has no row where its chosen
+    option was not confirmed, or no other.
+    """
+    options = trials[trials["role"] == "option"]
+    distilled = trials[trials["role"] == DISTILLED].set_index("width")["number"]
+    reference = options[options["number"] == options["width"].map(distilled)].set_index("width")
+    rows, names = [], []
+    for own in rows_of(options[options["width"].isin(reference.index)]):
+        chosen = reference.loc[own["width"]]
+        numbers = int(chosen["number"]), int(own["number"])
+        pair = _pair(students, correct, numbers)
+        if numbers[0] != numbers[1] and len(pair.accuracy):
+            pairs = {"distilled_number": numbers[0], "control_number": numbers[1]}
+            rows.append({"width": int(own["width"]), "control": str(own["option"]), **pairs, **_row(pair, draws)})
+            names.append(str(chosen["option"]))
+    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), pool=False).rename(columns=COMPARED_AS)
+    judged.insert(1, "chosen", pd.Series(names, dtype=object))
+    return judged.sort_values(["width", "gain", "option"], kind="stable").reset_index(drop=True)
 
 
 def scored(number: int, students: pd.DataFrame, correct: Correct) -> pd.DataFrame | None:
@@ -183,13 +216,16 @@ def _warning(pair: _Pair, sd: float, floor: float) -> str:
     return "; ".join(said)
 
 
-def _judged(table: pd.DataFrame) -> pd.DataFrame:
-    """Add what needs the whole table: Holm's p, the detectable difference and the verdict."""
+def _judged(table: pd.DataFrame, pool: bool = True) -> pd.DataFrame:
+    """Add what needs the whole table: Holm's p, the detectable difference and the verdict.
+
+    With `pool`, the spread is that of a width's rows together, but for those with a diverged student.
+    """
     kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
     judged = table.astype(kinds)  # an empty table's, too
-    steady = judged[judged["num_diverged"] == 0]
+    steady = judged[judged["num_diverged"] == 0] if pool else judged.iloc[:0]
     pooled = {int(str(width)): pooled_sd(own.assign(sd=own["spread"])) for width, own in steady.groupby("width")}
-    spread = judged["spread"].mask(judged["num_diverged"] == 0, judged["width"].map(pooled).astype(float))
+    spread = judged["spread"].mask(judged.index.isin(steady.index), judged["width"].map(pooled).astype(float))
     mde = [minimum_detectable(each, count) for each, count in zip(spread, judged["num_seeds"], strict=True)]
     larger = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False)
     judged = judged.assign(holm_p=np.array(holm(larger.tolist()), dtype=float), mde=np.array(mde, dtype=float))

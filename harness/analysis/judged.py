@@ -13,7 +13,7 @@ from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
 from harness.analysis.calibration import class_gains, reliability
 from harness.analysis.chosen import OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles
-from harness.analysis.confirmed import DISTILLED, comparisons, option_comparisons, scored
+from harness.analysis.confirmed import DISTILLED, comparisons, option_comparisons, options_compared, scored
 from harness.analysis.intervals import crossed
 from harness.analysis.latency import read_latency
 from harness.analysis.load import StudyData, rows_of
@@ -29,7 +29,8 @@ class Confirmed:
 
     `trials` has a row for each configuration and role (see `harness.analysis.chosen`), with `test_low` and `test_high`,
     the 95% interval of its test accuracy over seeds and test examples, `p_front`, and `gap_closed`, its share of the
-    way from plain training to the teacher. `comparisons` and `by_option` are of distilled less control.
+    way from plain training to the teacher. `comparisons` and `by_option` are of distilled less control, and
+    `options_compared` of the option that validation chose less every other.
     `recommended` has a row for each size on the front as a budget; `audit` says what choosing on test would have
     claimed. `wrote` are the tokens of language models' samples, by trial. `classes` are gains by class at each width,
     `reliability` tables of confidence by width and role.
@@ -39,6 +40,7 @@ class Confirmed:
     students: pd.DataFrame
     comparisons: pd.DataFrame
     by_option: pd.DataFrame
+    options_compared: pd.DataFrame
     recommended: pd.DataFrame
     audit: pd.DataFrame
     classes: pd.DataFrame
@@ -68,6 +70,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         students=students,
         comparisons=comparisons(one_each, students, correct),
         by_option=option_comparisons(trials, students, correct),
+        options_compared=options_compared(trials, students, correct),
         recommended=_recommended(trials, draws),
         audit=audit.choices(frames.curves, one_each),
         classes=_classes(one_each, answers),

@@ -11,7 +11,7 @@ from harness.figures.gain import alpha_temperature, gain_by_width
 from harness.figures.knobs import best_by_width, form_by_width, importance_by_width, surrogate_surfaces
 from harness.figures.language import bits_against_size
 from harness.figures.learning import learning_curves
-from harness.figures.options import gain_by_option, pull_by_form
+from harness.figures.options import gain_by_option, options_compared, pull_by_form
 from harness.figures.search import expected_best_of, hypervolume_against_trials, importance_bars
 from harness.figures.size import Teacher, accuracy_against_size
 from harness.figures.style import HUES, note_of, paper, without_note
@@ -37,6 +37,7 @@ __all__ = [
     "importance_by_width",
     "learning_curves",
     "note_of",
+    "options_compared",
     "paper",
     "pull_by_form",
     "reliability_diagram",

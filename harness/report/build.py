@@ -75,7 +75,8 @@ def _confirmed_tables(report: Report) -> dict[str, pd.DataFrame]:
     tables = {"confirmed.csv": found.trials, "comparisons.csv": found.comparisons, "audit.csv": found.audit}
     tables |= {"bits.csv": report.bits} if len(report.bits) else {}
     tables |= {"recommended.csv": found.recommended, "classes.csv": found.classes, "reliability.csv": found.reliability}
-    return tables | ({"comparisons_by_option.csv": found.by_option} if len(found.by_option) else {})
+    tables |= {"comparisons_by_option.csv": found.by_option} if len(found.by_option) else {}
+    return tables | ({"options_compared.csv": found.options_compared} if len(found.options_compared) else {})
 
 
 def _knob_tables(report: Report) -> dict[str, pd.DataFrame]:
@@ -183,6 +184,12 @@ def _confirmed_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Draw
         "Gain of distillation over every tuned control on the test split, by width.",
         functools.partial(figures.confirmed_gain, found.comparisons),
     )
+    if len(found.options_compared):
+        yield Drawing(
+            "options_compared",
+            f"The {report.data.equal} that validation chose less every other on the test split, by width.",
+            functools.partial(figures.options_compared, found.options_compared, report.data.equal),
+        )
     if len(report.bits):
         yield Drawing(
             "bits",

@@ -119,8 +119,8 @@ def comparison_section(report: Report) -> Iterator[Block]:
     if found.comparisons.empty:
         yield Paragraph("No width has both a confirmed distilled configuration and a confirmed control.")
         return
-    rows = [[str(row["width"]), NAMES[row["control"]], *_comparison(row)] for row in rows_of(found.comparisons)]
-    head = ["width", "control", *_COMPARED]
+    rows = [[str(row["width"]), NAMES[row["control"]], *compared_cells(row)] for row in rows_of(found.comparisons)]
+    head = ["width", "control", *COMPARED]
     caption = "Gain of the best distilled configuration over each control, paired by seed and test example."
     yield Table("comparisons", caption, head, rows, "comparisons.csv")
     count = len(found.comparisons)
@@ -138,18 +138,18 @@ def comparison_section(report: Report) -> Iterator[Block]:
     if found.by_option.empty:
         return
     knob = plain(report.data.equal)
-    rows = [[str(row["option"]), str(row["width"]), *_comparison(row)] for row in rows_of(found.by_option)]
+    rows = [[str(row["option"]), str(row["width"]), *compared_cells(row)] for row in rows_of(found.by_option)]
     caption = f"Gain over plain training of the best configuration of each {knob}, on fresh seeds and the test split."
-    yield Table("comparisons_by_option", caption, [knob, "width", *_COMPARED], rows, "comparisons_by_option.csv")
+    yield Table("comparisons_by_option", caption, [knob, "width", *COMPARED], rows, "comparisons_by_option.csv")
 
 
-_COMPARED = (
+COMPARED = (
     "gain (points), seeds", "over seeds and examples", "p (Holm)", "sign flip p (floor)", "P(better)",
     "detectable (points)", "verdict", "note",
 )  # fmt: skip
 
 
-def _comparison(row: Mapping[str, Any]) -> list[str]:
+def compared_cells(row: Mapping[str, Any]) -> list[str]:
     larger = max(row["p_t"], row["p_crossed"]) if not pd.isna(row["p_crossed"]) else row["p_t"]
     crossed = points(row["gain"], row["crossed_low"], row["crossed_high"]).partition(" ")[2]
     won = f"{row['p_outperforms']:.2f} [{row['outperforms_low']:.2f}, {row['outperforms_high']:.2f}]"
@@ -296,7 +296,7 @@ def _hardly_taught(report: Report) -> str:
     if own.empty:
         return ""
     each = [f"{row['width']} (alpha {row['alpha']:.3f})" for row in rows_of(own)]
-    return f" What validation chose hardly listens to its teacher at width {_listed(each)}."
+    return f" What validation chose hardly listens to its teacher at width {listed(each)}."
 
 
 def other_answers(report: Report) -> tuple[str, ...]:
@@ -320,9 +320,9 @@ def _verdicts(table: pd.DataFrame) -> str:
             f"{row['width']} ({points(row['gain'], row['crossed_low'], row['crossed_high'])})" if verdict != NOT_SHOWN
             else f"{row['width']}" for row in rows_of(own)
         ]  # fmt: skip
-        parts.append(f"{'**' + verdict + '**' if verdict != NOT_SHOWN else verdict} at width {_listed(each)}")
+        parts.append(f"{'**' + verdict + '**' if verdict != NOT_SHOWN else verdict} at width {listed(each)}")
     return "; ".join(parts)
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
