@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import cli
@@ -40,6 +40,8 @@ class Options:
     executor_options: Mapping[str, str] = field(default_factory=dict)
     new: bool = False
     confirm: int | None = None
+    searches: int = 1
+    first: Options | None = None  # of several searches, whose command goes on with all of them
 
     @property
     def study_dir(self) -> Path:
@@ -71,12 +73,15 @@ class Options:
     @property
     def command(self) -> str:
         """The command that goes on with this sweep; stores are named without their passwords."""
+        if self.first is not None:
+            return self.first.command
         study = self.name if self.file.parent in [place.resolve() for place in cli.STUDIES] else str(self.file)
         said = ["python", "-m", "harness.sweep", study, "--trials", str(self.trials), "--seed", str(self.study.seed)]
         said += [] if self.out == cli.OUT else ["--out", str(self.out)]
         said += stores(self.storage, self.tracking_uri)
         said += ["--deterministic"] if self.deterministic else []
         said += [] if self.confirm is None else ["--confirm", str(self.confirm)]
+        said += [] if self.searches == 1 else ["--searches", str(self.searches)]
         said += [] if self.jobs == cores() else ["--jobs", str(self.jobs)]
         said += [] if self.device == "auto" else ["--device", self.device]
         said += [] if self.limit == 60 else ["--limit", f"{self.limit:g}"]
@@ -84,6 +89,17 @@ class Options:
         for name, value in self.executor_options.items():
             said += ["--option", redact(f"{name}={value}")]
         return shlex.join([*said, "--plan"] if self.plan else said)
+
+
+def searches_of(options: Options) -> list[Options]:
+    """Each search of the study, under a seed and in a folder of its own; the study itself last, so that its report has
+    all of them."""
+    seeds = range(options.study.seed + 1, options.study.seed + options.searches)
+    others = [
+        replace(options, name=f"{options.name}-seed{seed}", study=replace(options.study, seed=seed), first=options)
+        for seed in seeds
+    ]
+    return [*others, options]
 
 
 def stores(storage: str | None, tracking_uri: str | None) -> list[str]:
@@ -112,7 +128,7 @@ def settings(given: Sequence[str]) -> dict[str, str]:
 
 def check(options: Options) -> None:
     """Raise `ValueError` for options that cannot be; makes nothing."""
-    for name, value in (("--trials", options.trials), ("--jobs", options.jobs)):
+    for name, value in (("--trials", options.trials), ("--jobs", options.jobs), ("--searches", options.searches)):
         if value < 1:
             raise ValueError(f"{name} {value} is out of range; it must be at least 1")
     if options.timeout is not None and not options.timeout > 0:

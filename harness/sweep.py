@@ -26,7 +26,7 @@ from harness.driver import ATTEMPTS, Driver, Plan, targets
 from harness.executors import Executor
 from harness.executors.choice import start
 from harness.locks import Held, driver_of
-from harness.options import Options, check, cores, settings
+from harness.options import Options, check, cores, searches_of, settings
 from harness.outages import Owed, Patience, StoreError
 from harness.runs import in_common
 from harness.sampler import Sampler
@@ -94,6 +94,13 @@ def main(
             "split; 0 reads no test split. Default: the study's, 10."
         ),
     ] = None,
+    searches: Annotated[
+        int,
+        typer.Option(
+            help="How often the study is searched, each time under another seed and in a folder of its own; the report "
+            "then says what holds over all of them."
+        ),
+    ] = 1,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="The same as --confirm 0.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Measure what a step costs, print the cohorts that follow, and end.")
@@ -116,6 +123,8 @@ def main(
       python -m harness.sweep my_study.py --jobs 8    your own question
 
       python -m harness.sweep my_study.py --executor ray --option address=auto --option gpus=0.25
+
+      python -m harness.sweep --searches 5            what holds for the study, not for one search of it
 
       python -m harness.sweep --plan                  how many students are trained together here, and why
     """
@@ -144,9 +153,25 @@ def main(
         settings(option or []),
         new,
         confirm,
+        searches,
     )
     check(options)
-    return sweep(options)
+    return sweep(options) if searches == 1 or plan else _sweeps(options)
+
+
+def _sweeps(options: Options) -> int:
+    """Search a study several times; the exit code of the first that does not end well, else 0."""
+    every, started = searches_of(options), time.monotonic()
+    for each in every:
+        check(each)
+    for place, each in enumerate(every, 1):
+        left = None if options.timeout is None else options.timeout - (time.monotonic() - started)
+        if left is not None and left <= 0:
+            break
+        Console(quiet=options.quiet).print(f"[b]search {place} of {len(every)}[/], seed {each.study.seed}: {each.name}")
+        if code := sweep(replace(each, timeout=left)):
+            return code
+    return 0
 
 
 def sweep(options: Options) -> int:

@@ -125,7 +125,7 @@ def load(study_dir: Path) -> StudyData:
 
     Raises `FileNotFoundError` where there is no `study.json`, `ValueError` for one that is damaged.
     """
-    manifest = _manifest(study_dir / "study.json")
+    manifest = manifest_at(study_dir / "study.json")
     parts = {name: _Rows() for name in ("trials", "others", "confirmed")}
     for number in numbers(study_dir):
         row, records = _read_trial(trial_dir(study_dir, number), number)
@@ -175,7 +175,8 @@ class _Rows:
         return Frames(_with_means(_frame(self._trials, columns), students), students, curves)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def manifest_at(path: Path) -> dict[str, Any]:
+    """What a `study.json` says. Raises `FileNotFoundError` where there is none, `ValueError` where it is damaged."""
     found = read_sealed(path)
     if found is None:
         raise FileNotFoundError(f"no study at {path.parent}: it has no study.json")

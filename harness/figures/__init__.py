@@ -13,6 +13,7 @@ from harness.figures.language import bits_against_size
 from harness.figures.learning import learning_curves
 from harness.figures.options import gain_by_option, options_compared, pull_by_form
 from harness.figures.search import expected_best_of, hypervolume_against_trials, importance_bars
+from harness.figures.searches import searches_gain
 from harness.figures.size import Teacher, accuracy_against_size
 from harness.figures.style import HUES, note_of, paper, without_note
 
@@ -41,6 +42,7 @@ __all__ = [
     "paper",
     "pull_by_form",
     "reliability_diagram",
+    "searches_gain",
     "selection_audit",
     "surrogate_surfaces",
     "without_note",

@@ -128,7 +128,7 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
         return figure
     widths = sorted(comparisons["width"].unique())
     controls = [name for name in NAMES if (comparisons["control"] == name).any()]
-    limit = _limit(comparisons)
+    limit = gain_limit(comparisons)
     axes.set_ylim(-limit, limit)
     axes.set_xlim(-0.5, len(widths) - 0.5)
     axes.set_xticks(range(len(widths)), [str(width) for width in widths])
@@ -153,7 +153,7 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
     return figure
 
 
-def _limit(comparisons: pd.DataFrame) -> float:
+def gain_limit(comparisons: pd.DataFrame) -> float:
     """Half the height of the axis: what is nearest to zero must be seen, the clearly worse controls may go beyond."""
     first = comparisons[comparisons["control"] == "ce"] if (comparisons["control"] == "ce").any() else comparisons
     ends = 100 * first[["crossed_low", "crossed_high", "low", "high", "gain"]].abs().max(axis=1)

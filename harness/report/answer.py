@@ -15,6 +15,7 @@ from harness.report.confirmed import other_answers
 from harness.report.findings import Report
 from harness.report.language import bits_answer
 from harness.report.options import options_answer
+from harness.report.searches import searches_answer
 from harness.report.tables import number, points
 from harness.spec import PLAIN, is_number
 
@@ -46,7 +47,12 @@ def _answer(report: Report) -> Iterator[Block]:
     confirmed = confirmed_answer(report)
     said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
     yield Paragraph(f"**Answer.** {said}", "answer")
-    if others := (*bits_answer(report), *other_answers(report), *options_answer(report)):
+    if others := (
+        *searches_answer(report),
+        *bits_answer(report),
+        *other_answers(report),
+        *options_answer(report),
+    ):
         yield List(others)
     if weak := _weak_teacher(report):
         yield Paragraph(weak)

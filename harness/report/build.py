@@ -54,6 +54,8 @@ def write(study_dir: Path) -> Report:
         tables["other_controls.csv"] = data.others.trials
     if len(report.confirmed.trials):
         tables |= _confirmed_tables(report)
+    if len(report.searches):
+        tables["searches.csv"] = report.searches
     contents = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
     drawn = {}
     for drawing in drawings(report) if os.environ.get(FIGURES) != "none" else ():
@@ -189,6 +191,12 @@ def _confirmed_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Draw
             "options_compared",
             f"The {report.data.equal} that validation chose less every other on the test split, by width.",
             functools.partial(figures.options_compared, found.options_compared, report.data.equal),
+        )
+    if len(report.searches):
+        yield Drawing(
+            "searches_gain",
+            "Gain of distillation over every tuned control, over several searches of the study.",
+            functools.partial(figures.searches_gain, report.searches),
         )
     if len(report.bits):
         yield Drawing(

@@ -18,6 +18,7 @@ from harness.analysis.language import bits
 from harness.analysis.load import StudyData, finished, load
 from harness.analysis.pareto import front
 from harness.analysis.pull import pulls_by_form
+from harness.analysis.searches import differences, folders, over_searches
 from harness.report.blocks import Figure
 
 TREES = 16
@@ -42,6 +43,7 @@ class Report:
     `importance` is empty, with the reason in `no_importance`, where the study is too small for it; `knobs` says what
     else is known of the knobs. `drawn` are the figures by their stem; `files` are what was written, in order.
     `confirmed` is what fresh seeds and the test split say; `bits` says it of a language model, empty for other tasks.
+    `searches` is what several searches of this study say, empty where there is one.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Report:
     knobs: Knobs
     confirmed: Confirmed
     bits: pd.DataFrame
+    searches: pd.DataFrame
     drawn: Mapping[str, Drawn] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
@@ -88,6 +91,7 @@ def _judged(study_dir: Path) -> Report:
         knobs=_knobs(data),
         confirmed=confirmed,
         bits=_bits(data, confirmed),
+        searches=_searches(study_dir),
     )
 
 
@@ -95,6 +99,11 @@ def _bits(data: StudyData, confirmed: Confirmed) -> pd.DataFrame:
     if not data.characters_a_label or confirmed.trials.empty:
         return pd.DataFrame()
     return bits(confirmed.trials, confirmed.students, data.characters_a_label)
+
+
+def _searches(study_dir: Path) -> pd.DataFrame:
+    found = folders(study_dir)
+    return over_searches({seed: differences(place) for seed, place in found.items()} if len(found) > 1 else {})
 
 
 def _importance(data: StudyData) -> tuple[pd.DataFrame, str]:

@@ -26,6 +26,7 @@ from harness.report.knobs import knob_section, learning_section, pull_section
 from harness.report.language import language_section
 from harness.report.options import option_comparison_section
 from harness.report.protocol import protocol
+from harness.report.searches import searches_section
 from harness.report.together import indifference_section, interaction_section, width_section
 
 SECTIONS: tuple[Callable[[Report], Iterable[Block]], ...] = (
@@ -33,6 +34,7 @@ SECTIONS: tuple[Callable[[Report], Iterable[Block]], ...] = (
     confirmed_section,
     language_section,
     comparison_section,
+    searches_section,
     option_comparison_section,
     recommendation_section,
     front_section,

@@ -1,0 +1,126 @@
+"""One study searched several times under other seeds: what holds for the study, not for what one search found.
+
+A search is one draw: which trials the sampler proposed, which seeds they had, what validation chose. Intervals over
+the seeds of one choice do not hold that (Bouthillier et al. 2021, arXiv:2103.03098, count it among the sources of
+variance). Here a search with its confirm stage is one draw of a row: the mean over its fresh seeds of the difference
+between its distilled choice and its control, on every test example. Searches and test examples are crossed random
+effects, as seeds and examples are in `harness.analysis.confirmed`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.analysis.answers import read_answers
+from harness.analysis.chosen import ROLES, confirmed_in_roles
+from harness.analysis.confirmed import CONTROLS, DISTILLED, scored, verdict
+from harness.analysis.intervals import crossed, crossed_error
+from harness.analysis.load import load, manifest_at
+from harness.analysis.statistics import holm, minimum_detectable, paired
+
+COLUMNS = (
+    "width", "control", "num_searches", "gain", "low", "high", "crossed_low", "crossed_high", "least", "most", "sd",
+    "p_t", "p_crossed", "holm_p", "mde", "verdict", "seeds", "gains",
+)  # fmt: skip
+LEAST = 3
+"""Fewer searches have no spread to speak of, and are not judged."""
+
+Differences = Mapping[tuple[int, str], NDArray[np.float64]]
+"""By width and control: distilled less control on each test example, `[examples]`, the mean over fresh seeds."""
+
+
+def folders(study_dir: Path) -> dict[int, Path]:
+    """The folders of the same study under its own and other seeds, by seed: `<name>` and `<name>-seed<seed>`.
+
+    The same: in all that makes it a study but its seed, in its budget, fresh seeds and data, and in its teacher.
+    """
+    base = re.sub(r"-seed\d+$", "", study_dir.name)
+    pattern, own, found = re.compile(rf"{re.escape(base)}(-seed\d+)?"), _facts(study_dir), {}
+    for place in study_dir.parent.glob(f"{base}*"):
+        if own is not None and pattern.fullmatch(place.name) and (facts := _facts(place)) and facts[1] == own[1]:
+            found[facts[0]] = place
+    return dict(sorted(found.items()))
+
+
+def _facts(study_dir: Path) -> tuple[int, tuple[Any, ...]] | None:
+    """A study's seed, and what all searches of it have in common; None where there is no study, or not begun."""
+    try:
+        said = manifest_at(study_dir / "study.json")
+    except (OSError, ValueError):
+        return None
+    identity, task, teacher = (said.get(part) or {} for part in ("identity", "task", "teacher"))
+    if not isinstance(identity.get("seed"), int):
+        return None
+    common = {name: value for name, value in identity.items() if name != "seed"}
+    fresh = len(said.get("confirm_seeds") or ())
+    return identity["seed"], (common, said.get("budget"), fresh, task.get("hashes"), teacher.get("key"))
+
+
+def differences(study_dir: Path) -> dict[tuple[int, str], NDArray[np.float64]]:
+    """What one search confirmed, as `Differences`; without the pairs of which answers are not known."""
+    data = load(study_dir)
+    frames = confirmed_in_roles(data)
+    numbers = frames.trials[frames.trials["role"].isin(ROLES)].set_index(["width", "role"])["number"]
+    answers = read_answers(study_dir, sorted({int(number) for number in numbers}))
+    examples = int(((data.manifest.get("task") or {}).get("sizes") or {}).get("test") or 0)
+    correct = {number: own.by_example(examples) for number, own in answers.items()}
+    scores = {number: table for number in correct if (table := scored(number, frames.students, correct)) is not None}
+    found = {}
+    for width, role in numbers.index:
+        pair = [scores.get(int(numbers.get((width, own), -1))) for own in (DISTILLED, role)]
+        if role in CONTROLS and pair[0] is not None and pair[1] is not None:
+            shared = pair[0].index.intersection(pair[1].index)
+            if len(shared):
+                found[int(width), str(role)] = (pair[0].loc[shared] - pair[1].loc[shared]).to_numpy().mean(axis=0)
+    return found
+
+
+def over_searches(searches: Mapping[int, Differences]) -> pd.DataFrame:
+    """Distilled less control over several searches, by their seed: `COLUMNS`, a row for each width and control.
+
+    `gain` is the mean over searches; `low` and `high` are its 95% t interval over searches on these test examples, the
+    crossed one holds new test examples too; `least`, `most` and `sd` say how searches differ, `gains` (in points) and
+    `seeds` name them. Claims are made as in `harness.analysis.confirmed.comparisons`: Holm's correction over all rows,
+    of the larger p, and a gain that is at least detectable. Fewer than three searches show nothing.
+    """
+    known = {pair for own in searches.values() for pair in own}
+    pairs = sorted(known, key=lambda pair: (pair[0], CONTROLS.index(pair[1])))
+    rows = [_row(pair, {seed: own[pair] for seed, own in searches.items() if pair in own}) for pair in pairs]
+    whole = ("width", "num_searches")
+    text = ("control", "verdict", "seeds", "gains")
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+        {name: "int64" if name in whole else object if name in text else float for name in COLUMNS}
+    )
+    larger = table[["p_t", "p_crossed"]].max(axis=1, skipna=False)
+    table = table.assign(holm_p=np.array(holm(larger.tolist()), dtype=float))
+    each = zip(table["holm_p"], table["gain"], table["mde"], strict=True)
+    verdicts = [verdict(*row) for row in each]
+    return table.assign(verdict=np.array(verdicts, dtype=object))
+
+
+def _row(pair: tuple[int, str], own: Mapping[int, NDArray[np.float64]]) -> dict[str, Any]:
+    """A row of `over_searches`, but for what needs all of them."""
+    gains = {seed: float(difference.mean()) for seed, difference in own.items()}
+    row: dict[str, Any] = {
+        "width": pair[0], "control": pair[1], "num_searches": len(own), "gain": float(np.mean(list(gains.values()))),
+        "least": min(gains.values()), "most": max(gains.values()), "seeds": _words(gains),
+        "gains": _words(f"{100 * gain:+.2f}" for gain in gains.values()),
+    }  # fmt: skip
+    if len(own) < LEAST:
+        return row
+    table = np.stack(list(own.values()))
+    found, both = paired(list(gains.values())), crossed(table)
+    spread = max(found.sd, float(np.nan_to_num(crossed_error(table)[0])) * len(own) ** 0.5)
+    row |= {"low": found.low, "high": found.high, "sd": found.sd, "p_t": found.p_t, "p_crossed": both.p}
+    return row | {"crossed_low": both.low, "crossed_high": both.high, "mde": minimum_detectable(spread, len(own))}
+
+
+def _words(values: Any) -> str:
+    return " ".join(str(value) for value in values)

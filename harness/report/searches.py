@@ -1,0 +1,71 @@
+"""Several searches of one study: what holds for the study, and not only for what one search found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
+from harness.analysis.load import rows_of
+from harness.analysis.searches import LEAST
+from harness.figures.confirmed import NAMES
+from harness.report.blocks import NONE, Block, Heading, Paragraph, Table
+from harness.report.confirmed import listed
+from harness.report.findings import Report
+from harness.report.tables import number, points
+
+
+def searches_section(report: Report) -> Iterator[Block]:
+    """Every search's gain and their mean, by width and control; nothing where there is one search."""
+    table = report.searches
+    if table.empty:
+        return
+    yield Heading("Over several searches")
+    rows = [
+        [
+            str(row["width"]), NAMES[row["control"]], str(row["num_searches"]),
+            points(row["gain"], row["low"], row["high"]),
+            points(row["gain"], row["crossed_low"], row["crossed_high"]).partition(" ")[2], row["gains"],
+            NONE if pd.isna(row["sd"]) else f"{100 * row['sd']:.2f}", number(row["holm_p"], 2),
+            NONE if pd.isna(row["mde"]) else f"{100 * row['mde']:.2f}", row["verdict"],
+        ]
+        for row in rows_of(table)
+    ]  # fmt: skip
+    head = ["width", "control", "searches", "gain (points), searches", "over searches and examples",
+            "each search (points)", "SD over searches", "Holm p", "detectable (points)", "verdict"]  # fmt: skip
+    caption = "Gain of what each search chose over the control that it tuned: the mean over searches of one study."
+    yield Table("searches", caption, head, rows, "searches.csv")
+    yield Paragraph(
+        "The same study was searched under several seeds, each with trials, controls and fresh seeds of its own; a "
+        "search counts once, with the mean over its fresh seeds. Here the interval holds what another search would "
+        "choose, beside seeds and, in the second column, test examples (crossed random effects). Holm's correction is "
+        f"over all {len(table)} rows; fewer than {LEAST} searches show nothing. The number of searches has to be set "
+        "before they are looked at. All have one teacher, one training set and one split: what others would show is "
+        "not known."
+    )
+    yield from report.figure("searches_gain", data="searches.csv")
+
+
+def searches_answer(report: Report) -> Iterator[str]:
+    """The answer's sentence on plain training over all searches; nothing where there is one search."""
+    table = report.searches
+    own = table[table["control"] == "ce"] if len(table) else table
+    if own.empty:
+        return
+    least, most = int(own["num_searches"].min()), int(own["num_searches"].max())
+    count = f"{most}" if least == most else f"{least} to {most}"
+    said = [_verdict(own[own["verdict"] == verdict]) for verdict in (BETTER, WORSE, NOT_SHOWN)]
+    yield (
+        f"Over {count} searches of this study, each with its own choices, distillation against plain training: "
+        f"{'; '.join(part for part in said if part)}. This holds for the study, the sentence above for what this "
+        "search found."
+    )
+
+
+def _verdict(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    verdict = rows["verdict"].iloc[0]
+    each = [f"{row['width']} ({points(row['gain'], row['crossed_low'], row['crossed_high'])})" for row in rows_of(rows)]
+    return f"{verdict if verdict == NOT_SHOWN else f'**{verdict}**'} at width {listed(each)}"
