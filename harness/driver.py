@@ -19,6 +19,7 @@ from statistics import mean
 from typing import Any, Protocol
 
 from harness import ledger
+from harness.analysis.answers import has_answers
 from harness.arms import CONFIRM, CONTROL, SEARCH, control_arms, read_arm, search_arms, students
 from harness.brackets import Brackets
 from harness.costs import TOGETHER, Costs
@@ -473,7 +474,7 @@ class Driver:
             records = ledger.read_result(folder, trial)
             if self._brackets is not None:
                 ledger.drop_checkpoints(folder)
-            if records is None or not ledger.has_answers(folder, trial):
+            if records is None or not has_answers(folder, trial, records):
                 lost.append(asked)
                 continue
             if records[0].status != "pruned":

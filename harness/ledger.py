@@ -260,11 +260,6 @@ def confirmed_file(folder: Path) -> Path:
     return folder / "confirmed.safetensors"
 
 
-def has_answers(folder: Path, trial: TrialSpec) -> bool:
-    """Whether a trial that is to have a `confirmed_file` has it."""
-    return trial.stage == "search" or confirmed_file(folder).is_file()
-
-
 def publish_student(folder: Path, trial: TrialSpec, place: int, record: Record) -> None:
     """Write `student-<place>.json`: a student that is done, while others of its trial are not."""
     write_sealed(folder / f"student-{place}.json", {"hash": trial.hash, "records": [to_json(record)]})

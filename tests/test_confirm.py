@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from harness import ledger, tasks
 from harness.analysis.answers import read_answers
@@ -130,7 +133,7 @@ def test_what_a_student_answered_is_what_its_network_says(home: Path) -> None:
     test, family = task.test.read("confirm"), task.families["mlp"]
     number, trial = next((n, t) for n, t in trials_of(home).items() if t.stage == "confirm")
     folder = ledger.trial_dir(home / "mine", number)
-    answers = read_answers(home / "mine", [number])[number]
+    answers = read_answers(home / "mine", [number])[0][number]
     records, _ = ledger.result_of(folder, trial) or ((), {})
     states = checkpoint.load(ledger.confirmed_file(folder), trial.hash)
     assert states is not None and len(states) == len(records) == SEEDS
@@ -223,16 +226,50 @@ def test_one_that_is_given_up_is_tried_again_by_the_next_sweep_and_not_before(
     assert faults(tmp_path / "out") == []
 
 
-def test_answers_that_are_lost_of_a_confirmed_trial_are_made_again_the_same(
-    home: Path, tmp_path: Path, digits_cache: Path
+def damaged(path: Path, how: str) -> None:
+    """Lose a file, cut it short, or change what is in the middle of it."""
+    content = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "cut short":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "the network":
+        path.write_bytes(content[:-400] + bytes(400))
+    else:
+        first = content.index(b"{")
+        header = int.from_bytes(content[:first], "little")
+        start = first + header + json.loads(content[first : first + header])["0/predicted"]["data_offsets"][0]
+        path.write_bytes(content[:start] + bytes(200) + content[start + 200 :])
+
+
+@pytest.mark.parametrize("how", ["missing", "cut short", "the network", "the answers"])
+def test_answers_that_are_lost_of_a_confirmed_trial_are_told_and_made_again_the_same(
+    how: str, home: Path, tmp_path: Path, digits_cache: Path
 ) -> None:
     shutil.copytree(home, tmp_path / "out")
     [first, *_] = sorted((tmp_path / "out").glob("mine/trials/*/confirmed.safetensors"))
-    answers = first.read_bytes()
-    first.unlink()
+    answers, number = first.read_bytes(), int(first.parent.name)
+    damaged(first, how)
+    [fault] = faults(tmp_path / "out")
+    what = "missing" if how == "missing" else "damaged: .+"
+    assert re.fullmatch(
+        rf"trial {number}: its answers on the test split are {what}; the next sweep trains it .*", fault
+    )
     assert swept(tmp_path, digits_cache) == 0
     assert first.read_bytes()[-2000:] == answers[-2000:]  # the tensors; the head has how long it took
     assert results_of(tmp_path / "out", "confirm") == results_of(home, "confirm") and faults(tmp_path / "out") == []
+
+
+def test_answers_without_a_digest_are_believed_as_far_as_they_agree_with_the_record(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "mine", tmp_path / "mine")
+    [first, *_] = sorted(tmp_path.glob("mine/trials/*/confirmed.safetensors"))
+    number, tensors = int(first.parent.name), load_file(first)
+    save_file(tensors, first)
+    assert number in read_answers(tmp_path / "mine", [number])[0]
+    tensors["1/predicted"][:9] = (tensors["1/predicted"][:9] + 1) % 10
+    save_file(tensors, first)
+    found, lost = read_answers(tmp_path / "mine", [number])
+    assert not found and "its record says" in lost[number]
 
 
 def test_more_seeds_and_more_controls_later_are_no_other_study(home: Path, tmp_path: Path, digits_cache: Path) -> None:

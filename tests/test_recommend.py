@@ -163,6 +163,31 @@ def test_a_confirm_stage_that_was_cut_short_is_reported_as_far_as_it_goes(
         assert (write(tmp_path / "mine").folder / "report.html").stat().st_size > 0
 
 
+def test_what_has_lost_its_answers_is_named_and_the_rest_is_judged(
+    home: Path, tmp_path: Path, found: Confirmed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home, tmp_path / "out")
+    number = int(found.recommended["number"].iloc[-1])
+    file = ledger.confirmed_file(ledger.trial_dir(tmp_path / "out" / "mine", number))
+    content = file.read_bytes()
+    file.write_bytes(content[:-2000] + bytes(1000) + content[-1000:])
+    monkeypatch.setattr(build, "drawings", lambda _: ())
+    write(tmp_path / "out" / "mine")
+    text = (tmp_path / "out" / "mine" / "summary.md").read_text()
+    assert f"**Left out of P(best) and of what to take**: trial {number} (" in text
+    code, said = told(["mine", "--out", tmp_path / "out"], capsys, monkeypatch)
+    assert code == 0 and "among 5 confirmed that fit" in said
+    assert re.search(rf"left out .* \(trial {number}\): its answers on the test split are damaged", said)
+    code, printed = told(["mine", "--out", tmp_path / "out", "--json"], capsys, monkeypatch)
+    assert [row["number"] for row in json.loads(printed)["left_out"]] == [number]
+    for path in (tmp_path / "out").glob("mine/trials/*/confirmed.safetensors"):
+        path.unlink()
+    write(tmp_path / "out" / "mine")
+    assert "Left out of P(best)" in (tmp_path / "out" / "mine" / "summary.md").read_text()
+    code, said = told(["mine", "--out", tmp_path / "out"], capsys, monkeypatch)
+    assert code == 2 and "confirmed configurations can be judged (trial" in said and "sweep again" in said
+
+
 def test_the_student_is_handed_out_with_its_evidence_and_registered_under_its_run(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

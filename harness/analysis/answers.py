@@ -1,17 +1,21 @@
-"""What the students of the confirm stage answered on the test split, example by example."""
+"""What the students of the confirm stage answered on the test split, example by example.
+
+A file is believed only where it is as it was written, and says what its trial's records say.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
-from harness.ledger import confirmed_file, trial_dir
+from harness.ledger import TrialSpec, confirmed_file, put_aside, read_spec, result_of, trial_dir
+from harness.spec import Record, digest
 
 
 @dataclass(frozen=True)
@@ -44,19 +48,84 @@ class Answers:
         return shares
 
 
-def read_answers(study_dir: Path, numbers: Iterable[int]) -> dict[int, Answers]:
-    """The answers of these trials; one whose file is missing or damaged is left out."""
-    found = {number: _read(confirmed_file(trial_dir(study_dir, number))) for number in numbers}
-    return {number: answers for number, answers in found.items() if answers is not None}
+def read_answers(study_dir: Path, numbers: Iterable[int]) -> tuple[dict[int, Answers], dict[int, str]]:
+    """The answers of these trials, and of those whose answers cannot be used, why. Changes nothing."""
+    found: dict[int, Answers] = {}
+    lost: dict[int, str] = {}
+    for number in numbers:
+        folder = trial_dir(study_dir, number)
+        trial = read_spec(folder)
+        records, _ = (trial and result_of(folder, trial)) or ((), {})
+        try:
+            if trial is None or not records:
+                raise ValueError("its result is missing")
+            found[number] = _read(folder, trial, records)
+        except ValueError as error:
+            lost[number] = str(error)
+    return found, lost
 
 
-def _read(path: Path) -> Answers | None:
+def problem_of(folder: Path, trial: TrialSpec, records: Sequence[Record]) -> str:
+    """Why the answers of a trial cannot be used; empty where they can, and for a trial that is to have none."""
+    if trial.stage == "search":
+        return ""
     try:
-        tensors = load_file(path)
-        count = len({name.partition("/")[0] for name in tensors})
-        predicted = np.stack([tensors[f"{place}/predicted"] for place in range(count)])
-        confidence = np.stack([tensors[f"{place}/confidence"] for place in range(count)])
-        wrote = [tensors[f"{place}/sample"] for place in range(count) if f"{place}/sample" in tensors]
-        return Answers(predicted, confidence, tensors["0/labels"], np.stack(wrote) if len(wrote) == count else None)
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return None
+        _read(folder, trial, records)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def has_answers(folder: Path, trial: TrialSpec, records: Sequence[Record]) -> bool:
+    """Whether a trial that is to have answers has them. A file that is damaged, or not its own, is put aside."""
+    problem = problem_of(folder, trial, records)
+    if problem and confirmed_file(folder).exists():
+        put_aside(confirmed_file(folder), f"trial {trial.number}: {problem}")
+    return not problem
+
+
+def _read(folder: Path, trial: TrialSpec, records: Sequence[Record]) -> Answers:
+    """The answers of a trial. Raises `ValueError` where they are missing, damaged, or not those of its records."""
+    path = confirmed_file(folder)
+    if not path.exists():
+        raise ValueError("its answers on the test split are missing")
+    try:
+        with safe_open(path, framework="np") as file:
+            said = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        wanted = said.pop("sum", None)  # of a file of an earlier version there is none
+        if wanted is not None and wanted != digest([_checksum(tensors), said]):
+            raise ValueError("they are not as they were written")
+        if said.get("key", trial.hash) != trial.hash:
+            raise ValueError("they are another trial's")
+        places = range(len(records))
+        if len({name.partition("/")[0] for name in tensors}) != len(records):
+            raise ValueError(f"they are not of {len(records)} students")
+        predicted = np.stack([tensors[f"{place}/predicted"] for place in places])
+        confidence = np.stack([tensors[f"{place}/confidence"] for place in places])
+        wrote = [tensors[f"{place}/sample"] for place in places if f"{place}/sample" in tensors]
+        sample = np.stack(wrote) if len(wrote) == len(records) else None
+        answers = Answers(predicted, confidence, tensors["0/labels"], sample)
+        if not predicted.shape == confidence.shape == (len(records), *answers.labels.shape):
+            raise ValueError("their shapes differ")
+        _agree(answers, records)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"its answers on the test split are damaged: {error}") from None
+    return answers
+
+
+def _agree(answers: Answers, records: Sequence[Record]) -> None:
+    """Hold each student's answers against its record; a diverged one's accuracy is that of guessing."""
+    for right, record in zip(answers.correct.mean(axis=1), records, strict=True):
+        said = record.metrics["test_accuracy"]
+        if record.status == "ok" and abs(right - said) > 0.5 / len(answers.labels) + 1e-6:
+            raise ValueError(f"of seed {record.spec.seed} {right:.5f} are right, its record says {said:.5f}")
+
+
+def _checksum(tensors: Mapping[str, NDArray[np.generic]]) -> str:
+    """As `harness.teacher.checksum`, without torch, which takes seconds to import."""
+    found = 0
+    for name, tensor in sorted(tensors.items()):
+        found = zlib.crc32(f"{name} torch.{tensor.dtype} {list(tensor.shape)}".encode(), found)
+        found = zlib.crc32(np.ascontiguousarray(tensor).tobytes(), found)
+    return f"{found:08x}"

@@ -33,7 +33,7 @@ class Confirmed:
     `options_compared` of the option that validation chose less every other.
     `recommended` has a row for each size on the front as a budget; `audit` says what choosing on test would have
     claimed. `wrote` are the tokens of language models' samples, by trial. `classes` are gains by class at each width,
-    `reliability` tables of confidence by width and role.
+    `reliability` tables of confidence by width and role. `left_out` are the trials that `draws` lacks, and why.
     """
 
     trials: pd.DataFrame
@@ -47,6 +47,7 @@ class Confirmed:
     reliability: pd.DataFrame
     draws: pd.DataFrame
     wrote: Mapping[int, Sequence[int]]
+    left_out: Mapping[int, str]
 
     @property
     def num_seeds(self) -> int:
@@ -58,13 +59,18 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     """Read what was confirmed and judge it. What a trial answered may be missing: then what needs it is."""
     frames = confirmed_in_roles(data)
     trials, students = frames.trials, frames.students
-    answers = read_answers(study_dir, sorted({int(number) for number in trials["number"]}))
+    answers, lost = read_answers(study_dir, sorted({int(number) for number in trials["number"]}))
     examples = int(((data.manifest.get("task") or {}).get("sizes") or {}).get("test") or 0)
     correct = {number: own.by_example(examples) for number, own in answers.items()}
     scores = {number: table for number in correct if (table := scored(number, students, correct)) is not None}
     one_each = trials[trials["role"].isin(ROLES)]
     draws = _draws(scores)
     trials = trials.join(read_latency(study_dir), on="width")
+    other_seeds = {
+        number: f"it has {len(table)} seeds, and others have more"
+        for number, table in scores.items()
+        if number not in draws
+    }
     return Confirmed(
         trials=_with_intervals(trials, scores, draws),
         students=students,
@@ -77,6 +83,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         reliability=_reliability(one_each, answers),
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
+        left_out={**lost, **other_seeds},
     )
 
 

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from filelock import FileLock
 
 from harness import ledger
+from harness.analysis.answers import has_answers
 from harness.ledger import TrialSpec
 from harness.spec import Record, StudentSpec
 
@@ -112,7 +113,8 @@ def held(folders: Sequence[Path]) -> Iterator[list[Trial]]:
 
 def _is_published(folder: Path, trial: TrialSpec, until: int | None) -> bool:
     if until is None:
-        return ledger.read_result(folder, trial) is not None and ledger.has_answers(folder, trial)
+        records = ledger.read_result(folder, trial)
+        return records is not None and has_answers(folder, trial, records)
     return ledger.read_rung(folder, trial, until) is not None
 
 

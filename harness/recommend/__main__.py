@@ -137,6 +137,8 @@ def _say(console: Console, found: Recommendation, data: StudyData, least: float 
         line(f"           at least {100 * least:.2f}% on the test split in {found.p_reached:.2f} of resamples")
     line(f"best       P = {found.p_best:.2f} among {found.num_fitting} confirmed that fit; expected regret "
          f"{100 * found.expected_regret:.2f} points")  # fmt: skip
+    for row in found.left_out:
+        line(f"left out   {configuration(row)} (trial {row['number']}): {row['why']}")
     if own["role"] == "ce":
         line("control    it is plain training: distillation is not needed here")
     elif gain is not None:
@@ -224,6 +226,7 @@ def as_data(found: Recommendation) -> dict[str, Any]:
         "plain_is_as_good": found.plain_is_as_good,
         "runner_up": row(found.runner_up, SAID),
         "next_seeds": found.next_seeds,
+        "left_out": [row(left, (*SAID, "why")) for left in found.left_out],
     }
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from harness.analysis.answers import read_answers
 from harness.analysis.confirmed import NOT_SHOWN, scored
 from harness.analysis.intervals import mean_squares
-from harness.analysis.judged import Confirmed, eligible, ranked
+from harness.analysis.judged import ELIGIBLE, Confirmed, eligible, ranked
 from harness.analysis.load import rows_of
 
 LIMITS: Mapping[str, tuple[str, str]] = {
@@ -38,6 +38,7 @@ class Recommendation:
     `p_reached` is the share of draws in which its test accuracy reaches the one asked for, NaN where none was.
     `against_plain` is its row of comparisons with plain training, `next_seeds` how many fresh seeds would tell it from
     the runner-up with 80% power: 0 where it is told already, None where no number of seeds would.
+    `left_out` are the rows of those that fit but cannot be judged, each with its `why`.
     """
 
     chosen: Mapping[str, Any]
@@ -48,6 +49,7 @@ class Recommendation:
     p_reached: float
     against_plain: Mapping[str, Any] | None
     next_seeds: int | None
+    left_out: Sequence[Mapping[str, Any]] = ()
 
     @property
     def plain_is_as_good(self) -> bool:
@@ -63,6 +65,12 @@ def recommend(
     Raises `ValueError` in one line where nothing was confirmed, measured or fits.
     """
     trials = eligible(confirmed.trials, confirmed.draws).set_index("number", drop=False)
+    if trials.empty and confirmed.left_out:
+        number, why = next(iter(confirmed.left_out.items()))
+        raise ValueError(
+            f"none of the {len(confirmed.left_out)} confirmed configurations can be judged (trial {number}: {why}); "
+            "run the study's sweep again"
+        )
     if trials.empty:
         raise ValueError(
             "no configuration was confirmed, so nothing can be recommended; run its sweep to the end, without "
@@ -80,7 +88,7 @@ def recommend(
                 f"{option} {limit:g} is too small; the smallest that was confirmed has {smallest:g} {unit}"
             )
     sizes = {int(row["number"]): float(row["num_params"]) for row in rows_of(fitting)}
-    table = ranked(confirmed, sizes, math.inf)
+    table, largest = ranked(confirmed, sizes, math.inf), math.inf
     if least is not None:
         reached = table[table["val_accuracy"] >= least]
         if reached.empty:
@@ -88,7 +96,8 @@ def recommend(
                 f"--min-accuracy {least:g} is not reached; the best on validation has {table['val_accuracy'].max():.4f}"
             )
         first = reached.sort_values(["size", "val_accuracy"], ascending=[True, False], kind="stable")
-        table = ranked(confirmed, sizes, float(first["size"].iloc[0]))
+        largest = float(first["size"].iloc[0])
+        table = ranked(confirmed, sizes, largest)
     number = int(table.index[0])
     other = int(table.index[1]) if len(table) > 1 else None
     draws = confirmed.draws[number]
@@ -101,7 +110,17 @@ def recommend(
         p_reached=math.nan if least is None else float((draws >= least).mean()),
         against_plain=_against_plain(confirmed, number),
         next_seeds=0 if other is None else seeds_to_tell(_differences(study_dir, confirmed, (number, other))),
+        left_out=_left_out(confirmed, {**limits, "num_params": min(limits.get("num_params", math.inf), largest)}),
     )
+
+
+def _left_out(confirmed: Confirmed, limits: Mapping[str, float]) -> list[Mapping[str, Any]]:
+    """The rows of what might be recommended within the limits, were it judged, with `why` it is not."""
+    every = confirmed.trials
+    kept = every[every["role"].isin(ELIGIBLE) & every["number"].isin(confirmed.left_out)].drop_duplicates("number")
+    for column, limit in limits.items():
+        kept = kept[kept[column] <= limit]
+    return [{**row, "why": confirmed.left_out[row["number"]]} for row in rows_of(kept)]
 
 
 def _row(trials: pd.DataFrame, number: int) -> Mapping[str, Any]:
@@ -116,7 +135,7 @@ def _against_plain(confirmed: Confirmed, number: int) -> Mapping[str, Any] | Non
 
 def _differences(study_dir: Path, confirmed: Confirmed, numbers: Sequence[int]) -> np.ndarray[Any, Any]:
     """Scores of the first less those of the second, [seeds, examples]."""
-    correct = {number: own.correct for number, own in read_answers(study_dir, numbers).items()}
+    correct = {number: own.correct for number, own in read_answers(study_dir, numbers)[0].items()}
     first, second = (scored(number, confirmed.students, correct) for number in numbers)
     assert first is not None and second is not None  # or they had no draws
     return (first - second.loc[first.index]).to_numpy()

@@ -163,9 +163,12 @@ def compared_cells(row: Mapping[str, Any]) -> list[str]:
 def recommendation_section(report: Report) -> Iterator[Block]:
     """What to take within each size, and how sure that is."""
     found = report.confirmed
-    if found.recommended.empty:
+    if found.recommended.empty and not found.left_out:
         return
     yield Heading("What to take")
+    yield from _left_out(report)
+    if found.recommended.empty:
+        return
     by_number = {int(row["number"]): row for row in rows_of(found.trials.drop_duplicates("number"))}
     rows = []
     for row in rows_of(found.recommended):
@@ -188,6 +191,18 @@ def recommendation_section(report: Report) -> Iterator[Block]:
         "resamples of seeds and test examples. For other limits, and to have the student as files: "
         f"`python -m harness.recommend {report.data.name} --max-params N --export DIR`."
     )
+
+
+def _left_out(report: Report) -> Iterator[Block]:
+    """The configurations that are not judged among the others, and why; mostly nothing."""
+    found = report.confirmed
+    rows = rows_of(found.trials[found.trials["number"].isin(found.left_out)].drop_duplicates("number"))
+    if rows:
+        each = [f"trial {row['number']} ({configuration(row)}): {found.left_out[row['number']]}" for row in rows]
+        yield Paragraph(
+            f"**Left out of P(best) and of what to take**: {plain('; '.join(each))}. The study's sweep, given again, "
+            "trains again what has lost its answers."
+        )
 
 
 def configuration(row: Mapping[str, Any]) -> str:

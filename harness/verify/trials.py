@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from harness import ledger
+from harness.analysis.answers import problem_of
 from harness.arms import read_arm
 from harness.driver import values
 from harness.ledger import TrialSpec
@@ -53,7 +54,10 @@ def look(folder: Path, study: str, config_hash: str, kept: Kept) -> Entry:
         found = ledger.result_of(folder, trial)
     except ValueError as error:
         return Entry(trial, None, (Fault(number, f"its result is damaged: {error}", mend="aside"),))
-    return Entry(trial, found[0] if found is not None else reason)
+    if found is None:
+        return Entry(trial, reason)
+    problem = problem_of(folder, trial, found[0])
+    return Entry(trial, found[0], (Fault(number, problem, AGAIN["complete"]),) if problem else ())
 
 
 def _lost(folder: Path) -> str:
@@ -84,7 +88,7 @@ AGAIN = {
 def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
     """What is wrong between a told trial's state and values in Optuna and its result."""
     number, state, result = kept.asked.number, WORDS[kept.state], entry.result
-    if entry.trial is None or entry.faults:
+    if entry.trial is None or (entry.faults and result is None):
         return
     if kept.state == "failed":
         if result is None:
