@@ -42,6 +42,21 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
+def check(uri: str, name: str) -> None:
+    """Raise `ValueError` in one line for a store that is not there or does not answer, and for what is no model's name.
+
+    Makes nothing, where MLflow would make a store.
+    """
+    if not name.strip() or set(name) & set("/:'\"") or name in (".", ".."):
+        raise ValueError(f"{name!r} is no model's name: it must not be empty, nor have any of / : ' \" in it")
+    file = sqlite_file(uri)
+    if file is None and ("://" not in uri or uri.startswith("file:")):
+        file = Path(uri.removeprefix("file:").removeprefix("//"))
+    if file is not None and not file.exists():
+        raise ValueError(f"there is no tracking store {redact(uri)}")
+    reachable(uri)
+
+
 def register(folder: Path, uri: str, run: str, name: str, tags: Mapping[str, str]) -> Registered:
     """Put an exported folder into the registry at `uri` as the model `name`, logged under a run, with the tags.
 
@@ -54,9 +69,7 @@ def register(folder: Path, uri: str, run: str, name: str, tags: Mapping[str, str
     weights = said["sha256"]["model.safetensors"]
     if not (folder / "model.onnx").is_file():
         raise ValueError(f"{folder} has no model.onnx; pip install 'distillation-harness[export]' and export again")
-    if (file := sqlite_file(uri)) is not None and not file.exists():
-        raise ValueError(f"there is no tracking store {redact(uri)}")
-    reachable(uri)
+    check(uri, name)
     import mlflow
 
     with _in_one_line(uri):

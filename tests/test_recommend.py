@@ -6,8 +6,10 @@ import json
 import math
 import re
 import shutil
+import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +203,27 @@ def test_the_student_is_handed_out_with_its_evidence_and_registered_under_its_ru
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}", f"sqlite:///{home / 'mlflow.db'}")
     version = client.get_model_version("small", "1")
     assert version.tags["trial"] == str(data["take"]["number"])
+
+
+def test_a_store_or_name_that_cannot_be_is_refused_before_anything_is_written(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.db"
+    shutil.copy(home / "mlflow.db", other)
+    with closing(sqlite3.connect(other)) as database, database:
+        database.execute("PRAGMA journal_mode=DELETE")
+        database.execute("UPDATE experiments SET name = 'another' WHERE name = 'mine'")
+    before = sorted(tmp_path.iterdir())
+    said = {
+        ("--tracking-uri", f"sqlite:///{tmp_path / 'mlfow.db'}", "--register", "small"): "there is no tracking store",
+        ("--tracking-uri", f"sqlite:///{other}", "--register", "small"): "has no run of this study; give the sweep's",
+        ("--tracking-uri", tmp_path / "mlfow", "--register", "small"): "there is no tracking store",
+        ("--register", "a/b"): "'a/b' is no model's name",
+    }
+    for arguments, line in said.items():
+        found = told(["mine", "--out", home, "--export", tmp_path / "student", *arguments], capsys, monkeypatch)
+        assert found[0] == 2 and found[1].startswith("error: ") and line in found[1] and "take" not in found[1]
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_weights_that_are_not_the_records_are_not_handed_out(home: Path, tmp_path: Path, found: Confirmed) -> None:

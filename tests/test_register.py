@@ -109,7 +109,7 @@ def test_a_card_that_is_too_long_is_cut_and_says_where_the_rest_is(place: Place,
 def test_what_cannot_be_registered_is_said_in_one_line(place: Place, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not an exported student"):
         register(tmp_path, place.uri, place.run, "x", {})
-    with pytest.raises(ValueError, match="Names cannot contain '/' or ':'"):
+    with pytest.raises(ValueError, match="'a/b' is no model's name"):
         register(place.student, place.uri, place.run, "a/b", {})
     with pytest.raises(ValueError, match=r"Run with id=f+ not found"):
         register(place.student, place.uri, "f" * 32, "x", {})
@@ -117,6 +117,9 @@ def test_what_cannot_be_registered_is_said_in_one_line(place: Place, tmp_path: P
         register(place.student, f"sqlite:///{tmp_path / 'no.db'}", place.run, "x", {})
     with pytest.raises(ValueError, match="cannot reach the tracking server"):
         register(place.student, "http://127.0.0.1:9", place.run, "x", {})
+    for uri in (f"file:{tmp_path / 'no'}", str(tmp_path / "no")):
+        with pytest.raises(ValueError, match="there is no tracking store"):
+            register(place.student, uri, place.run, "x", {})
     assert place.client.search_registered_models("name='x'") == [] and not (tmp_path / "no.db").exists()
     write_sealed(tmp_path / "architecture.json", export.read_architecture(place.student))
     with pytest.raises(ValueError, match=r"has no model\.onnx; pip install"):

@@ -17,6 +17,7 @@ from harness.analysis.judged import judge_confirmed
 from harness.analysis.load import StudyData, load
 from harness.recommend.choose import LIMITS, SURE, Recommendation, recommend
 from harness.report.confirmed import configuration
+from harness.urls import redact
 
 KNOBS = ("form", "alpha", "temperature", "lr", "weight_decay", "label_smoothing", "epochs", "batch_size")
 SAID = (
@@ -83,6 +84,8 @@ def main(
     folder = cli.results_of(study, out)
     data = load(folder)
     found = recommend(folder, judge_confirmed(folder, data), limits, min_accuracy)
+    uri = tracking_uri or f"sqlite:///{(out / 'mlflow.db').absolute()}"
+    run = None if register is None else _run_of(folder, int(found.chosen["number"]), register, uri, storage)
     console = Console(quiet=as_json)
     _say(console, found, data, min_accuracy)
     result = as_data(found)
@@ -94,34 +97,43 @@ def main(
         console.print(f"exported to {done.folder}: {done.size_bytes:,} bytes of weights; start with README.md")
         for note in done.notes:
             console.print(note, soft_wrap=True)
-        if register is not None:
-            result["registered"] = _register(folder, out, found, export, register, (storage, tracking_uri))
+        if register is not None and run is not None:
+            result["registered"] = _register(found, data.name, export, register, (uri, run))
             console.print(f"registered as {result['registered']}", highlight=False)
     if as_json:
         print(json.dumps(result, indent=2, default=str))  # noqa: T201 - what was asked for
 
 
-def _register(
-    folder: Path, out: Path, found: Recommendation, exported: Path, name: str, where: tuple[str | None, str | None]
-) -> str:
-    """Put the export into the registry, under the run of its trial; gives the model's URI."""
-    from harness.registry import register
-    from harness.storage import read_study
-    from harness.tracking import Reader
+def _run_of(folder: Path, number: int, name: str, uri: str, storage: str | None) -> str:
+    """The id of a trial's run, under which it can be registered by this name. Nothing is written.
 
-    storage, tracking = where
-    uri = tracking or f"sqlite:///{(out / 'mlflow.db').absolute()}"
-    number = int(found.chosen["number"])
+    Raises `ValueError` in one line where the name cannot be, and where there is no such store or no such run.
+    """
+    from harness.registry import check
+    from harness.storage import read_study
+    from harness.verify.runs import reading
+
+    check(uri, name)
     kept = read_study(storage or f"sqlite:///{(folder / 'study.db').absolute()}", folder.name)
-    heads = [head for head in Reader(uri, folder.name, kept.study_id).heads() if head.key == f"{folder.name}/{number}"]
-    run = next((head.id for head in heads if not head.deleted), None)
-    if run is None:
+    with reading(uri, folder.name, kept.study_id) as runs:
+        heads = runs.heads()
+    if not heads:
+        raise ValueError(f"{redact(uri)} has no run of this study; give the sweep's own --tracking-uri")
+    own = [head for head in heads if head.key == f"{folder.name}/{number}" and not head.deleted]
+    if not own:
         raise ValueError(
             f"MLflow has no run of trial {number}; python -m harness.verify {folder.name} --repair logs it"
         )
-    tags = {"study": folder.name, "trial": str(number), "width": str(found.chosen["width"]),
+    return own[0].id
+
+
+def _register(found: Recommendation, study: str, exported: Path, name: str, where: tuple[str, str]) -> str:
+    """Put the export into the registry, under a run of a store: `where` is both; gives the model's URI."""
+    from harness.registry import register
+
+    tags = {"study": study, "trial": str(found.chosen["number"]), "width": str(found.chosen["width"]),
             "test_accuracy": f"{found.chosen['test_accuracy']:.4f}"}  # fmt: skip
-    return register(exported, uri, run, name, tags).uri
+    return register(exported, *where, name, tags).uri
 
 
 def _say(console: Console, found: Recommendation, data: StudyData, least: float | None) -> None:
