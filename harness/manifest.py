@@ -6,6 +6,8 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ from harness.options import Options
 if TYPE_CHECKING:
     from harness.report import Report
 
+EVERY = 5.0
+"""After how many seconds a sweep's wall-clock is kept again."""
 MOST_NOTE = 8000
 """What MLflow takes of a description."""
 
@@ -47,6 +51,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
         "git_commit": _git_commit(options.file.parent),
         "started_ms": known.get("started_ms", ledger.now_ms()),
         "seconds": known.get("seconds", 0.0),
+        "at_least": known.get("at_least", False) or not known.get("ended", not known),
     }
 
 
@@ -59,9 +64,37 @@ def said_alone(family: str, alone: Mapping[str, str]) -> str:
     return f"students of family {family!r} are trained one at a time: {'; '.join(found)}" if found else ""
 
 
-def write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float) -> None:
-    """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it."""
-    ledger.write_sealed(options.study_dir / "study.json", {**manifest, "seconds": manifest["seconds"] + seconds})
+def begin(options: Options) -> None:
+    """Say in the `study.json` of earlier sessions that there is one more, which has not ended."""
+    if known := ledger.read_manifest(options.study_dir):
+        ledger.write_sealed(options.study_dir / "study.json", {**known, "ended": False})
+
+
+def write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float, *, ended: bool = False) -> None:
+    """Write `study.json`; `seconds` is what this session adds to the wall-clock of those before it.
+
+    Where a session is killed it stays not `ended`, and from then on `seconds` are `at_least` what was spent.
+    """
+    found = {**manifest, "seconds": manifest["seconds"] + seconds, "ended": ended}
+    ledger.write_sealed(options.study_dir / "study.json", found)
+
+
+@dataclass
+class Elapsed:
+    """How long a session takes, kept in `study.json` as it goes on: a kill loses some seconds of it."""
+
+    options: Options
+    manifest: Mapping[str, Any]
+    started: float
+    _next: float = 0.0
+
+    def note(self, *, ended: bool = False) -> None:
+        """Write it, unless that was done a moment ago. Of a full disk whatever else is written tells."""
+        now = time.monotonic()
+        if ended or now >= self._next:
+            self._next = now + EVERY
+            with suppress(OSError):
+                write_manifest(self.options, self.manifest, now - self.started, ended=ended)
 
 
 def sweep_params(options: Options, teacher: Mapping[str, Any]) -> dict[str, Any]:

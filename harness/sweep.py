@@ -22,7 +22,7 @@ from rich.console import Console
 
 from harness import cli, ledger, manifest, planning, screen
 from harness.costs import Costs, costs_from_json
-from harness.driver import ATTEMPTS, Driver, Plan, targets
+from harness.driver import ATTEMPTS, Driver, Plan, Progress, targets
 from harness.executors import Executor
 from harness.executors.choice import start
 from harness.locks import Held, driver_of
@@ -252,6 +252,7 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     said = manifest.manifest_of(options, task, config_hash)
     deadline = session.started + options.timeout if options.timeout else math.inf
     sampler = _open_study(session, config_hash, deadline)
+    manifest.begin(options)
     with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
         opening = pool.submit(Tracker, options.tracking, options.name, options.artifacts)
         reporting = pool.submit(import_module, "harness.report")
@@ -261,7 +262,7 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     alone = manifest.said_alone(options.study.family, task["alone"])
     how = f"as measured on {costs.where}" if costs else "by a fixed rule"
     said["cohorts"] = f"{how}; {alone}" if alone else how
-    manifest.write_manifest(options, said, 0.0)
+    manifest.write_manifest(options, said, time.monotonic() - session.started)
     plan = Plan(
         options.name,
         options.study,
@@ -302,15 +303,20 @@ def _open_study(session: _Session, config_hash: str, deadline: float) -> Sampler
 def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker], said: dict[str, Any]) -> str:
     """Reach the plan's targets; gives why it stopped. `said` is what the manifest says."""
     options, tracker, stop = session.options, owed.store, session.stop
+    elapsed = manifest.Elapsed(options, said, session.started)
     try:
         common = in_common(said, sampler.study_id)
         logged = tracker.begin(common, manifest.sweep_params(options, said["teacher"]))
         with screen.bar(session.console, "students of every trial") as bar, stop.waits():
-            watch = lambda done: screen.show(bar, done)  # noqa: E731
+
+            def watch(done: Progress) -> None:
+                screen.show(bar, done)
+                elapsed.note()
+
             driver = Driver(plan, sampler, owed, session.executor, watch, lambda: bool(stop))
             why = driver.run(logged)
         if why == "complete" and options.study.confirm:
-            why = _confirm(session, driver)
+            why = _confirm(session, driver, elapsed)
         if why == "complete" and not stop:
             said["teacher"] = _with_all_teachers(session, said["teacher"])
         if why == "stopped":
@@ -318,19 +324,23 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
     except StoreError as error:
         raise Halt(f"tracking failed before the first trial: {error}") from None
     finally:
-        with suppress(OSError):  # of a full disk the first error tells
-            manifest.write_manifest(options, said, time.monotonic() - session.started)
+        elapsed.note(ended=True)
     return why
 
 
-def _confirm(session: _Session, driver: Driver) -> str:
+def _confirm(session: _Session, driver: Driver, elapsed: manifest.Elapsed) -> str:
     """The search is complete: train what it chose on fresh seeds; gives why that stopped."""
     from harness.confirm import configurations  # pandas takes a second to import
 
     options = session.options
     chosen = configurations(options.study_dir, options.study.confirm)
     with screen.bar(session.console, "confirmed on fresh seeds") as bar, session.stop.waits():
-        driver.watch = lambda _: screen.show_confirmed(bar, driver.num_told(chosen), len(chosen))
+
+        def watch(_: Progress) -> None:
+            screen.show_confirmed(bar, driver.num_told(chosen), len(chosen))
+            elapsed.note()
+
+        driver.watch = watch
         why = driver.confirm(chosen)
     if why == "complete" and chosen:
         _measure_latency(session, {params.get("width", options.study.widths[0]) for params in chosen.values()})

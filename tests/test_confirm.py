@@ -16,13 +16,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from harness import ledger, tasks
+from harness import ledger, manifest, tasks
 from harness.analysis.answers import read_answers
 from harness.analysis.chosen import ROLES, chosen, confirmed_in_roles
 from harness.analysis.load import load
 from harness.arms import FRESH_SEED, read_arm
 from harness.cohort import checkpoint
 from harness.executors import worker
+from harness.report import write
 from harness.spec import digest, to_json
 from harness.storage import read_study
 from harness.tasks import LockedSplit, Split
@@ -201,6 +202,37 @@ def test_a_sweep_that_dies_while_it_confirms_goes_on_and_ends_the_same(
     assert swept(tmp_path, digits_cache) == 0
     assert results_of(tmp_path / "out", "confirm") == results_of(home, "confirm")
     assert faults(tmp_path / "out") == []
+
+
+def test_the_seconds_of_a_session_that_was_killed_are_counted_as_far_as_they_are_known(
+    home: Path, tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, note = worker.work, manifest.Elapsed.note
+
+    def dies(kind: str, body: Mapping[str, Any], *rest: Any) -> dict[str, Any]:
+        if body.get("stage") == "confirm":
+            raise OSError("the disk is gone")
+        return work(kind, body, *rest)
+
+    def killed(self: manifest.Elapsed, *, ended: bool = False) -> None:
+        if not ended:
+            note(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "work", dies)
+        patched.setattr(manifest, "EVERY", 0.0)
+        patched.setattr(manifest.Elapsed, "note", killed)
+        assert swept(tmp_path, digits_cache) == 1
+    folder = tmp_path / "out" / "mine"
+    first = ledger.read_manifest(folder)
+    assert first["seconds"] > 0.5 and not first["ended"]
+    write(folder)
+    assert f"The whole sweep took at least {first['seconds']:.1f} seconds." in (folder / "summary.md").read_text()
+    assert swept(tmp_path, digits_cache) == 0
+    last = ledger.read_manifest(folder)
+    assert last["seconds"] > first["seconds"] and last["ended"] and last["at_least"]
+    assert "The whole sweep took at least" in (folder / "summary.md").read_text()
+    assert re.search(r"The whole sweep took \d+\.\d seconds", (home / "mine" / "summary.md").read_text())
 
 
 def test_one_that_is_given_up_is_tried_again_by_the_next_sweep_and_not_before(

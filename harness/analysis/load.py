@@ -36,7 +36,7 @@ PULLS = tuple(f"{f.name}_{moment}" for f in dataclasses.fields(Balance) for mome
 STATES = ("complete", "pruned", "failed", "running", "unreadable")
 MANIFEST: Mapping[str, Any] = {
     "study": str, "identity": dict, "budget": dict, "objectives": list, "widths": list, "seeds": list, "task": dict,
-    "teacher": dict, "versions": dict, "seconds": int | float,
+    "teacher": dict, "versions": dict, "seconds": int | float, "ended": bool, "at_least": bool,
 }  # fmt: skip
 """What kind of thing each part of `study.json` is, where it is there."""
 CURVES = tuple(f.name for f in dataclasses.fields(Curve))

@@ -40,11 +40,13 @@ def budget_section(report: Report) -> Iterator[Block]:
     yield Table("budget", "Trials and cost, by arm.", head, rows, "trials.csv")
     planned = data.manifest.get("budget") or {}
     wall = data.manifest.get("seconds")
+    known = data.manifest.get("ended", False) and not data.manifest.get("at_least", False)
+    at_least = "" if known or wall is None else "at least "
     yield Paragraph(
         f"Planned: {plain(planned.get('trials', '?'))} search trials, and at each width "
         f"{plain(planned.get('controls_per_width', '?'))} controls. "
         "Seconds of students are each one's share of its cohort's wall-clock, summed; failed trials' cost is not "
-        f"recorded. The whole sweep took {_seconds(wall)} seconds."
+        f"recorded. The whole sweep took {at_least}{_seconds(wall)} seconds."
     )
     if teacher:
         yield Paragraph(_of_teachers(data, teacher))
