@@ -49,8 +49,8 @@ def frame(points: Sequence[tuple[float, float]]) -> pd.DataFrame:
 def test_every_trial_is_one_row_with_its_state(data: StudyData) -> None:
     trials = data.trials.set_index("number")
     assert len(trials) == 64 + 5 * 13
-    assert trials["state"].value_counts().to_dict() == {"complete": 127, "failed": 1, "running": 1}
-    assert trials.loc[7, "state"] == "failed" and trials.loc[11, "state"] == "running"
+    assert trials["state"].value_counts().to_dict() == {"complete": 127, "failed": 1, "unfinished": 1}
+    assert trials.loc[7, "state"] == "failed" and trials.loc[11, "state"] == "unfinished"
     assert trials.loc[5, "status"] == "diverged" and (trials["status"] == "diverged").sum() == 1
     assert not {5, 7, 11} & set(finished(data.trials)["number"])
 

@@ -33,7 +33,7 @@ KNOBS = tuple(f.name for f in dataclasses.fields(StudentSpec) if f.name not in (
 MOMENTS = ("start", "middle", "end")
 PULLS = tuple(f"{f.name}_{moment}" for f in dataclasses.fields(Balance) for moment in MOMENTS)
 """How the losses pull (see `harness.spec.Balance`), a column for each moment of training."""
-STATES = ("complete", "pruned", "failed", "running", "unreadable")
+STATES = ("complete", "pruned", "failed", "unfinished", "unreadable")
 MANIFEST: Mapping[str, Any] = {
     "study": str, "identity": dict, "budget": dict, "objectives": list, "widths": list, "seeds": list, "task": dict,
     "teacher": dict, "versions": dict, "seconds": int | float, "ended": bool, "at_least": bool,
@@ -228,7 +228,7 @@ def _read_trial(folder: Path, number: int) -> tuple[dict[str, Any] | None, Seque
         reason = None if records else failure_of(folder, trial)
     except ValueError:
         return _trial_row(trial, "unreadable", ()), ()
-    state = "complete" if records else "running" if reason is None else "failed"
+    state = "complete" if records else "unfinished" if reason is None else "failed"
     if records and records[0].status == "pruned":
         return {**_trial_row(trial, "pruned", records), "pruned_at": facts.get("pruned_at")}, records
     return _trial_row(trial, state, records), records
