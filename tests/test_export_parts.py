@@ -175,3 +175,11 @@ def test_the_card_says_what_is_not_known() -> None:
 def test_the_card_tells_of_bfloat16() -> None:
     text = card(replace(STUDENT, evidence={"knobs": {"dtype": "bfloat16"}}), FOUND, [])
     assert "these files compute in float32" in text
+
+
+def test_a_place_where_nothing_can_be_made_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (Path("/proc/foo"), Path("/proc/foo/bar"), tmp_path / "file" / "student"):
+        line = r"^cannot write to .* \([A-Z].*\); give another folder$"
+        with pytest.raises(ValueError, match=line), whole_folder(place, (), "said.json", "kind"):
+            pass

@@ -23,8 +23,11 @@ def whole_folder(folder: Path, own: Collection[str], said_by: str, kind: str) ->
     """
     folder = folder.resolve()
     refuse(folder, own, said_by, kind)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder.parent} ({error.strerror}); give another folder") from None
     try:
         yield fresh
         _to_disk(fresh)
