@@ -183,3 +183,19 @@ def test_a_place_where_nothing_can_be_made_is_said_in_one_line(tmp_path: Path) -
         line = r"^cannot write to .* \([A-Z].*\); give another folder$"
         with pytest.raises(ValueError, match=line), whole_folder(place, (), "said.json", "kind"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        ({"knobs": {"form": "kl"}, "trained_as": "distilled"}, "trained by knowledge distillation and chosen"),
+        ({"knobs": {"form": "ce", "label_smoothing": 0.0}, "trained_as": "ce"}, "by plain cross-entropy, without a"),
+        (
+            {"knobs": {"form": "ce", "label_smoothing": 0.1}, "trained_as": "smoothing"},
+            "with label smoothing, without a",
+        ),
+        ({"knobs": {"form": "kl"}, "trained_as": "self"}, "distillation from a student of its own width"),
+    ],
+)
+def test_the_card_says_how_the_student_was_trained(evidence: dict[str, object], words: str) -> None:
+    assert words in card(replace(STUDENT, evidence=evidence), FOUND, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,18 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from harness import cli, ledger
 from harness.analysis.judged import ELIGIBLE, Confirmed, judge_confirmed, ranked
 from harness.analysis.load import load, rows_of
 from harness.export import read_architecture
-from harness.recommend.__main__ import app
-from harness.recommend.choose import seeds_to_tell
+from harness.recommend.__main__ import app, evidence, say
+from harness.recommend.choose import recommend, seeds_to_tell
 from harness.recommend.hand_out import trained
 from harness.report import build, write
+from harness.report.findings import judge
+from harness.report.page import page
 from tests.confirming import SEEDS, swept
 
 
@@ -224,6 +229,54 @@ def test_a_store_or_name_that_cannot_be_is_refused_before_anything_is_written(
         found = told(["mine", "--out", home, "--export", tmp_path / "student", *arguments], capsys, monkeypatch)
         assert found[0] == 2 and found[1].startswith("error: ") and line in found[1] and "take" not in found[1]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def spoken(home: Path, confirmed: Confirmed) -> tuple[str, dict[str, Any]]:
+    """What the program says of what is to be taken, and what the model card would."""
+    data, console = load(home / "mine"), Console(file=io.StringIO(), width=1000)
+    taken = recommend(home / "mine", confirmed, {}, None)
+    say(console, taken, data, None)
+    assert isinstance(console.file, io.StringIO)
+    return " ".join(console.file.getvalue().split()), evidence(taken, data)
+
+
+@pytest.mark.parametrize(
+    ("role", "words", "teacher"),
+    [
+        ("ce", "control it is plain training: distillation is not needed here", "none"),
+        ("smoothing", "control it is label smoothing, without a teacher: distillation is not needed here", "none"),
+        ("self", "control its teacher is a student of its own width: a larger teacher is not", "a plainly trained"),
+    ],
+)
+def test_what_is_said_of_a_control_that_is_taken_is_of_its_kind(
+    role: str, words: str, teacher: str, home: Path, found: Confirmed
+) -> None:
+    trials = found.trials.copy()
+    taken = trials.index[trials["role"] == ("smoothing" if role == "self" else role)][0]  # the study has no self
+    trials.loc[taken, ["role", "val_accuracy"]] = role, 2.0
+    said, card = spoken(home, replace(found, trials=trials))
+    assert words in said and card["trained_as"] == role and card["teacher"].startswith(teacher)
+    assert ("over plain training of its width" in said) == (role != "ce")
+    assert (card["verdict_against_plain_training"] == "it is plain training") == (role == "ce")
+    assert (card["gain_over_control"] is None) == (role == "ce")
+    said, _ = spoken(home, replace(found, trials=trials[trials["role"] != "distilled"]))
+    assert "no distilled student of its width was confirmed" in said and "not needed here" not in said
+
+
+def test_a_student_at_chance_is_not_taken_without_a_word(home: Path, found: Confirmed) -> None:
+    assert 0.1 <= found.chance < 0.15  # of ten digits, nearly as many of each
+    low = found.trials.assign(test_low=0.05, test_high=0.15, test_accuracy=0.1009)
+    diverged = found.students.assign(status=np.where(found.students["seed"].mod(2) == 0, "diverged", "ok"))
+    chance = replace(found, trials=low, students=diverged)
+    said, card = spoken(home, replace(chance, students=found.students))
+    assert "weak not shown to be above chance: always the commonest class is 10." in said and "diverged" not in said
+    said, card = spoken(home, chance)
+    assert re.search(r"weak not shown .*%; \d of its 3 students diverged and count as guessing", said)
+    assert "chance" in card["weakness"]
+    text = page(replace(judge(home / "mine"), confirmed=chance))
+    assert "**Of what validation would take, beware of** " in text and "not shown to be above chance" in text
+    said, card = spoken(home, replace(found, trials=found.trials.assign(test_low=0.5)))
+    assert "weak" not in said and "weakness" not in card
 
 
 def test_weights_that_are_not_the_records_are_not_handed_out(home: Path, tmp_path: Path, found: Confirmed) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
 from harness.analysis.calibration import class_gains, reliability
 from harness.analysis.chosen import OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles
-from harness.analysis.confirmed import DISTILLED, comparisons, option_comparisons, options_compared, scored
+from harness.analysis.confirmed import DISTILLED, Correct, comparisons, option_comparisons, options_compared, scored
 from harness.analysis.intervals import crossed
 from harness.analysis.latency import read_latency
 from harness.analysis.load import StudyData, rows_of
@@ -34,6 +35,8 @@ class Confirmed:
     `recommended` has a row for each size on the front as a budget; `audit` says what choosing on test would have
     claimed. `wrote` are the tokens of language models' samples, by trial. `classes` are gains by class at each width,
     `reliability` tables of confidence by width and role. `left_out` are the trials that `draws` lacks, and why.
+    `others_against_plain` is as `by_option`, of what else may be recommended. `chance` is the
+    accuracy of always saying the commonest class, as far as it is known, else NaN.
     """
 
     trials: pd.DataFrame
@@ -48,6 +51,8 @@ class Confirmed:
     draws: pd.DataFrame
     wrote: Mapping[int, Sequence[int]]
     left_out: Mapping[int, str]
+    others_against_plain: pd.DataFrame
+    chance: float
 
     @property
     def num_seeds(self) -> int:
@@ -84,7 +89,37 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
         left_out={**lost, **other_seeds},
+        others_against_plain=_others_against_plain(trials, students, correct),
+        chance=_chance(data, answers),
     )
+
+
+def _chance(data: StudyData, answers: Mapping[int, Answers]) -> float:
+    for own in answers.values():
+        return float(np.unique(own.labels, return_counts=True)[1].max() / own.labels.size)
+    classes = (data.manifest.get("task") or {}).get("num_classes")
+    return 1 / classes if classes else np.nan
+
+
+def weakness(confirmed: Confirmed, row: Mapping[str, Any]) -> str:
+    """What speaks against a configuration as such, in words: it is at chance, students diverged; mostly empty."""
+    students = confirmed.students[confirmed.students["number"] == row["number"]]
+    num_diverged = int((students["status"] == "diverged").sum())
+    least = row["test_accuracy"] if pd.isna(row["test_low"]) else row["test_low"]
+    said = []
+    if least <= confirmed.chance:
+        said.append(f"not shown to be above chance: always the commonest class is {100 * confirmed.chance:.2f}%")
+    if num_diverged:
+        said.append(f"{num_diverged} of its {len(students)} students diverged and count as guessing")
+    return "; ".join(said)
+
+
+def _others_against_plain(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct) -> pd.DataFrame:
+    """Each eligible configuration that `comparisons` and `by_option` leave out, less plain training of its width."""
+    plain = trials["role"] == PLAIN_ROLE
+    others = trials["role"].isin(ELIGIBLE) & ~plain & ~trials["role"].isin((DISTILLED, OPTION))
+    named = trials[others].assign(option=trials["role"], role=OPTION)
+    return option_comparisons(pd.concat([named, trials[plain]]), students, correct)
 
 
 def _draws(scores: Mapping[int, pd.DataFrame]) -> pd.DataFrame:

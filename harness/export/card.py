@@ -21,6 +21,7 @@ EVIDENCE = {
     "trial": "trial",
     "knobs": "configuration",
     "teacher": "teacher",
+    "trained_as": "trained as",
     "test_accuracy": "test accuracy",
     "seeds": "seeds",
     "gain_over_control": "gain over plain training",
@@ -84,7 +85,7 @@ def _about(student: Student) -> list[str]:
     knobs = evidence.get("knobs")
     return [
         "## Model details",
-        f"A student network, trained {_how(knobs)} and chosen by a study.",
+        f"A student network, trained {_how(evidence)} and chosen by a study.",
         _table("fact", facts),
         _table("knob", knobs) if isinstance(knobs, Mapping) else f"Configuration: {said(knobs)}.",
         _table("also", others) if others else "",
@@ -99,10 +100,16 @@ def _about(student: Student) -> list[str]:
     ]
 
 
-def _how(knobs: object) -> str:
+def _how(evidence: Mapping[str, Any]) -> str:
     """By what it was trained, as far as the evidence says it."""
-    form = knobs.get("form") if isinstance(knobs, Mapping) else None
-    return "by plain cross-entropy, without a teacher," if form == PLAIN else "by knowledge distillation"
+    knobs = evidence.get("knobs")
+    knobs = knobs if isinstance(knobs, Mapping) else {}
+    if evidence.get("trained_as") == "self":
+        return "by knowledge distillation from a student of its own width"
+    if knobs.get("form") != PLAIN:
+        return "by knowledge distillation"
+    smoothed = "cross-entropy with label smoothing" if knobs.get("label_smoothing") else "plain cross-entropy"
+    return f"by {smoothed}, without a teacher,"
 
 
 def _data(student: Student) -> list[str]:

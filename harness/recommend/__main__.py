@@ -17,6 +17,7 @@ from harness.analysis.judged import judge_confirmed
 from harness.analysis.load import StudyData, load
 from harness.recommend.choose import LIMITS, SURE, Recommendation, recommend
 from harness.report.confirmed import configuration
+from harness.spec import PLAIN
 from harness.urls import redact
 
 KNOBS = ("form", "alpha", "temperature", "lr", "weight_decay", "label_smoothing", "epochs", "batch_size")
@@ -25,6 +26,13 @@ SAID = (
     "size_kib", "num_seeds", "val_accuracy", "test_accuracy", "test_low", "test_high",
 )  # fmt: skip
 """What the JSON says of a configuration."""
+WITHOUT: Mapping[str, tuple[str, str]] = {
+    "ce": ("it is plain training", "distillation is not needed here"),
+    "smoothing": ("it is label smoothing, without a teacher", "distillation is not needed here"),
+    "self": ("its teacher is a student of its own width", "a larger teacher is not needed here"),
+}
+"""What is said of a configuration that is a control, and of distillation where that was confirmed at its width too."""
+NONE_BESIDE = "no distilled student of its width was confirmed to compare it with"
 app = typer.Typer(
     add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
 )
@@ -87,7 +95,7 @@ def main(
     uri = tracking_uri or f"sqlite:///{(out / 'mlflow.db').absolute()}"
     run = None if register is None else _run_of(folder, int(found.chosen["number"]), register, uri, storage)
     console = Console(quiet=as_json)
-    _say(console, found, data, min_accuracy)
+    say(console, found, data, min_accuracy)
     result = as_data(found)
     if export is not None:
         from harness.recommend.hand_out import hand_out  # torch takes seconds to import
@@ -136,7 +144,8 @@ def _register(found: Recommendation, study: str, exported: Path, name: str, wher
     return register(exported, *where, name, tags).uri
 
 
-def _say(console: Console, found: Recommendation, data: StudyData, least: float | None) -> None:
+def say(console: Console, found: Recommendation, data: StudyData, least: float | None) -> None:
+    """Print a recommendation in words."""
     own, gain = found.chosen, found.against_plain
 
     def line(text: str) -> None:
@@ -145,18 +154,22 @@ def _say(console: Console, found: Recommendation, data: StudyData, least: float 
     line(f"[b]take[/]       {configuration(own)}, lr {own['lr']:.2g}: {own['num_params']:,} parameters, "
          f"{own['macs']:,} MACs{_speed(own)}")  # fmt: skip
     line(f"test       {_percent(own)} over {own['num_seeds']} fresh seeds [95%, over seeds and test examples]")
+    if found.weakness:
+        line(f"[b]weak[/]       {found.weakness}")
     if least is not None:
         line(f"           at least {100 * least:.2f}% on the test split in {found.p_reached:.2f} of resamples")
     line(f"best       P = {found.p_best:.2f} among {found.num_fitting} confirmed that fit; expected regret "
          f"{100 * found.expected_regret:.2f} points")  # fmt: skip
     for row in found.left_out:
         line(f"left out   {configuration(row)} (trial {row['number']}): {row['why']}")
-    if own["role"] == "ce":
-        line("control    it is plain training: distillation is not needed here")
-    elif gain is not None:
+    if found.kind in WITHOUT:
+        beside = found.beside_distilled
+        line(f"control    {WITHOUT[found.kind][0]}: {WITHOUT[found.kind][1] if beside else NONE_BESIDE}")
+    if gain is not None:
         span = f"{100 * gain['gain']:+.2f} [{100 * gain['crossed_low']:+.2f}, {100 * gain['crossed_high']:.2f}] points"
         said = "[b]plain training is as good[/] as far as is shown" if found.plain_is_as_good else gain["verdict"]
-        line(f"control    over plain training of its width {span}, Holm p {gain['holm_p']:.2g}: {said}")
+        head = "" if found.kind in WITHOUT else "control"
+        line(f"{head:10} over plain training of its width {span}, Holm p {gain['holm_p']:.2g}: {said}")
     if found.runner_up is not None:
         line(f"runner-up  {configuration(found.runner_up)}: {_percent(found.runner_up)}")
         line(f"next       {_next(found, data)}")
@@ -190,21 +203,21 @@ def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
     """What the model card says of the student (see `harness.export.card.EVIDENCE`)."""
     own, gain, task = found.chosen, found.against_plain, data.manifest.get("task") or {}
     knobs = [name for name in (*KNOBS, *data.space) if name in own and not pd.isna(own[name])]
-    teacher = data.manifest.get("teacher") or {}
     done = pd.concat([data.trials, data.others.trials, data.confirmed.trials])
     return {
         "study": data.name,
         "question": f"which student of {task.get('name')} to take within a size, and whether to distil it",
         "trial": f"{own['number']}, which confirms trial {own['source']}",
         "knobs": {name: own[name] for name in dict.fromkeys(knobs)},
-        "teacher": f"{teacher.get('name')} of width {teacher.get('width') or 'unknown'}, "
-        f"val accuracy {teacher.get('val_accuracy')}",
+        "teacher": _teacher(found.kind, data),
+        "trained_as": found.kind,
         "test_accuracy": _estimate(own["test_accuracy"], own["test_low"], own["test_high"]),
         "seeds": int(own["num_seeds"]),
         "gain_over_control": None if gain is None else {
             **_estimate(gain["gain"], gain["crossed_low"], gain["crossed_high"]),
         },
-        "verdict_against_plain_training": "it is plain training" if gain is None else gain["verdict"],
+        "verdict_against_plain_training": _verdict(found),
+        **({"weakness": found.weakness} if found.weakness else {}),
         "p_best": found.p_best,
         "expected_regret": found.expected_regret,
         "runner_up": None if found.runner_up is None else configuration(found.runner_up),
@@ -212,6 +225,23 @@ def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
         "cost": {"trials of the study": len(done), "training FLOPs": float(done["train_flops"].sum()),
                  "seconds": float(done["seconds"].sum())},
     }  # fmt: skip
+
+
+def _verdict(found: Recommendation) -> str:
+    if found.kind == PLAIN:
+        return "it is plain training"
+    return "not compared" if found.against_plain is None else str(found.against_plain["verdict"])
+
+
+def _teacher(kind: str, data: StudyData) -> str:
+    """Whom a student of a kind has learnt from."""
+    if kind in (PLAIN, "smoothing"):
+        return "none"
+    if kind == "self":
+        return "a plainly trained student of its own width"
+    teacher = data.manifest.get("teacher") or {}
+    width = teacher.get("width") or "unknown"
+    return f"{teacher.get('name')} of width {width}, val accuracy {teacher.get('val_accuracy')}"
 
 
 def _estimate(value: float, low: float, high: float) -> dict[str, float]:
@@ -238,6 +268,7 @@ def as_data(found: Recommendation) -> dict[str, Any]:
         "plain_is_as_good": found.plain_is_as_good,
         "runner_up": row(found.runner_up, SAID),
         "next_seeds": found.next_seeds,
+        "weakness": found.weakness,
         "left_out": [row(left, (*SAID, "why")) for left in found.left_out],
     }
 

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.answers import read_answers
-from harness.analysis.confirmed import NOT_SHOWN, scored
+from harness.analysis.confirmed import CONTROLS, DISTILLED, NOT_SHOWN, scored
 from harness.analysis.intervals import mean_squares
-from harness.analysis.judged import ELIGIBLE, Confirmed, eligible, ranked
+from harness.analysis.judged import ELIGIBLE, Confirmed, eligible, ranked, weakness
 from harness.analysis.load import rows_of
+from harness.spec import PLAIN
 
 LIMITS: Mapping[str, tuple[str, str]] = {
     "num_params": ("--max-params", "parameters"),
@@ -38,7 +39,8 @@ class Recommendation:
     `p_reached` is the share of draws in which its test accuracy reaches the one asked for, NaN where none was.
     `against_plain` is its row of comparisons with plain training, `next_seeds` how many fresh seeds would tell it from
     the runner-up with 80% power: 0 where it is told already, None where no number of seeds would.
-    `left_out` are the rows of those that fit but cannot be judged, each with its `why`.
+    `left_out` are the rows of those that fit but cannot be judged, each with its `why`. `beside_distilled` says that a
+    distilled configuration of its width was confirmed, `weakness` what speaks against it as such.
     """
 
     chosen: Mapping[str, Any]
@@ -49,11 +51,20 @@ class Recommendation:
     p_reached: float
     against_plain: Mapping[str, Any] | None
     next_seeds: int | None
+    beside_distilled: bool
+    weakness: str = ""
     left_out: Sequence[Mapping[str, Any]] = ()
 
     @property
+    def kind(self) -> str:
+        """How it was trained: `"distilled"`, or the name of a control, `"ce"` being plain training."""
+        if self.chosen["role"] in CONTROLS:
+            return str(self.chosen["role"])
+        return PLAIN if self.chosen["form"] == PLAIN else DISTILLED
+
+    @property
     def plain_is_as_good(self) -> bool:
-        """Whether it is distilled and no difference from plain training of its width is shown."""
+        """Whether it is not plain training, and no difference from that of its width is shown."""
         return self.against_plain is not None and self.against_plain["verdict"] == NOT_SHOWN
 
 
@@ -110,6 +121,8 @@ def recommend(
         p_reached=math.nan if least is None else float((draws >= least).mean()),
         against_plain=_against_plain(confirmed, number),
         next_seeds=0 if other is None else seeds_to_tell(_differences(study_dir, confirmed, (number, other))),
+        beside_distilled=int(trials.loc[number, "width"]) in _distilled_widths(confirmed),
+        weakness=weakness(confirmed, _row(trials, number)),
         left_out=_left_out(confirmed, {**limits, "num_params": min(limits.get("num_params", math.inf), largest)}),
     )
 
@@ -128,9 +141,16 @@ def _row(trials: pd.DataFrame, number: int) -> Mapping[str, Any]:
 
 
 def _against_plain(confirmed: Confirmed, number: int) -> Mapping[str, Any] | None:
-    table = confirmed.comparisons
-    own = table[(table["distilled_number"] == number) & (table["control"] == "ce")]
-    return rows_of(own)[0] if len(own) else None
+    for table in (confirmed.comparisons, confirmed.by_option, confirmed.others_against_plain):
+        own = table[(table["distilled_number"] == number) & (table["control"] == PLAIN)]
+        if len(own):
+            return rows_of(own)[0]
+    return None
+
+
+def _distilled_widths(confirmed: Confirmed) -> set[int]:
+    every = confirmed.trials
+    return set(every.loc[~every["role"].isin(CONTROLS) & (every["form"] != PLAIN), "width"])
 
 
 def _differences(study_dir: Path, confirmed: Confirmed, numbers: Sequence[int]) -> np.ndarray[Any, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.compare import SHOWN
+from harness.analysis.judged import weakness
 from harness.analysis.load import rows_of
 from harness.report.blocks import Block, Heading, List, Paragraph, plain
 from harness.report.confirmed import answer as confirmed_answer
-from harness.report.confirmed import other_answers
+from harness.report.confirmed import configuration, other_answers
 from harness.report.findings import Report
 from harness.report.language import bits_answer
 from harness.report.options import options_answer
@@ -54,12 +55,22 @@ def _answer(report: Report) -> Iterator[Block]:
         *options_answer(report),
     ):
         yield List(others)
+    yield from _weak_students(report)
     if weak := _weak_teacher(report):
         yield Paragraph(weak)
     if confirmed:
         yield Paragraph(f"In the search, the Pareto front on validation has {count}. {_gain_answer(report)}")
     yield Paragraph("On the front, small to large, with gains in points and their 95% intervals:")
     yield List(tuple(_place(row) for row in rows_of(front)))
+
+
+def _weak_students(report: Report) -> Iterator[Block]:
+    """A warning where what would be taken is not above chance, or has diverged; mostly nothing."""
+    found = report.confirmed
+    rows = rows_of(found.trials[found.trials["number"].isin(found.recommended["number"])].drop_duplicates("number"))
+    weak = [f"{configuration(row)}: {said}" for row in rows if (said := weakness(found, row))]
+    if weak:
+        yield Paragraph(f"**Of what validation would take, beware of** {plain('. '.join(weak))}.")
 
 
 def _weak_teacher(report: Report) -> str:
