@@ -31,6 +31,7 @@ from harness.recommend.hand_out import trained
 from harness.report import build, write
 from harness.report.findings import judge
 from harness.report.page import page
+from harness.report.unconfirmed import unconfirmed
 from tests.confirming import SEEDS, swept
 
 
@@ -193,6 +194,30 @@ def test_what_has_lost_its_answers_is_named_and_the_rest_is_judged(
     assert "Left out of P(best)" in (tmp_path / "out" / "mine" / "summary.md").read_text()
     code, said = told(["mine", "--out", tmp_path / "out"], capsys, monkeypatch)
     assert code == 2 and "confirmed configurations can be judged (trial" in said and "sweep again" in said
+
+
+def test_what_is_not_confirmed_and_what_cannot_be_compared_is_named_first(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert unconfirmed(load(home / "mine")) == ""
+    shutil.copytree(home / "mine", tmp_path / "mine")
+    data = load(tmp_path / "mine")
+    wide = data.confirmed.trials[data.confirmed.trials["width"] == 6]
+    for number in wide["number"]:
+        (ledger.trial_dir(tmp_path / "mine", int(number)) / "result.json").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "drawings", lambda _: ())
+        write(tmp_path / "mine")
+    answer = next(p for p in (tmp_path / "mine" / "summary.md").read_text().split("\n\n") if p.startswith("**Answer"))
+    assert "at width 3" in answer and answer.endswith("Not confirmed yet: width 6 (all of it).")
+    code, said = told(["mine", "--out", tmp_path], capsys, monkeypatch)
+    assert code == 0 and "lacks Not confirmed yet: width 6 (all of it). What is missing was not weighed here." in said
+    states = data.confirmed.trials["state"].mask(data.confirmed.trials["arm"] == "control", "failed")
+    failed = replace(data, confirmed=replace(data.confirmed, trials=data.confirmed.trials.assign(state=states)))
+    both = "width 3 (plain training), width 6 (plain training)"
+    assert unconfirmed(failed) == f" Given up in the confirm stage: {both}."
+    one_sided = replace(data, trials=data.trials[(data.trials["arm"] == "control") | (data.trials["width"] == 6)])
+    assert unconfirmed(one_sided).endswith("Not to be compared: width 3 (no finished distilled trial).")
 
 
 def test_the_student_is_handed_out_with_its_evidence_and_registered_under_its_run(

@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from harness import cli
 from harness.analysis.judged import judge_confirmed
 from harness.analysis.load import StudyData, load
 from harness.recommend.choose import LIMITS, SURE, Recommendation, recommend
 from harness.report.confirmed import configuration
+from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN
 from harness.urls import redact
 
@@ -96,7 +98,7 @@ def main(
     run = None if register is None else _run_of(folder, int(found.chosen["number"]), register, uri, storage)
     console = Console(quiet=as_json)
     say(console, found, data, min_accuracy)
-    result = as_data(found)
+    result = as_data(found) | {"not_confirmed": unconfirmed(data).strip()}
     if export is not None:
         from harness.recommend.hand_out import hand_out  # torch takes seconds to import
 
@@ -173,6 +175,8 @@ def say(console: Console, found: Recommendation, data: StudyData, least: float |
     if found.runner_up is not None:
         line(f"runner-up  {configuration(found.runner_up)}: {_percent(found.runner_up)}")
         line(f"next       {_next(found, data)}")
+    if lacks := unconfirmed(data).strip():
+        line(f"[b]lacks[/]      {escape(lacks)} What is missing was not weighed here.")
 
 
 def _next(found: Recommendation, data: StudyData) -> str:

@@ -18,6 +18,7 @@ from harness.report.language import bits_answer
 from harness.report.options import options_answer
 from harness.report.searches import searches_answer
 from harness.report.tables import number, points
+from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN, is_number
 
 
@@ -47,7 +48,7 @@ def _answer(report: Report) -> Iterator[Block]:
     count = "one configuration" if len(front) == 1 else f"{len(front)} configurations"
     confirmed = confirmed_answer(report)
     said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
-    yield Paragraph(f"**Answer.** {said}", "answer")
+    yield Paragraph(f"**Answer.** {said}{plain(unconfirmed(report.data))}", "answer")
     if others := (
         *searches_answer(report),
         *bits_answer(report),

@@ -18,6 +18,7 @@ from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
 from harness.report.tables import front_table, number, points
+from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN
 
 REMAINS: Mapping[str, str] = {
@@ -269,7 +270,7 @@ def closing_table(report: Report) -> RichTable:
     said = (
         f"On the test split, mean over {found.num_seeds} fresh seeds; gain: the best distilled less the best plain "
         "configuration, both chosen on validation [95% over seeds and test examples]. Every control: summary.md."
-    )
+    ) + unconfirmed(report.data)
     table = RichTable(title=f"{report.data.name}: confirmed", title_justify="left", caption=said, box=box.SIMPLE_HEAD,
                       caption_justify="left", show_edge=False, pad_edge=False, collapse_padding=True)  # fmt: skip
     for name in ("width", "params", "form", "alpha", "T", "test (%)", "gain (points)", "shown"):

@@ -1,0 +1,59 @@
+"""What is not confirmed, or cannot be: half a confirm stage must not be read as the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from harness.analysis.chosen import OPTION, PLAIN_ROLE, chosen
+from harness.analysis.confirmed import DISTILLED
+from harness.analysis.load import StudyData, rows_of
+from harness.figures.confirmed import NAMES
+
+STATES = {"failed": "given up in the confirm stage", "open": "not confirmed yet"}
+SIDES = {DISTILLED: "distilled", PLAIN_ROLE: NAMES[PLAIN_ROLE]}
+
+
+def unconfirmed(data: StudyData) -> str:
+    """Sentences on what the confirm stage lacks, by width; empty where it lacks nothing, or has not begun."""
+    if data.confirmed.trials.empty:
+        return ""
+    return "".join(f" {sentence}." for sentence in (*_open(data), *_one_sided(data)))
+
+
+def _open(data: StudyData) -> Iterator[str]:
+    """What validation chose and fresh seeds have not judged: a sentence for what may come, and one for what failed."""
+    states = data.confirmed.trials.groupby("source")["state"].agg(set)
+    whole = chosen(data)
+    known = [states.get(source, set()) for source in whole["source"]]
+    said = ["done" if "complete" in own else "failed" if own == {"failed"} else "open" for own in known]
+    table = whole.assign(said=said)
+    for state, words in STATES.items():
+        parts = []
+        for width, own in table.groupby("width"):
+            missing = own[own["said"] == state]
+            if len(missing):
+                parts.append(f"width {width} ({'all of it' if len(missing) == len(own) else _names(missing)})")
+        if parts:
+            yield f"{words.capitalize()}: {', '.join(parts)}"
+
+
+def _names(missing: pd.DataFrame) -> str:
+    names = [
+        row["option"] if row["role"] == OPTION else NAMES.get(row["role"], row["role"]) for row in rows_of(missing)
+    ]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _one_sided(data: StudyData) -> Iterator[str]:
+    """The widths at which the search has nothing to confirm on one side of the comparison, or on both."""
+    table = chosen(data)
+    widths: Sequence[int] = data.manifest.get("widths") or sorted(table["width"].unique())
+    parts = []
+    for width in widths:
+        has = set(table.loc[table["width"] == width, "role"])
+        if missing := [name for role, name in SIDES.items() if role not in has]:
+            parts.append(f"width {width} (no finished {' and no finished '.join(missing)} trial)")
+    if parts:
+        yield f"Not to be compared: {', '.join(parts)}"
