@@ -31,6 +31,7 @@ from harness.recommend.hand_out import trained
 from harness.report import build, write
 from harness.report.findings import judge
 from harness.report.page import page
+from harness.report.protocol import _test_reads
 from harness.report.unconfirmed import unconfirmed
 from tests.confirming import SEEDS, swept
 
@@ -66,7 +67,8 @@ def test_the_report_of_a_confirmed_study_answers_from_the_test_split(home: Path,
     text = (folder / "summary.md").read_text()
     answer = next(part for part in text.split("\n\n") if part.startswith("**Answer.**"))
     assert f"over {SEEDS} fresh seeds" in answer and "80% power" in answer
-    assert f"read for {len(found.students)} confirmed students" in text
+    assert f"read for {len(found.students)} confirmed students" in text and "audit alone." in text
+    assert "for every trial of the search and its controls: 1; of the confirm stage, fresh: 1000000001 to " in text
     for name in ("confirmed", "comparisons", "audit", "recommended", "classes", "reliability", "other_controls"):
         assert len(pd.read_csv(folder / f"{name}.csv")) > 0
     for name in ("confirmed", "comparisons", "audit", "recommended"):
@@ -153,6 +155,15 @@ def test_a_study_that_was_not_confirmed_gives_no_recommendation(
     monkeypatch.setattr(build, "drawings", lambda _: ())
     write(tmp_path / "out" / "mine")
     assert "Nothing was confirmed" in (tmp_path / "out" / "mine" / "summary.md").read_text()
+
+
+def test_students_of_an_earlier_confirm_stage_are_counted_as_readers_of_the_test_split(home: Path) -> None:
+    report = judge(home / "mine")
+    own = report.confirmed.trials["number"].unique()
+    fewer = report.confirmed.trials[report.confirmed.trials["number"] != own[0]]
+    said = _test_reads(replace(report, confirmed=replace(report.confirmed, trials=fewer)))
+    assert f"{len(own)} confirmed trials {len(own) - 1} are reported; the rest have the same configurations" in said
+    assert "the rest" not in _test_reads(report)
 
 
 @pytest.mark.parametrize("what", ["result.json", "confirmed.safetensors"])

@@ -85,7 +85,7 @@ def weights_size(student: Student) -> int:
 def real_inputs(task: Task, most: int) -> Tensor:
     """Up to so many of the val split's inputs, spread over it: `[examples, ...]`, float32 where they are numbers.
 
-    Of the val split, as the test split is read once, for accuracy.
+    Of the val split, as the test split is for the confirm stage alone.
     """
     inputs = task.val.inputs
     places = torch.linspace(0, len(inputs) - 1, min(most, len(inputs))).round().long()

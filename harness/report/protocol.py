@@ -20,13 +20,7 @@ def protocol(report: Report) -> Iterator[Block]:
     manifest = report.data.manifest
     task: Mapping[str, Any] = manifest.get("task") or {}
     sizes, hashes = task.get("sizes") or {}, task.get("hashes") or {}
-    reads = len(report.data.confirmed.students)
     splits = ", ".join(f"{plain(name)} {size:,} ({code(hashes.get(name, '?'))})" for name, size in sizes.items())
-    read = (
-        "the test split was not read"
-        if reads == 0
-        else f"the test split was read for {reads} confirmed students, and for nothing else"
-    )
     mixings = [str(mixing) for mixing in sorted(report.data.trials["mixing"].dropna().unique())]
     formulas = "; ".join(f"{plain(mixing)}: {FORMULAS.get(mixing, 'unknown')}" for mixing in mixings) or "no trials yet"
     objectives = plain(", ".join(f"{direction(name)} {name}" for name in manifest.get("objectives") or []))
@@ -35,10 +29,36 @@ def protocol(report: Report) -> Iterator[Block]:
     yield Heading("Protocol")
     yield List((
         plain(f"Task: {task.get('name', 'unknown')}. {task.get('source', '')}".rstrip()),
-        f"Splits (hash): {splits or 'unknown'}; {read}.",
-        f"Seeds, the same for every trial: {seeds or 'unknown'}.",
+        f"Splits (hash): {splits or 'unknown'}; {_test_reads(report)}.",
+        f"Seeds, the same for every trial of the search and its controls: {seeds or 'unknown'}{_fresh_seeds(report)}.",
         f"Objectives of the search: {objectives or 'unknown'}. Metrics are of the last epoch, means over seeds.",
         f"Training loss, {formulas}. Plain training: `CE(student, labels)`.",
         f"Configuration {code(manifest.get('config_hash', '?'))}, commit {code(manifest.get('git_commit') or '?')}.",
         f"Versions: {versions or 'unknown'}.",
     ))  # fmt: skip
+
+
+def _test_reads(report: Report) -> str:
+    """Who read the test split, how often, and what for."""
+    read, shown = report.data.confirmed, report.confirmed.trials["number"].nunique()
+    if read.students.empty:
+        return "the test split was not read"
+    said = (
+        f"the test split was read for {len(read.students)} confirmed students, and for nothing else: what is reported "
+        "is from predictions after the last epoch; accuracy after earlier epochs is kept for the selection audit alone"
+    )
+    if more := read.students["number"].nunique() - shown:
+        said += (
+            f". Of the {shown + more} confirmed trials {shown} are reported; the rest have the same configurations "
+            "with fewer seeds (another `--confirm`), or ones that validation has since passed over"
+        )
+    return said
+
+
+def _fresh_seeds(report: Report) -> str:
+    seeds = sorted(int(seed) for seed in report.data.confirmed.students["seed"].unique())
+    if not seeds:
+        return ""
+    whole = len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1
+    each = f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))
+    return f"; of the confirm stage, fresh: {each}"
