@@ -29,6 +29,8 @@ KINDS: Mapping[str, str] = {
 """What a trial is, in words: `self` learns from a plainly trained twin, `shuffled` from what the teacher says of any
 other example. Both tune all that the search does, but for the teacher."""
 OTHER_TEACHERS = ("self", "shuffled")
+SMOOTHING = Float(0.02, 0.4, log=True)
+"""What the control of that name searches."""
 EVERY = 4
 """How many trials of a control with a teacher there are for one that listens to it as little as the space allows."""
 TEACHERS_OWN = ("teacher", "teacher_width", "teacher_epochs", "assistants")
@@ -89,7 +91,7 @@ def space_of(study: Study, arm: str) -> Mapping[str, Dimension]:
     if kind == CONTROL:
         return study.plain_space()
     if kind == "smoothing":
-        return {**study.plain_space(), "label_smoothing": Float(0.02, 0.4, log=True)}
+        return {**study.plain_space(), "label_smoothing": SMOOTHING}
     return {name: dim for name, dim in study.space.items() if name not in (*TEACHERS_OWN, "width")}
 
 

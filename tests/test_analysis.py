@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.analysis.compare import best_by_width, gain_over_control, gains, paired_differences, pooled_sd, with_gains
-from harness.analysis.importance import edges, importance_rows, importance_table
+from harness.analysis.importance import edges, edges_of_chosen, importance_rows, importance_table
 from harness.analysis.load import StudyData, finished, is_plain, load, rows_of
 from harness.analysis.pareto import front, hypervolume, hypervolume_over_trials, reference_point, step_line
 from harness.analysis.statistics import holm, minimum_detectable, paired, sign_flip_p
@@ -241,3 +241,21 @@ def test_a_best_value_on_the_edge_of_its_range_is_flagged(data: StudyData) -> No
     said = edges(trials, data.space)
     assert [line.split()[0] for line in said] == ["alpha", "lr"]
     assert said[1].endswith("[0.001, 0.05] in trial 3")
+
+
+def test_a_control_on_the_edge_of_its_range_is_flagged_but_not_for_ignoring_a_useless_teacher(data: StudyData) -> None:
+    roles = ["distilled", "ce", "smoothing", "self", "shuffled", "shuffled"]
+    trials = pd.DataFrame({
+        "number": range(6), "role": roles, "width": [2, 2, 2, 2, 2, 4], "mixing": "convex",
+        "form": ["mse", "ce", "ce", "kl", "kl", "kl"], "lr": [0.01, 0.0499, 0.01, 0.01, 0.0499, 0.0499],
+        "alpha": [0.5, 1.0, 1.0, 0.999, 0.999, 0.001], "temperature": [1.0, 1.0, 1.0, 4.0, 4.0, 4.0],
+        "label_smoothing": [0.0, 0.0, 0.39, 0.0, 0.0, 0.0],
+    })  # fmt: skip
+    names = {"distilled": "distilled", "ce": "plain", "smoothing": "smoothing", "self": "self", "shuffled": "shuffled"}
+    said = dict(line.split(" lies on the edge of its range ") for line in edges_of_chosen(trials, data.space, names))
+    assert said == {
+        "alpha": "[0, 1]: shuffled of width 4", "label_smoothing": "[0.02, 0.4]: smoothing of width 2",
+        "lr": "[0.001, 0.05]: plain of width 2, shuffled of width 2, 4",
+    }  # fmt: skip
+    additive = edges_of_chosen(trials.assign(mixing="additive"), data.space, names)
+    assert "self of width 2, shuffled of width 2;" in "; ".join(additive) + ";"

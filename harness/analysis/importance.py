@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from harness.analysis.load import finished, is_plain, rows_of
-from harness.space import Choice, Dimension, Float, Value, active
+from harness.arms import OTHER_TEACHERS, SMOOTHING
+from harness.space import TEACHER_KNOBS, Choice, Dimension, Float, Value, active
+from harness.spec import PLAIN
 
 Rows = Sequence[tuple[Mapping[str, Value], float]]
 Evaluate = Callable[[Mapping[str, Dimension], Rows], Mapping[str, Mapping[str, float]]]
@@ -96,17 +99,58 @@ def edges(front: pd.DataFrame, space: Mapping[str, Dimension]) -> list[str]:
 
     Width is left out: the narrowest and the widest student are on the front by design.
     """
-    said = []
+    numbers = front["number"].tolist()
+    return [
+        f"{said} in trial {', '.join(str(numbers[place]) for place in places)}"
+        for said, places in _at_edges(front, space)
+    ]
+
+
+def edges_of_chosen(trials: pd.DataFrame, space: Mapping[str, Dimension], names: Mapping[str, str]) -> list[str]:
+    """As `edges`, of configurations with a column `role`: `names` are the roles that are looked at, in words.
+
+    A control whose range was too narrow is a weak control, and what is gained over it is too much. An alpha at the end
+    that ignores a useless teacher is not told: it is there on purpose (`harness.arms.set_in`).
+    """
+    rows = trials[trials["role"].isin(names)].drop_duplicates(["role", "number"]).reset_index(drop=True)
+    whole = {**space} if "label_smoothing" in space else {**space, "label_smoothing": SMOOTHING}
+    each_row = rows_of(rows)
+    known = {
+        name: rows[name].where([_has(row, name, dimension, searched=name in space) for row in each_row])
+        for name, dimension in whole.items()
+        if name in rows
+    }
+    found = []
+    for said, places in _at_edges(pd.DataFrame(known), whole):
+        widths: dict[str, list[str]] = {}
+        for row in (each_row[place] for place in places):
+            widths.setdefault(names[row["role"]], []).append(str(row["width"]))
+        found.append(f"{said}: " + ", ".join(f"{name} of width {', '.join(each)}" for name, each in widths.items()))
+    return found
+
+
+def _has(row: Mapping[str, Any], name: str, dimension: Dimension, *, searched: bool) -> bool:
+    """Whether a configuration has this knob, and did not set it so as to ignore its teacher."""
+    if not searched:
+        return row["role"] == "smoothing"
+    if row["form"] == PLAIN and (name in TEACHER_KNOBS or "." in name):
+        return False
+    bounds = _bounds(dimension)
+    if name == "alpha" and row["role"] in OTHER_TEACHERS and bounds is not None:
+        middle = (bounds[0] + bounds[1]) / 2
+        return bool(row[name] < middle if row["mixing"] == "convex" else row[name] > middle)
+    return active(dimension, _plain_values(row))
+
+
+def _at_edges(rows: pd.DataFrame, space: Mapping[str, Dimension]) -> Iterator[tuple[str, list[int]]]:
+    """Each knob with a value on the edge of its range, in words, and the places of the rows that have it."""
     for name, dimension in space.items():
         bounds = _bounds(dimension)
-        if name == "width" or bounds is None or name not in front:
+        if name == "width" or bounds is None or name not in rows:
             continue
         low, high, log = bounds
-        at_edge = [int(n) for n, v in zip(front["number"], front[name], strict=True) if _on_edge(v, low, high, log)]
-        if at_edge:
-            trials = ", ".join(str(number) for number in at_edge)
-            said.append(f"{name} lies on the edge of its range [{low:g}, {high:g}] in trial {trials}")
-    return said
+        if places := [place for place, value in enumerate(rows[name]) if _on_edge(value, low, high, log)]:
+            yield f"{name} lies on the edge of its range [{low:g}, {high:g}]", places
 
 
 def _bounds(dimension: Dimension) -> tuple[float, float, bool] | None:

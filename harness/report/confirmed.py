@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
+from harness.analysis.importance import edges_of_chosen
 from harness.analysis.latency import measured_on
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL
@@ -73,6 +74,13 @@ def confirmed_section(report: Report) -> Iterator[Block]:
         "P(on front): the share of resamples of seeds and examples in which no other configuration of this table is "
         f"as good and smaller.{_where(report)}"
     )
+    if edge := edges_of_chosen(found.trials, report.data.space, {"distilled": "distilled", **NAMES}):
+        yield Paragraph(
+            "**On the edge.** "
+            + plain("; ".join(edge))
+            + ". A wider range might do better; where it is a control that "
+            "stands there, it may be weaker than it could be, and the gain over it too large."
+        )
     yield from report.figure("confirmed_accuracy", data="confirmed.csv")
 
 
