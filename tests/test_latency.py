@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from harness import latency
+from harness.analysis.latency import FILE, read_latency
 from harness.energy import counters, joules
 from harness.export import Student, weights_size
 from harness.latency import Latency, Timing, measure
+from harness.ledger import write_sealed
 from harness.models import MLP
 from tests.handed import made_task, trained
 
@@ -177,3 +180,10 @@ def test_energy_is_told_by_the_example(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(latency, "network", lambda student: Meter(student.width, calls))
     found = measure({"narrow": STUDENTS["narrow"]}, batches=(4,), powercap=tmp_path)
     assert found["narrow"].of(4).energy_mj == pytest.approx(1.0)
+
+
+def test_a_report_reads_energy_where_it_was_measured_and_no_number_where_not(tmp_path: Path) -> None:
+    timings = [{"batch": 1, "p50_ms": 1, "p95_ms": 2, "energy_mj": 0.5}, {"batch": 64, "p50_ms": 3, "p95_ms": 4}]
+    write_sealed(tmp_path / FILE, {"widths": {"2": {"size_bytes": 1024, "timings": timings}}})
+    row = read_latency(tmp_path).loc[2]
+    assert row["energy_mj"] == 0.5 and np.isnan(row["energy_64_mj"]) and row["latency_64_ms"] == 3

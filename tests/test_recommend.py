@@ -29,6 +29,8 @@ from harness.recommend.__main__ import app, evidence, say
 from harness.recommend.choose import recommend, seeds_to_tell
 from harness.recommend.hand_out import trained
 from harness.report import build, write
+from harness.report.blocks import Table
+from harness.report.confirmed import confirmed_section
 from harness.report.findings import judge
 from harness.report.page import page
 from harness.report.protocol import _test_reads
@@ -155,6 +157,27 @@ def test_a_study_that_was_not_confirmed_gives_no_recommendation(
     monkeypatch.setattr(build, "drawings", lambda _: ())
     write(tmp_path / "out" / "mine")
     assert "Nothing was confirmed" in (tmp_path / "out" / "mine" / "summary.md").read_text()
+
+
+def test_one_seed_and_one_width_are_said_as_such(home: Path) -> None:
+    report = judge(home / "mine")
+    lone = report.confirmed.comparisons[report.confirmed.comparisons["width"] == 3]
+    one = replace(report.confirmed, trials=report.confirmed.trials.assign(num_seeds=1), comparisons=lone)
+    said = page(replace(report, confirmed=one))
+    assert "over 1 fresh seed, distillation" in said and "depending on the width" not in said
+    assert "resamples of test examples alone (one seed" in said and "1 fresh seeds" not in said
+
+
+def test_the_confirmed_are_two_tables_and_energy_stands_where_it_was_measured(home: Path) -> None:
+    report = judge(home / "mine")
+    tables = [block for block in confirmed_section(report) if isinstance(block, Table)]
+    assert [table.name for table in tables] == ["confirmed", "confirmed_costs"]
+    assert all(len(table.head) <= 14 and len(table.rows) == len(report.confirmed.trials) for table in tables)
+    assert not any("mJ" in name for table in tables for name in table.head)
+    trials = report.confirmed.trials.assign(energy_mj=0.25, energy_64_mj=float("nan"))
+    metered = replace(report, confirmed=replace(report.confirmed, trials=trials))
+    costs = [block for block in confirmed_section(metered) if isinstance(block, Table)][1]
+    assert {row[costs.head.index("mJ an example, batch 1 / 64")] for row in costs.rows} == {"0.25 / –"}
 
 
 def test_students_of_an_earlier_confirm_stage_are_counted_as_readers_of_the_test_split(home: Path) -> None:

@@ -13,8 +13,11 @@ from harness.ledger import read_sealed
 from harness.spec import is_number
 
 FILE = "latency.json"
-COLUMNS = ("latency_ms", "latency_p95_ms", "latency_64_ms", "latency_64_p95_ms", "size_kib")
-"""Median and 95th percentile of a call, at batch 1 and 64, in milliseconds; the weights' file in KiB."""
+COLUMNS = (
+    "latency_ms", "latency_p95_ms", "latency_64_ms", "latency_64_p95_ms", "energy_mj", "energy_64_mj", "size_kib",
+)  # fmt: skip
+"""Median and 95th percentile of a call, at batch 1 and 64, in milliseconds; millijoules an example, NaN where they
+cannot be measured; the weights' file in KiB."""
 
 
 def read_latency(study_dir: Path) -> pd.DataFrame:
@@ -41,6 +44,8 @@ def _row(found: Mapping[str, Any]) -> list[float]:
     values = [
         timings[batch][name] if batch in timings else np.nan for batch in (1, 64) for name in ("p50_ms", "p95_ms")
     ]
+    energy = [timings.get(batch, {}).get("energy_mj") for batch in (1, 64)]
+    values += [np.nan if value is None else value for value in energy]
     values.append(found["size_bytes"] / 1024)
     if not all(is_number(value) or np.isnan(value) for value in values):
         raise ValueError("a latency is no number")

@@ -17,7 +17,7 @@ from harness import cli
 from harness.analysis.judged import judge_confirmed
 from harness.analysis.load import StudyData, load
 from harness.recommend.choose import LIMITS, SURE, Recommendation, recommend
-from harness.report.confirmed import configuration
+from harness.report.confirmed import configuration, fresh, resampled
 from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN
 from harness.urls import redact
@@ -155,13 +155,14 @@ def say(console: Console, found: Recommendation, data: StudyData, least: float |
 
     line(f"[b]take[/]       {configuration(own)}, lr {own['lr']:.2g}: {own['num_params']:,} parameters, "
          f"{own['macs']:,} MACs{_speed(own)}")  # fmt: skip
-    line(f"test       {_percent(own)} over {own['num_seeds']} fresh seeds [95%, over seeds and test examples]")
+    interval = ": no interval" if pd.isna(own["test_low"]) else " [95%, over seeds and test examples]"
+    line(f"test       {_percent(own)} over {fresh(own['num_seeds'])}{interval}")
     if found.weakness:
         line(f"[b]weak[/]       {found.weakness}")
     if least is not None:
         line(f"           at least {100 * least:.2f}% on the test split in {found.p_reached:.2f} of resamples")
     line(f"best       P = {found.p_best:.2f} among {found.num_fitting} confirmed that fit; expected regret "
-         f"{100 * found.expected_regret:.2f} points")  # fmt: skip
+         f"{100 * found.expected_regret:.2f} points, over resamples of {resampled(own['num_seeds'])}")  # fmt: skip
     for row in found.left_out:
         line(f"left out   {configuration(row)} (trial {row['number']}): {row['why']}")
     if found.kind in WITHOUT:

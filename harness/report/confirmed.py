@@ -52,14 +52,11 @@ def confirmed_section(report: Report) -> Iterator[Block]:
             str(row["width"]), _role(row), f"{row['num_params']:,}", str(row["form"]), *_knobs(row), _percent(row),
             NONE if gain is None else points(gain["gain"], gain["crossed_low"], gain["crossed_high"]),
             NONE if gain is None else number(gain["holm_p"], 2), f"{100 * row['val_accuracy']:.2f}",
-            _share(row["gap_closed"]), f"{100 * row['test_agreement']:.1f}", number(row["test_kl"]),
-            number(row["test_loss"]), f"{100 * row['test_ece']:.1f}", number(row["test_brier"]), _share(row["p_front"]),
-            f"{row['macs']:,}", *_speed(row), str(row["num_seeds"]),
+            _share(row["gap_closed"]), _share(row["p_front"]), str(row["num_seeds"]),
         ])  # fmt: skip
     head = [
         "width", "what", "params", "form", "alpha", "temperature", "lr", "test (%)", "gain over plain (points)",
-        "Holm p", "val (%)", "teacher gap closed", "agreement (%)", "KL", "NLL", "ECE (points)", "Brier", "P(on front)",
-        "MACs", "p50 / p95 (ms)", "at batch 64 (ms)", "KiB", "seeds",
+        "Holm p", "val (%)", "teacher gap closed", "P(on front)", "seeds",
     ]  # fmt: skip
     yield Table(
         "confirmed", "Configurations chosen on validation, on fresh seeds and the test split: means, with 95% "
@@ -67,12 +64,12 @@ def confirmed_section(report: Report) -> Iterator[Block]:
     )  # fmt: skip
     yield Paragraph(
         "Every configuration was chosen on validation in the search and trained again, with nothing changed but its "
-        f"{found.num_seeds} seeds, which the search never used. The numbers are of the last epoch; nothing was chosen "
+        f"{fresh(found.num_seeds)}, which the search never used. The numbers are of the last epoch; nothing was chosen "
         "by the test split, whose accuracy after earlier epochs was noted for the selection audit alone. Intervals are "
         "of the crossed kind: both seeds and test examples are taken as samples. Controls were tuned with as many "
         "trials as plain training. Gap closed: the share of the way from plain training of that width to the teacher. "
-        "P(on front): the share of resamples of seeds and examples in which no other configuration of this table is "
-        f"as good and smaller.{_where(report)}"
+        f"P(on front): the share of resamples of {resampled(found.num_seeds)} in which no other configuration of this "
+        "table is as good and smaller."
     )
     if edge := edges_of_chosen(found.trials, report.data.space, {"distilled": "distilled", **NAMES}):
         yield Paragraph(
@@ -82,6 +79,34 @@ def confirmed_section(report: Report) -> Iterator[Block]:
             "stands there, it may be weaker than it could be, and the gain over it too large."
         )
     yield from report.figure("confirmed_accuracy", data="confirmed.csv")
+    yield from _costs(report)
+
+
+def _costs(report: Report) -> Iterator[Block]:
+    """The same configurations: how near they are to the teacher, how well calibrated, and what they cost."""
+    trials = report.confirmed.trials
+    trials = trials[trials["role"] != "option"]
+    metered = bool(trials["energy_mj"].notna().any())
+    rows = [
+        [str(row["width"]), _role(row), f"{100 * row['test_agreement']:.1f}", number(row["test_kl"]),
+         number(row["test_loss"]), f"{100 * row['test_ece']:.1f}", number(row["test_brier"]), f"{row['macs']:,}",
+         *_speed(row), *([_energy(row)] if metered else []), NONE if pd.isna(row["size_kib"]) else
+         number(row["size_kib"])]
+        for row in rows_of(trials)
+    ]  # fmt: skip
+    head = [
+        "width", "what", "agreement (%)", "KL", "NLL", "ECE (points)", "Brier", "MACs", "p50 / p95 (ms)",
+        "at batch 64 (ms)", *(["mJ an example, batch 1 / 64"] if metered else []), "KiB",
+    ]  # fmt: skip
+    yield Table(
+        "confirmed_costs", "The same configurations: likeness to the teacher, calibration on the test split, and cost.",
+        head, rows, "confirmed.csv",
+    )  # fmt: skip
+    energy = " Energy: of the processor's whole packages, whatever else they did included." if metered else ""
+    yield Paragraph(
+        "Agreement with the teacher and KL to it, NLL, ECE (15 bins) and Brier score on the test split, means over "
+        f"seeds; no interval is shown.{_where(report)}{energy}"
+    )
 
 
 def _where(report: Report) -> str:
@@ -97,12 +122,18 @@ def _role(row: Mapping[str, Any]) -> str:
     return name + (", on the front" if row["on_front"] and row["role"] != "front" else "")
 
 
-def _speed(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Latency at batch 1 and 64, and the weights' size."""
+def _speed(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Latency at batch 1 and 64."""
     if pd.isna(row["latency_ms"]):
-        return NONE, NONE, NONE
-    pairs = [f"{number(row[f'{name}_ms'])} / {number(row[f'{name}_p95_ms'])}" for name in ("latency", "latency_64")]
-    return pairs[0], pairs[1], number(row["size_kib"])
+        return NONE, NONE
+    first, second = (
+        f"{number(row[f'{name}_ms'])} / {number(row[f'{name}_p95_ms'])}" for name in ("latency", "latency_64")
+    )
+    return first, second
+
+
+def _energy(row: Mapping[str, Any]) -> str:
+    return " / ".join(NONE if pd.isna(row[name]) else number(row[name]) for name in ("energy_mj", "energy_64_mj"))
 
 
 def _knobs(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -197,7 +228,7 @@ def recommendation_section(report: Report) -> Iterator[Block]:
     yield Paragraph(
         "The choice is by mean validation accuracy on the fresh seeds, among what was confirmed, but for the shuffled "
         "teacher; P(best) and the expected regret (what is lost, on average, by not having the best of these) are over "
-        "resamples of seeds and test examples. For other limits, and to have the student as files: "
+        f"resamples of {resampled(found.num_seeds)}. For other limits, and to have the student as files: "
         f"`python -m harness.recommend {report.data.name} --max-params N --export DIR`."
     )
 
@@ -222,6 +253,20 @@ def configuration(row: Mapping[str, Any]) -> str:
         said[0] += f" ({NAMES[row['role']]})"
     said += [f"{name} {value}" for name, value in (("alpha", alpha), ("temperature", temperature)) if value != NONE]
     return ", ".join([*said, f"width {row['width']}"])
+
+
+def fresh(count: int) -> str:
+    """`10 fresh seeds`, `1 fresh seed`."""
+    return f"{count} fresh seed{'' if count == 1 else 's'}"
+
+
+def resampled(num_seeds: int) -> str:
+    """Over what P(best) and the expected regret are."""
+    return (
+        "test examples alone (one seed: what other seeds would say is not in them)"
+        if num_seeds == 1
+        else ("seeds and test examples")
+    )
 
 
 def audit_section(report: Report) -> Iterator[Block]:
@@ -265,7 +310,6 @@ def calibration_section(report: Report) -> Iterator[Block]:
         )  # fmt: skip
     yield from report.figure("reliability", data="reliability.csv")
     yield from report.figure("fit", data="trials.csv")
-    yield from report.figure("fidelity", data="trials.csv")
 
 
 def closing_table(report: Report) -> RichTable:
@@ -276,7 +320,7 @@ def closing_table(report: Report) -> RichTable:
         return front_table(report)
     gains = {row["width"]: row for row in rows_of(found.comparisons) if row["control"] == "ce"}
     said = (
-        f"On the test split, mean over {found.num_seeds} fresh seeds; gain: the best distilled less the best plain "
+        f"On the test split, mean over {fresh(found.num_seeds)}; gain: the best distilled less the best plain "
         "configuration, both chosen on validation [95% over seeds and test examples]. Every control: summary.md."
     ) + unconfirmed(report.data)
     table = RichTable(title=f"{report.data.name}: confirmed", title_justify="left", caption=said, box=box.SIMPLE_HEAD,
@@ -302,7 +346,7 @@ def answer(report: Report) -> str:
     if main.empty:
         return ""
     said = (
-        f"On the test split, over {found.num_seeds} fresh seeds, distillation against tuned plain training of the same "
+        f"On the test split, over {fresh(found.num_seeds)}, distillation against tuned plain training of the same "
         f"width: {_verdicts(main)}."
     )
     said += _hardly_taught(report)
@@ -310,7 +354,8 @@ def answer(report: Report) -> str:
     if pd.isna(low):
         return said
     span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
-    return f"{said} With 80% power a true difference of {span} points would have been found, depending on the width."
+    depending = ", depending on the width" if "to" in span else ""
+    return f"{said} With 80% power a true difference of {span} points would have been found{depending}."
 
 
 def _hardly_taught(report: Report) -> str:
