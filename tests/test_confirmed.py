@@ -15,6 +15,7 @@ from harness.analysis.confirmed import COLUMNS, CONTROLS, comparisons, scored
 from harness.analysis.intervals import bootstrap_t, crossed, crossed_error, outperforms
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import minimum_detectable, sign_flip_p
+from harness.report.tables import points
 from tests.confirmed_cases import Confirmed, confirmed, study
 
 
@@ -130,6 +131,13 @@ def test_seeds_that_agree_exactly_show_nothing_and_say_so() -> None:
     assert (table["verdict"] == "no difference shown").all() and table["gain"].tolist() == pytest.approx([0.25] * 4)
     assert table["p_t"].isna().all() and table["p_crossed"].notna().all()  # examples vary
     assert table["warning"].eq("the seeds agree exactly: no estimate of their spread").all()
+
+
+def test_two_seeds_have_no_interval_beyond_what_a_difference_can_be() -> None:
+    table = study(gain=0.6, seeds=2, examples=12).table()
+    assert table["crossed_low"].min() == -1 or table["crossed_high"].max() == 1
+    assert table[["crossed_low", "crossed_high"]].abs().max(axis=None) <= 1
+    assert points(0.5, -2.5, 3.5) == "+50.00 [-100.00, 100.00]"
 
 
 def test_few_seeds_and_few_discordant_examples_are_warned_of() -> None:

@@ -182,7 +182,7 @@ def _row(pair: _Pair, draws: int) -> dict[str, Any]:
     """What `comparisons` has in a row, but for what needs all of them."""
     differences = [float(value) for value in pair.accuracy]
     found, boot, won = paired(differences), bootstrap_t(differences, draws), outperforms(differences)
-    both = crossed(np.empty((0, 0)) if pair.examples is None else pair.examples)
+    both = crossed(np.empty((0, 0)) if pair.examples is None else pair.examples).within(-1, 1)
     doubt = [] if math.isnan(both.p) else [float(crossed_error(pair.examples)[0]) * math.sqrt(found.num_seeds)]  # type: ignore[arg-type]
     return {
         "num_seeds": found.num_seeds, "num_diverged": pair.num_diverged, "gain": found.mean, "low": found.low,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ class Interval:
     low: float
     high: float
     p: float = math.nan
+
+    def within(self, least: float, most: float) -> Interval:
+        """The interval cut to what the value can be, such as 0 and 1 of an accuracy."""
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
 
 
 @dataclass(frozen=True)
@@ -83,24 +87,39 @@ def mean_squares(values: NDArray[np.generic]) -> MeanSquares:
     return MeanSquares(seeds / freedom[0], examples / freedom[1], rest / (freedom[0] * freedom[1]))
 
 
+def variance_parts(values: NDArray[np.generic]) -> tuple[Array, Array]:
+    """What seeds and what test examples add to the variance of the means of [..., seeds, examples]: both [...].
+
+    MS_seeds / (S E), the residual's part within it, shrinks with more seeds; (MS_examples - MS_residual) / (S E) does
+    not. A negative part of the examples counts as zero. One of the seeds beside the residual stays negative: cutting it
+    too made the interval of ten seeds hold the truth in 97.5% of simulated studies where all was residual, without the
+    cut it is 95%.
+    """
+    found = mean_squares(values)
+    count = values.shape[-2] * values.shape[-1]
+    return found.seeds / count, np.maximum(found.examples - found.residual, 0) / count
+
+
 def crossed_error(values: NDArray[np.generic]) -> tuple[Array, Array]:
     """The standard error of the means of [..., seeds, examples], and its Satterthwaite degrees of freedom: both [...].
 
     The variance of the mean is estimated by (MS_seeds + MS_examples - MS_residual) / (S E), unbiased where both factors
-    are random. A negative component of the examples counts as zero, so that the sum is never below MS_seeds. One of the
-    seeds stays negative: cutting it too made the interval of ten seeds hold the truth in 97.5% of simulated studies
-    where all was residual, without the cut it is 95%. NaN where nothing varies.
+    are random, cut as in `variance_parts`. Where the examples' part is cut, what is left is MS_seeds, with the freedom
+    of the seeds; the freedom is never below that of the factor with fewer levels, since the formula's subtracted
+    residual can take it to almost nothing. NaN where nothing varies.
     """
     found = mean_squares(values)
     num_seeds, num_examples = values.shape[-2:]
-    squares = found.seeds + np.maximum(found.examples - found.residual, 0)
+    of_seeds, of_examples = variance_parts(values)
+    squares = (of_seeds + of_examples) * num_seeds * num_examples
     squares = np.where(squares > 1e-12, squares, np.nan)
     spread = (
         found.seeds**2 / (num_seeds - 1)
         + found.examples**2 / (num_examples - 1)
         + found.residual**2 / ((num_seeds - 1) * (num_examples - 1))
     )
-    return np.sqrt(squares / (num_seeds * num_examples)), squares**2 / np.where(spread > 0, spread, np.nan)
+    freedom = np.maximum(squares**2 / np.where(spread > 0, spread, np.nan), min(num_seeds, num_examples) - 1)
+    return np.sqrt(squares / (num_seeds * num_examples)), np.where(of_examples > 0, freedom, num_seeds - 1)
 
 
 def crossed(values: NDArray[np.generic]) -> Interval:
@@ -112,8 +131,8 @@ def crossed(values: NDArray[np.generic]) -> Interval:
     examples; the "pigeonhole" of Owen 2007, arXiv:0712.1111) counts the residual's part of the variance three times and
     is conservative, the more so for paired differences, which are residual for the most part.
 
-    With one seed the seeds' part is unknown, and the interval is NaN; with two it holds the truth in 89 to 95% of
-    studies, the less the more the seeds matter.
+    With one seed the seeds' part is unknown, and the interval is NaN; with two it held the truth in 93 to 95% of
+    studies, with three in 94 to 96%, with ten in 96%.
     """
     mean = float(values.astype(float).mean()) if values.size else math.nan
     if min(values.shape) < 2:

@@ -131,7 +131,7 @@ def _draws(scores: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _with_intervals(trials: pd.DataFrame, scores: Mapping[int, pd.DataFrame], draws: pd.DataFrame) -> pd.DataFrame:
-    found = {number: crossed(table.to_numpy()) for number, table in scores.items()}
+    found = {number: crossed(table.to_numpy()).within(0, 1) for number, table in scores.items()}
     bounds = [
         (found[n].low, found[n].high) if n in found else (np.nan, np.nan) for n in (int(n) for n in trials["number"])
     ]

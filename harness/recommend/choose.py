@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.analysis.answers import read_answers
 from harness.analysis.confirmed import CONTROLS, DISTILLED, NOT_SHOWN, scored
-from harness.analysis.intervals import mean_squares
+from harness.analysis.intervals import variance_parts
 from harness.analysis.judged import ELIGIBLE, Confirmed, eligible, ranked, weakness
 from harness.analysis.load import rows_of
 from harness.spec import PLAIN
@@ -171,10 +171,8 @@ def seeds_to_tell(differences: np.ndarray[Any, Any]) -> int | None:
     mean = abs(float(differences.mean()))
     if count < 2 or examples < 2 or mean == 0:
         return None
-    squares = mean_squares(differences)
-    residual = float(squares.residual)
-    of_seeds = max(float(squares.seeds) - residual, 0) / examples + residual / examples
-    of_examples = max(float(squares.examples) - residual, 0) / count / examples
+    seeds_part, of_examples = (float(part) for part in variance_parts(differences))
+    of_seeds = count * seeds_part  # of one seed
     room = (mean / POWERED) ** 2 - of_examples
     if room <= 0 or of_seeds / room > MOST_SEEDS:
         return None

@@ -36,10 +36,11 @@ def accuracy(mean: float, sd: float, num_seeds: int) -> str:
 
 
 def points(gain: float, low: float, high: float) -> str:
-    """`+0.50 [-2.04, 3.04]`, in points; without the interval where the seeds cannot give one."""
+    """`+0.50 [-2.04, 3.04]`, in points, cut to what a difference of accuracy can be; without the interval where the
+    seeds cannot give one."""
     if pd.isna(gain):
         return NONE
-    interval = "[no interval]" if pd.isna(low) else f"[{100 * low:+.2f}, {100 * high:.2f}]"
+    interval = "[no interval]" if pd.isna(low) else f"[{100 * max(low, -1):+.2f}, {100 * min(high, 1):.2f}]"
     return f"{100 * gain:+.2f} {interval}"
 
 
