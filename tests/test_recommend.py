@@ -216,7 +216,7 @@ def test_what_has_lost_its_answers_is_named_and_the_rest_is_judged(
     monkeypatch.setattr(build, "drawings", lambda _: ())
     write(tmp_path / "out" / "mine")
     text = (tmp_path / "out" / "mine" / "summary.md").read_text()
-    assert f"**Left out of P(best) and of what to take**: trial {number} (" in text
+    assert f"**Left out of P(on front), P(best) and what to take**: trial {number} (" in text
     code, said = told(["mine", "--out", tmp_path / "out"], capsys, monkeypatch)
     assert code == 0 and "among 5 confirmed that fit" in said
     assert re.search(rf"left out .* \(trial {number}\): its answers on the test split are damaged", said)
@@ -225,7 +225,7 @@ def test_what_has_lost_its_answers_is_named_and_the_rest_is_judged(
     for path in (tmp_path / "out").glob("mine/trials/*/confirmed.safetensors"):
         path.unlink()
     write(tmp_path / "out" / "mine")
-    assert "Left out of P(best)" in (tmp_path / "out" / "mine" / "summary.md").read_text()
+    assert "Left out of P(on front)" in (tmp_path / "out" / "mine" / "summary.md").read_text()
     code, said = told(["mine", "--out", tmp_path / "out"], capsys, monkeypatch)
     assert code == 2 and "confirmed configurations can be judged (trial" in said and "sweep again" in said
 

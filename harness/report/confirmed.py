@@ -240,8 +240,8 @@ def _left_out(report: Report) -> Iterator[Block]:
     if rows:
         each = [f"trial {row['number']} ({configuration(row)}): {found.left_out[row['number']]}" for row in rows]
         yield Paragraph(
-            f"**Left out of P(best) and of what to take**: {plain('; '.join(each))}. The study's sweep, given again, "
-            "trains again what has lost its answers."
+            f"**Left out of P(on front), P(best) and what to take**: {plain('; '.join(each))}. The study's sweep, "
+            "given again, trains again what has lost its answers."
         )
 
 
