@@ -112,8 +112,9 @@ def recommend(
     number = int(table.index[0])
     other = int(table.index[1]) if len(table) > 1 else None
     draws = confirmed.draws[number]
+    chosen = _row(trials, number)
     return Recommendation(
-        chosen=_row(trials, number),
+        chosen=chosen,
         runner_up=None if other is None else _row(trials, other),
         num_fitting=len(table),
         p_best=float(table["p_best"].iloc[0]),
@@ -121,8 +122,8 @@ def recommend(
         p_reached=math.nan if least is None else float((draws >= least).mean()),
         against_plain=_against_plain(confirmed, number),
         next_seeds=0 if other is None else seeds_to_tell(_differences(study_dir, confirmed, (number, other))),
-        beside_distilled=int(trials.loc[number, "width"]) in _distilled_widths(confirmed),
-        weakness=weakness(confirmed, _row(trials, number)),
+        beside_distilled=chosen["width"] in _distilled_widths(confirmed),
+        weakness=weakness(confirmed, chosen),
         left_out=_left_out(confirmed, {**limits, "num_params": min(limits.get("num_params", math.inf), largest)}),
     )
 
