@@ -83,8 +83,8 @@ def class_gain(classes: pd.DataFrame) -> Figure:
     figure = style.blank(
         0.9 + 0.26 * max(len(widths), 2) + 0.45,
         f"Best distilled less best plain configuration, {style.seeds_phrase(counts)}; each cell a class of test "
-        "examples. Outlined: Holm's p over the classes of its width is below .05, over seeds and examples. No interval "
-        f"is shown.{left_out}",
+        "examples. Outlined: Holm's p over the classes of its width is below .05, over seeds and examples. Hatched: "
+        f"distilled is worse. No interval is shown.{left_out}",
     )
     axes = figure.add_subplot()
     if not widths:
@@ -103,7 +103,13 @@ def class_gain(classes: pd.DataFrame) -> Figure:
             if math.isnan(value):
                 continue
             dark = abs(value) > 0.75 * limit
-            axes.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=5.5 if len(labels) > 8 else 6.5,
+            if value < -0.05:  # greyscale shows both signs alike
+                axes.add_patch(
+                    Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", linewidth=0,
+                              edgecolor="#ffffff99" if dark else "#6b6b6b66")
+                )  # fmt: skip
+            said = f"{round(value, 1) + 0.0:+.1f}"
+            axes.text(column, row, said, ha="center", va="center", fontsize=5.5 if len(labels) > 8 else 6.5,
                       color="white" if dark else style.INK)  # fmt: skip
             if found.get((width, label), 1.0) < LEVEL:
                 axes.add_patch(

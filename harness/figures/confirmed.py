@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from harness.analysis.confirmed import NOT_SHOWN
 from harness.analysis.load import rows_of
+from harness.analysis.pareto import front, step_line
 from harness.figures import style
 
 NAMES: Mapping[str, str] = {
@@ -23,6 +26,8 @@ NAMES: Mapping[str, str] = {
     "shuffled": "shuffled teacher",
 }
 """The controls as figures and tables call them."""
+STRIP = 0.075
+"""A label's row beyond the axis, as a share of its height."""
 LOOKS: Mapping[str, tuple[str, str]] = {
     "ce": (style.PLAIN_COLOUR, "o"),
     "smoothing": (style.HUES[3], "s"),
@@ -41,8 +46,9 @@ def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: floa
     figure = style.blank(
         3.1,
         f"Chosen on validation, then trained on {style.seeds_phrase(shown['num_seeds'])}, all of them fresh; mean test "
-        "accuracy, with its 95% interval over seeds and test examples (crossed). Set side by side at each width, whose "
-        "size is that of the distilled student; a mark on the foot is below the axis, with its mean.",
+        "accuracy, with its 95% interval over seeds and test examples (crossed). Line: the front of the distilled. Set "
+        "side by side at each width, whose size is that of the distilled student; a mark on the dotted line, with an "
+        "arrow and its mean, is below the axis.",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("parameters")
@@ -55,17 +61,26 @@ def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: floa
     style.percent_axis(axes, "y")
     axes.grid(axis="y")
     low, high = _accuracy_limits(shown, teacher)
-    axes.set_ylim(low, high)
+    outside = Outside(axes, low, (high - low) * STRIP)
+    below = shown[shown["test_accuracy"] < low]
+    axes.set_ylim(outside.open(int(below.groupby("width").size().max() if len(below) else 0)), high)
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
     roles = [role for role in ("distilled", *NAMES) if (shown["role"] == role).any()]
     colours = style.hues(forms)
     for place, role in enumerate(roles):
         part = shown[shown["role"] == role].sort_values("num_params")
         shift = 1.035 ** (place - (len(roles) - 1) / 2)
         if role == "distilled":
-            axes.plot(part["num_params"] * shift, part["test_accuracy"], color=style.MUTED, linewidth=1, zorder=2)
+            placed = part.assign(num_params=part["num_params"] * shift)
+            line = step_line(front(placed, "test_accuracy"), right, "test_accuracy")
+            axes.plot(line["num_params"], line["test_accuracy"], color=style.MUTED, linewidth=1, zorder=2)
         for row in rows_of(part):
             colour, marker = (colours[row["form"]], "o") if role == "distilled" else LOOKS[role]
-            _mark(axes, row["num_params"] * shift, row, (colour, marker), low, big=role == "distilled")
+            if float(row["test_accuracy"]) < low:
+                said = f"↓{100 * row['test_accuracy']:.0f}"
+                outside.mark((row["num_params"] * shift, row["width"]), said, colour, marker, colour)
+            else:
+                _mark(axes, row["num_params"] * shift, row, (colour, marker), low, big=role == "distilled")
     lines = [style.key(colours[f], f, "o") for f in forms if f in set(shown.loc[shown["role"] == "distilled", "form"])]
     lines += [style.key(*reversed_look(role)) for role in roles if role in NAMES]
     if teacher is not None and not math.isnan(teacher):
@@ -73,6 +88,33 @@ def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: floa
         lines.append(Line2D([], [], color=style.MUTED, linestyle=(0, (5, 3)), linewidth=0.9, label="teacher"))
     style.legend_above(axes, lines, columns=3)
     return figure
+
+
+@dataclass
+class Outside:
+    """What lies beyond the `edge` of a vertical axis: marks on it, their values in a strip behind it, one a row.
+
+    `row` is a row's height, below zero where the strip is above. A mark is its own, as within the axis.
+    """
+
+    axes: Axes
+    edge: float
+    row: float
+    labels: dict[Any, int] = field(default_factory=dict)
+
+    def open(self, rows: int) -> float:
+        """Where the axis must end so that so many labels have room; a dotted line parts them from the rest."""
+        if not rows:
+            return self.edge
+        self.axes.axhline(self.edge, color=style.MUTED, linestyle=(0, (1, 2)), linewidth=0.7, zorder=1)
+        return self.edge - self.row * (rows + 0.5)
+
+    def mark(self, place: tuple[float, Any], said: str, colour: str, marker: str, face: str) -> None:
+        """A mark at a horizontal place, with its group: labels of a group stand in rows of their own."""
+        at, group = place
+        taken = self.labels[group] = self.labels.get(group, 0) + 1
+        self.axes.plot(at, self.edge, marker, color=colour, markerfacecolor=face, markersize=4.2, zorder=4)
+        self.axes.annotate(said, (at, self.edge - self.row * taken), ha="center", va="center", fontsize=6, color=colour)
 
 
 def reversed_look(role: str) -> tuple[str, str, str]:
@@ -93,13 +135,6 @@ def _accuracy_limits(shown: pd.DataFrame, teacher: float | None) -> tuple[float,
 
 def _mark(axes: Axes, place: float, row: Mapping[str, Any], look: tuple[str, str], floor: float, *, big: bool) -> None:
     mean, (colour, marker) = float(row["test_accuracy"]), look
-    if mean < floor:
-        axes.annotate(
-            f"{100 * mean:.0f}", (place, floor), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=6,
-            color=colour,
-        )  # fmt: skip
-        axes.plot(place, floor, "v", color=colour, markersize=4, clip_on=False, zorder=3)
-        return
     if not math.isnan(float(row["test_low"])):
         low, high = max(float(row["test_low"]), floor), min(float(row["test_high"]), 1.0)
         axes.plot([place, place], [low, high], color=colour, linewidth=1.1 if big else 0.8, zorder=2.5)
@@ -116,9 +151,9 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
     figure = style.blank(
         2.75,
         f"Distilled less control, paired by seed and test example; {style.seeds_phrase(counts)}. Thick bars: 95% t "
-        "interval over seeds; thin: over seeds and test examples (crossed); arrows go on beyond the axis. Filled: a "
-        "difference is shown (Holm's p over all of them below .05, and at least the detectable difference); hollow: "
-        "none is. Band: below 80% power.",
+        "interval over seeds; thin: over seeds and test examples (crossed); a mark on the dotted line, with an arrow "
+        "and its mean, is beyond it. Filled: a difference is shown (Holm's p over all of them below .05, and at least "
+        "the detectable difference); hollow: none is. Band: below 80% power.",
     )
     axes = figure.add_subplot()
     axes.set_ylabel("gain on the test split (points)")
@@ -129,7 +164,11 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
     widths = sorted(comparisons["width"].unique())
     controls = [name for name in NAMES if (comparisons["control"] == name).any()]
     limit = gain_limit(comparisons)
-    axes.set_ylim(-limit, limit)
+    gains = 100 * comparisons["gain"]
+    beyond = {side: Outside(axes, side * limit, -side * 2 * limit * STRIP) for side in (-1, 1)}
+    most = {side: comparisons[side * gains > limit].groupby("width").size().max() for side in beyond}
+    axes.set_ylim(*(beyond[side].open(0 if math.isnan(most[side]) else int(most[side])) for side in (-1, 1)))
+    axes.set_yticks([tick for tick in axes.get_yticks() if abs(tick) <= limit])
     axes.set_xlim(-0.5, len(widths) - 0.5)
     axes.set_xticks(range(len(widths)), [str(width) for width in widths])
     axes.grid(axis="y")
@@ -148,7 +187,7 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
             )
         for row in rows_of(own):
             offset = 0.18 * (controls.index(row["control"]) - (len(controls) - 1) / 2)
-            _gain(axes, index + offset, row, limit)
+            _gain(axes, index + offset, row, beyond)
     style.legend_above(axes, [style.key(*reversed_look(name)) for name in controls], columns=2)
     return figure
 
@@ -160,22 +199,18 @@ def gain_limit(comparisons: pd.DataFrame) -> float:
     return 1.25 * max(float(ends.quantile(0.8)), 100 * float(comparisons["gain"].abs().median()), 0.5)
 
 
-def _gain(axes: Axes, place: float, row: Mapping[str, Any], limit: float) -> None:
-    colour, marker = LOOKS[row["control"]]
+def _gain(axes: Axes, place: float, row: Mapping[str, Any], beyond: Mapping[int, Outside]) -> None:
+    (colour, marker), limit = LOOKS[row["control"]], beyond[1].edge
     for names, width in ((("crossed_low", "crossed_high"), 0.7), (("low", "high"), 2.0)):
-        low, high = (100 * float(row[name]) for name in names)
-        if not math.isnan(low):
-            axes.plot([place, place], [max(low, -limit), min(high, limit)], color=colour, linewidth=width, zorder=2)
+        ends = [100 * float(row[name]) for name in names]
+        if not math.isnan(ends[0]):
+            axes.plot([place, place], np.clip(ends, -limit, limit), color=colour, linewidth=width, zorder=2)
     gain = 100 * float(row["gain"])
-    if abs(gain) > 0.97 * limit:
-        mark = "^" if gain > 0 else "v"
-        axes.plot(place, math.copysign(0.97 * limit, gain), mark, color=colour, markersize=4.5, zorder=3)
-        axes.annotate(
-            f"{gain:+.1f}", (place, math.copysign(0.97 * limit, gain)), xytext=(0, -9 if gain > 0 else 4),
-            textcoords="offset points", ha="center", fontsize=6, color=colour,
-        )  # fmt: skip
-        return
     face = "white" if row["verdict"] == NOT_SHOWN else colour
+    if abs(gain) > limit:
+        side, arrow = (1, "↑") if gain > 0 else (-1, "↓")
+        beyond[side].mark((place, row["width"]), f"{arrow}{gain:+.1f}", colour, marker, face)
+        return
     axes.plot(place, gain, marker, color=colour, markerfacecolor=face, markersize=4.6, markeredgewidth=1, zorder=3)
 
 

@@ -206,17 +206,18 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
         + f"; {style.seeds_phrase(done['num_seeds'])}. A bar is a range of trials; no interval is shown, and the best "
         "is the luckiest of many, so bars are rather too short.",
     )  # fmt: skip
-    colours = style.hues(forms)
+    colours, marks = style.hues(forms), style.form_markers(forms)
     grid = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
     for axes, name in zip(grid, names, strict=True):
         for place, row in enumerate(rows_of(table)):
             near = done.loc[[int(number) for number in row["trials"].split()]]
-            _interval(axes, place, row, near, name, colours)
+            _interval(axes, place, row, near, name, (colours, marks))
         axes.set_ylabel(name)
         axes.grid(axis="y")
     used = [form for form in colours if form in set(" ".join(table["forms"]).split())]
-    figure.legend(handles=style.form_keys(used, colours), loc="outside upper left", ncols=5 if len(used) < 6 else 4,
-                  handletextpad=0.1, columnspacing=0.8)  # fmt: skip
+    keys = style.form_keys(used, colours, marks)
+    figure.legend(handles=keys, loc="outside upper left", ncols=5 if len(used) < 6 else 4, handletextpad=0.1,
+                  columnspacing=0.8)  # fmt: skip
     values = done["temperature"].dropna()
     if "temperature" in names and float(values.min()) > 0:
         low, high = float(values.min()), float(values.max())
@@ -240,14 +241,16 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
 
 
 def _interval(
-    axes: Axes, place: int, row: dict[str, Any], near: pd.DataFrame, name: str, colours: dict[str, str]
+    axes: Axes, place: int, row: dict[str, Any], near: pd.DataFrame, name: str, looks: tuple[dict[str, str], ...]
 ) -> None:
+    colours, marks = looks
     if pd.isna(row[f"{name}_low"]):
         return
     axes.plot([place, place], [row[f"{name}_low"], row[f"{name}_high"]], color=style.FAINT, linewidth=5,
               solid_capstyle="butt", zorder=1)  # fmt: skip
-    axes.scatter(np.full(len(near), place), near[name], s=7, c=[colours[str(form)] for form in near["form"]],
-                 linewidths=0, zorder=2, rasterized=len(near) > style.MANY)  # fmt: skip
+    for form, own in near.groupby("form"):
+        axes.scatter(np.full(len(own), place), own[name], s=13, color=colours[str(form)], marker=marks[str(form)],
+                     linewidths=0.3, edgecolors="white", zorder=2, rasterized=len(near) > style.MANY)  # fmt: skip
     if not pd.isna(row[f"best_{name}"]):
         axes.plot(place, row[f"best_{name}"], "*", color=colours[str(row["best_form"])], markersize=9,
                   markeredgecolor="white", markeredgewidth=0.5, zorder=3)  # fmt: skip

@@ -164,8 +164,8 @@ def pull_by_form(pulls: pd.DataFrame) -> Figure:
     right.axvline(0, color=style.INK, linewidth=0.8)
     right.set_xlim(-1.05, 1.05)
     left.set_yticks(range(len(ordered)), [str(form) for form in ordered["form"]])
-    left.set_xlabel("ratio of gradient norms, KD / CE")
-    right.set_xlabel("cosine of the two gradients")
+    left.set_xlabel("ratio of norms, KD / CE")
+    right.set_xlabel("cosine, KD and CE")
     left.set_ylim(-0.6, len(ordered) - 0.4)
     for axes in (left, right):
         axes.grid(axis="both")

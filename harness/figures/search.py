@@ -69,37 +69,35 @@ def expected_best_of(table: pd.DataFrame) -> Figure:
 def hypervolume_against_trials(
     search: pd.DataFrame, controls_alone: float | None, reference: tuple[float, float], size: str = "num_params"
 ) -> Figure:
-    """The front's hypervolume as search trials finish, from `pareto.hypervolume_over_trials`.
+    """The front's hypervolume as search trials finish, against their number and the seconds spent.
 
-    `controls_alone` is the hypervolume of all plain controls, a dashed line.
+    `search` is from `pareto.hypervolume_over_trials`, with `seconds` of training up to each trial. `controls_alone` is
+    the hypervolume of all plain controls, a dashed line.
     """
     names = {"num_params": "parameters", "macs": "MACs"}
     figure = style.blank(
-        2.5,
+        2.6,
         f"{style.trials(len(search), 'finished search')} in order of number, mean over seeds; one search, no spread. "
         f"Area in accuracy × decades of {names.get(size, size)}, against the fixed reference of chance accuracy "
-        f"({100 * reference[0]:.3g}%) at {style.short(reference[1])} {names.get(size, size)}.",
+        f"({100 * reference[0]:.3g}%) at {style.short(reference[1])} {names.get(size, size)}. Seconds: each student's "
+        "share of its cohort's wall-clock, summed over all search trials so far, whatever became of them; workers side "
+        "by side take less. Dashed: all plain controls alone.",
     )
-    axes = figure.add_subplot()
-    axes.set_xlabel("search trials finished")
-    axes.set_ylabel("hypervolume")
     if search.empty:
-        style.nothing_to_show(axes, "No search trial has finished without diverging.")
+        style.nothing_to_show(figure.add_subplot(), "No search trial has finished without diverging.")
         return figure
-    axes.step(search["count"], search["hypervolume"], where="post", color=style.HUES[0])
-    grew = search[search["hypervolume"].diff().fillna(1) > 0]
-    axes.plot(grew["count"], grew["hypervolume"], "o", color=style.HUES[0], markersize=3, markeredgewidth=0)
-    if controls_alone is not None:
-        axes.axhline(controls_alone, color=style.PLAIN_COLOUR, linestyle=(0, (5, 3)), linewidth=0.9)
-        over = controls_alone >= float(search["hypervolume"].iloc[-1])  # on the side where the search's line is not
-        axes.annotate(
-            "all plain controls alone", (1, controls_alone), xycoords=("axes fraction", "data"),
-            xytext=(-2, 3 if over else -3), textcoords="offset points", ha="right", va="bottom" if over else "top",
-            fontsize=6.5,
-        )  # fmt: skip
-    axes.grid(axis="y")
-    axes.set_xlim(0, 1.03 * float(search["count"].max()))
-    axes.margins(y=0.12)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels = figure.subplots(1, 2, sharey=True)
+    panels[0].set_ylabel("hypervolume")
+    for axes, name, label in zip(panels, ("count", "seconds"), ("search trials finished", "training (s)"), strict=True):
+        axes.set_xlabel(label)
+        axes.step(search[name], search["hypervolume"], where="post", color=style.HUES[0])
+        grew = search[search["hypervolume"].diff().fillna(1) > 0]
+        axes.plot(grew[name], grew["hypervolume"], "o", color=style.HUES[0], markersize=3, markeredgewidth=0)
+        if controls_alone is not None:
+            axes.axhline(controls_alone, color=style.PLAIN_COLOUR, linestyle=(0, (5, 3)), linewidth=0.9)
+        axes.grid(axis="y")
+        axes.set_xlim(0, 1.03 * float(search[name].max()) or 1)
+        axes.margins(y=0.12)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=name == "count"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return figure

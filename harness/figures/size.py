@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.compare import best_by_width
 from harness.analysis.load import finished, is_plain, rows_of
@@ -20,12 +21,17 @@ from harness.spec import PLAIN
 
 SHIFT = 1.06
 """How far a column of trials spreads sideways by form, as a factor: the sizes themselves are equal."""
-LABELS = {"num_params": "parameters", "macs": "multiply-accumulates for one example"}
+LABELS = {
+    "num_params": "parameters", "macs": "multiply-accumulates for one example",
+    "latency_ms": "milliseconds for one example (measured median)",
+}  # fmt: skip
+NARROW = 2.0
+"""Sizes within this factor stand on a linear axis: a logarithmic one would have no ticks."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """What the dashed line needs: val accuracy (a fraction) and the teacher's size, a count."""
+    """What the dashed line needs: val accuracy (a fraction) and the teacher's size, NaN where it is not known."""
 
     val_accuracy: float
     size: float
@@ -41,11 +47,13 @@ def accuracy_against_size(
     low = _floor(done, points, controls, teacher)
     hidden = int((done["val_accuracy"] < low).sum())
     below = f" Below the axis: {style.trials(hidden)}." if hidden else ""
+    measured = " Milliseconds: median of calls at batch 1, by width; the axis does not begin at 0."
     figure = style.blank(
         2.95 + 0.15 * math.ceil((len(forms) + 2) / 3),  # the legend has three columns
         f"Faint: {style.trials(len(done), 'finished')}, mean over {style.seeds_phrase(done['num_seeds'])}, set "
         f"side by side by form.{below} Outlined: on the front. Controls: best of the plain trials of each width; "
-        "bars span its seeds. Front and controls are both chosen on this same validation split.",
+        "bars span its seeds. Front and controls are both chosen on this same validation split."
+        + (measured if size == "latency_ms" else ""),
     )
     axes = figure.add_subplot()
     axes.set_xlabel(LABELS.get(size, size))
@@ -53,23 +61,34 @@ def accuracy_against_size(
     if done.empty:
         style.nothing_to_show(axes, "No trial has finished without diverging, so there is nothing to place.")
         return figure
-    left, right = float(done[size].min()) / 1.22, float(done[size].max()) * 1.22
-    style.log_axis(axes, "x", left, right)
+    right, shift = _size_axis(axes, done[size])
     top = max(float(done["val_accuracy"].max()), teacher.val_accuracy if teacher else 0)
     # Room at the foot for the widths' names and at the head for the teacher's line.
     axes.set_ylim(low - 0.09 * (top - low), top + 0.06 * (top - low))
     style.percent_axis(axes, "y")
     axes.grid(axis="y")
-    _cloud(axes, done[done["val_accuracy"] >= low], forms, size)
+    _cloud(axes, done[done["val_accuracy"] >= low], forms, size, shift)
     line = step_line(points, right, size=size)
     axes.plot(line[size], line["val_accuracy"], color=style.MUTED, linewidth=1.3, zorder=2.5, solid_joinstyle="miter")
-    _controls(axes, controls, students, size)
+    _controls(axes, controls, students, size, shift)
     _front_marks(axes, points, forms, size)
     if teacher is not None:
         _teacher_line(axes, teacher, size)
     _legend(axes, done, forms)
     _width_labels(axes, done, size)
     return figure
+
+
+def _size_axis(axes: Axes, sizes: pd.Series[float]) -> tuple[float, float]:
+    """Set the axis of sizes; its right end, and how far a column of trials spreads sideways, as a factor."""
+    least, most = float(sizes.min()), float(sizes.max())
+    if 1 < most / least < NARROW:
+        room = (most / least) ** 0.2
+        axes.set_xlim(least / room, most * room)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        return most * room, min(SHIFT, room**0.25)
+    style.log_axis(axes, "x", least / 1.22, most * 1.22)
+    return most * 1.22, SHIFT
 
 
 def _floor(done: pd.DataFrame, points: pd.DataFrame, controls: pd.DataFrame, teacher: Teacher | None) -> float:
@@ -81,11 +100,11 @@ def _floor(done: pd.DataFrame, points: pd.DataFrame, controls: pd.DataFrame, tea
     return max(float(done["val_accuracy"].min()) - 0.01, worst - 0.45 * (best - worst) - 0.005, 0.0)
 
 
-def _cloud(axes: Axes, done: pd.DataFrame, forms: Sequence[str], size: str) -> None:
+def _cloud(axes: Axes, done: pd.DataFrame, forms: Sequence[str], size: str, spread: float) -> None:
     """All trials, faint: plain training left of the true size, then the forms in order, within a few percent of it."""
     colours = style.hues(forms)
     shown = [PLAIN, *forms]
-    shifts = np.geomspace(1 / SHIFT, SHIFT, len(shown))
+    shifts = np.geomspace(1 / spread, spread, len(shown))
     for form, shift in zip(shown, shifts, strict=True):
         part = done[done["form"] == form]
         axes.scatter(
@@ -94,10 +113,10 @@ def _cloud(axes: Axes, done: pd.DataFrame, forms: Sequence[str], size: str) -> N
         )  # fmt: skip
 
 
-def _controls(axes: Axes, controls: pd.DataFrame, students: pd.DataFrame, size: str) -> None:
+def _controls(axes: Axes, controls: pd.DataFrame, students: pd.DataFrame, size: str, shift: float) -> None:
     """The best control of each width, in the plain trials' column, with the span of its seeds."""
     ordered = controls.sort_values(size)
-    places = ordered[size] / SHIFT
+    places = ordered[size] / shift
     axes.plot(places, ordered["val_accuracy"], color=style.PLAIN_COLOUR, linewidth=1, linestyle=(0, (1, 1.2)))
     seeds = students[students["number"].isin(ordered["number"])].groupby("number")["val_accuracy"]
     middle = ordered["val_accuracy"].to_numpy()
@@ -121,7 +140,8 @@ def _front_marks(axes: Axes, points: pd.DataFrame, forms: Sequence[str], size: s
 def _teacher_line(axes: Axes, teacher: Teacher, size: str) -> None:
     axes.axhline(teacher.val_accuracy, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=0.9)
     unit = {"num_params": "parameters", "macs": "MACs"}.get(size, size)
-    said = f"teacher: {100 * teacher.val_accuracy:.1f}% with {style.short(teacher.size)} {unit}"
+    said = f"teacher: {100 * teacher.val_accuracy:.1f}%"
+    said += "" if math.isnan(teacher.size) else f" with {style.short(teacher.size)} {unit}"
     axes.annotate(
         said, (0, teacher.val_accuracy), xycoords=("axes fraction", "data"), xytext=(3, -2), color=style.MUTED,
         textcoords="offset points", va="top", fontsize=6.5,

@@ -34,6 +34,8 @@ HUES = (
 MANY = 1500
 """More marks than this stand as an image in PDF and SVG: as drawings they would be megabytes."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+REST = "h"
+"""The marker of loss forms beyond the palette."""
 
 
 def paper() -> AbstractContextManager[None]:
@@ -82,11 +84,17 @@ def hues(forms: Sequence[str]) -> dict[str, str]:
     return named | {PLAIN: PLAIN_COLOUR}
 
 
-def form_keys(forms: Iterable[str], colours: Mapping[str, str]) -> list[Line2D]:
-    """A legend's entries for loss forms; those that share the grey are one."""
-    own = [form for form in forms if colours[form] != OTHERS]
-    grey = [key(OTHERS, "other forms")] if any(colours[form] == OTHERS for form in forms) else []
-    return [*(key(colours[form], form) for form in own), *grey]
+def form_keys(forms: Iterable[str], colours: Mapping[str, str], marks: Mapping[str, str] | None = None) -> list[Line2D]:
+    """A legend's entries for loss forms, with their marks where they have any; those that share the grey are one."""
+    kept = list(forms)
+    own = [form for form in kept if colours[form] != OTHERS]
+    grey = [key(OTHERS, "other forms", REST if marks else "o")] if len(own) < len(kept) else []
+    return [*(key(colours[form], form, marks[form] if marks else "o") for form in own), *grey]
+
+
+def form_markers(forms: Sequence[str]) -> dict[str, str]:
+    """A marker a loss form, by its place, where greyscale must tell them apart; those beyond the palette share one."""
+    return dict.fromkeys(forms, REST) | dict(zip(forms, MARKERS[: len(HUES)], strict=False))
 
 
 def markers(widths: Sequence[int]) -> dict[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from harness import figures
 from harness.analysis.best_of import expected_best, objection
 from harness.analysis.importance import importance_rows
+from harness.analysis.latency import read_latency
 from harness.analysis.load import StudyData, finished, is_plain
 from harness.analysis.pareto import hypervolume_over_trials, reference_point
 from harness.report import html, latex, markdown
@@ -111,6 +113,7 @@ def drawings(report: Report) -> Iterator[Drawing]:
             f"Validation accuracy against {label}: all trials, the Pareto front, the tuned plain controls, the teacher."
         )
         yield Drawing(f"accuracy_{size}", caption, draw)
+    yield from _latency_drawing(report, forms)
     yield Drawing(
         "gain_by_width",
         "Paired gain of the best distilled trial over the best control, by width, with what is too small to detect.",
@@ -167,6 +170,22 @@ def drawings(report: Report) -> Iterator[Drawing]:
         "hypervolume",
         "Hypervolume of the front as the search goes on, beside that of the plain controls.",
         functools.partial(_hypervolume, data),
+    )
+
+
+def _latency_drawing(report: Report, forms: tuple[str, ...]) -> Iterator[Drawing]:
+    """Accuracy against measured milliseconds, of the widths that were measured; the teacher's are not."""
+    data = report.data
+    timed = data.trials.join(read_latency(report.folder)["latency_ms"], on="width").dropna(subset=["latency_ms"])
+    if finished(timed).empty:
+        return
+    teacher = _teacher(data, "num_params")
+    unmeasured = None if teacher is None else dataclasses.replace(teacher, size=math.nan)
+    yield Drawing(
+        "accuracy_latency",
+        "Validation accuracy against measured latency at batch 1: all trials, the Pareto front, the tuned plain "
+        "controls, the teacher.",
+        functools.partial(figures.accuracy_against_size, timed, data.students, forms, "latency_ms", unmeasured),
     )
 
 
@@ -283,6 +302,8 @@ def _hypervolume(data: StudyData) -> Figure:
     reference = reference_point(done, classes, teacher.size if teacher else None, "num_params")
     controls = hypervolume_over_trials(done[is_plain(done)], reference)["hypervolume"]
     search = hypervolume_over_trials(done[~is_plain(done)], reference)
+    every = data.trials[~is_plain(data.trials)].sort_values("number").set_index("number")["seconds"]
+    search["seconds"] = search["number"].map(every.fillna(0).cumsum())
     return figures.hypervolume_against_trials(search, float(controls.iloc[-1]) if len(controls) else None, reference)
 
 

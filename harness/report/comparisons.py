@@ -35,6 +35,7 @@ def front_section(report: Report) -> Iterator[Block]:
         yield Paragraph("**On the edge.** " + plain("; ".join(found)) + ". A wider range might do better.")
     yield from report.figure("accuracy_num_params", data="trials.csv")
     yield from report.figure("accuracy_macs", data="trials.csv")
+    yield from report.figure("accuracy_latency", data="trials.csv")
 
 
 def gain_section(report: Report) -> Iterator[Block]:
