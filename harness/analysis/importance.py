@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.analysis.load import finished, is_plain, rows_of
@@ -116,7 +117,7 @@ def edges_of_chosen(trials: pd.DataFrame, space: Mapping[str, Dimension], names:
     whole = {**space} if "label_smoothing" in space else {**space, "label_smoothing": SMOOTHING}
     each_row = rows_of(rows)
     known = {
-        name: rows[name].where([_has(row, name, dimension, searched=name in space) for row in each_row])
+        name: rows[name].where(np.array([_has(row, name, dimension, searched=name in space) for row in each_row], bool))
         for name, dimension in whole.items()
         if name in rows
     }
@@ -132,7 +133,7 @@ def edges_of_chosen(trials: pd.DataFrame, space: Mapping[str, Dimension], names:
 def _has(row: Mapping[str, Any], name: str, dimension: Dimension, *, searched: bool) -> bool:
     """Whether a configuration has this knob, and did not set it so as to ignore its teacher."""
     if not searched:
-        return row["role"] == "smoothing"
+        return bool(row["role"] == "smoothing")
     if row["form"] == PLAIN and (name in TEACHER_KNOBS or "." in name):
         return False
     bounds = _bounds(dimension)
