@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.analysis.load import rows_of
+from harness.analysis.pareto import front, step_line
 from harness.figures import style
-from harness.figures.confirmed import LOOKS, NAMES, reversed_look
+from harness.figures.confirmed import LOOKS, NAMES, STRIP, Outside, reversed_look
 
 
 def bits_against_size(table: pd.DataFrame) -> Figure:
@@ -15,8 +16,8 @@ def bits_against_size(table: pd.DataFrame) -> Figure:
     figure = style.blank(
         2.9,
         f"Mean test loss over {style.seeds_phrase(table['num_seeds'])}, all of them fresh; bars are one SD over seeds "
-        "either way, mostly smaller than the marks. Set side by side at each width; a mark on the top is above the "
-        "axis, with its mean.",
+        "either way, mostly smaller than the marks. Line: the front of the distilled. Set side by side at each width; "
+        "a mark on the dotted line, with an arrow and its mean, is above the axis.",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("parameters")
@@ -27,21 +28,23 @@ def bits_against_size(table: pd.DataFrame) -> Figure:
     main = main if len(main) else table
     room = float(main["bits"].max() - main["bits"].min()) or 0.1
     bottom, top = float(table["bits"].min()) - 0.1 * room, float(main["bits"].max()) + 0.35 * room
-    axes.set_ylim(bottom, top)
+    outside = Outside(axes, top, -(top - bottom) * STRIP)
+    above = table[table["bits"] > top]
+    axes.set_ylim(bottom, outside.open(int(above.groupby("width").size().max() if len(above) else 0)))
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top])
     roles = [role for role in ("distilled", *NAMES) if (table["role"] == role).any()]
     for place, role in enumerate(roles):
         part = table[table["role"] == role].sort_values("num_params")
         shift = 1.035 ** (place - (len(roles) - 1) / 2)
         colour, marker = (style.HUES[0], "o") if role == "distilled" else LOOKS[role]
         if role == "distilled":
-            axes.plot(part["num_params"] * shift, part["bits"], color=style.MUTED, linewidth=1, zorder=2)
+            placed = part.assign(num_params=part["num_params"] * shift, score=-part["bits"])
+            line = step_line(front(placed, "score"), axes.get_xlim()[1], "score")
+            axes.plot(line["num_params"], -line["score"], color=style.MUTED, linewidth=1, zorder=2)
         for row in rows_of(part):
             if row["bits"] > top:
-                axes.plot(row["num_params"] * shift, top, "^", color=colour, markersize=4, clip_on=False, zorder=3)
-                axes.annotate(
-                    f"{row['bits']:.2f}", (row["num_params"] * shift, top), xytext=(5, -2), fontsize=6, color=colour,
-                    textcoords="offset points",
-                )  # fmt: skip
+                at = (row["num_params"] * shift, row["width"])
+                outside.mark(at, f"↑{row['bits']:.2f}", colour, marker, colour)
                 continue
             axes.errorbar(
                 row["num_params"] * shift, row["bits"], row["bits_sd"], fmt=marker, color=colour, markersize=4,
