@@ -11,10 +11,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from harness.analysis.audit import choices
-from harness.analysis.confirmed import COLUMNS, CONTROLS, comparisons, scored
+from harness.analysis.confirmed import COLUMNS, CONTROLS, collapsed, comparisons, outlying, scored
 from harness.analysis.intervals import bootstrap_t, crossed, crossed_error, outperforms
 from harness.analysis.load import rows_of
-from harness.analysis.statistics import minimum_detectable, sign_flip_p
+from harness.analysis.statistics import found_by_rule, minimum_detectable, sign_flip_p
 from harness.report.tables import points
 from tests.confirmed_cases import Confirmed, confirmed, study
 
@@ -47,16 +47,38 @@ def test_holm_is_over_the_whole_table_of_the_larger_p() -> None:
     assert table["holm_p"].tolist() == pytest.approx(multipletests(larger, method="holm")[1].tolist())
 
 
-def test_the_detectable_difference_is_from_the_spread_of_a_widths_comparisons_examples_included() -> None:
+def test_the_detectable_difference_is_from_the_spread_of_the_rows_own_pair_examples_included() -> None:
     made = study()
     table = made.table()
     for row in table.to_dict("records"):
         values = made.correct[row["distilled_number"]].astype(int) - made.correct[row["control_number"]]
         error = float(crossed_error(values)[0])
         assert row["spread"] == pytest.approx(max(row["sd"], math.sqrt(10) * error)) and row["spread"] >= row["sd"]
-    for _, own in table.groupby("width"):
-        pooled = math.sqrt(float((own["spread"] ** 2).mean()))
-        assert own["mde"].tolist() == pytest.approx([minimum_detectable(pooled, 10)] * len(own))
+    assert table["mde"].tolist() == pytest.approx([minimum_detectable(spread, 10) for spread in table["spread"]])
+    assert table["found_80"].tolist() == pytest.approx([found_by_rule(spread, 10, 20) for spread in table["spread"]])
+
+
+def test_a_control_that_collapses_on_some_seeds_is_warned_of_and_silences_no_other_row() -> None:
+    before, made = study(gain=0.6).table(), study(gain=0.6)
+    made.correct[3][:2] &= np.random.default_rng(0).random(made.correct[3][:2].shape) < 0.15  # `self` at width 2
+    lost = made.students["number"] == 3
+    made.students.loc[lost, "test_accuracy"] = made.correct[3].mean(axis=1)
+    table = made.table()
+    assert table.loc[2, "mde"] > 3 * table["mde"].drop(index=2).max()
+    assert table["verdict"].drop(index=2).eq("better").all() and before["verdict"].eq("better").all()
+    said = "2 of 20 students collapsed: far below their median sibling"
+    assert table["warning"].tolist() == ["", "", said, *[""] * 17]
+
+
+def test_what_counts_as_collapsed_and_as_outlying() -> None:
+    assert collapsed(pd.Series([0.9, 0.91, 0.1, 0.92])) == 1 and collapsed(pd.Series([0.9, 0.89, 0.88])) == 0
+    assert collapsed(pd.Series([0.9, 0.9, 0.5])) == 1  # guessing between two classes
+    assert collapsed(pd.Series([0.9, 0.1])) == 0 and collapsed(pd.Series([0.1, 0.11, 0.04])) == 1
+    # Grubbs' bound for ten at the 1% level, two-sided, is 2.482 SDs in tables; nine zeros and one reach 2.846.
+    one_off, even = np.eye(10)[0], np.arange(10.0)
+    assert outlying(one_off) and not outlying(even) and not outlying(np.zeros(10)) and not outlying(np.eye(4)[0])
+    rng = np.random.default_rng(0)
+    assert np.mean([outlying(row) for row in rng.normal(size=(4_000, 10))]) == pytest.approx(0.01, abs=0.005)
 
 
 @pytest.mark.parametrize(("gain", "word"), [(0.6, "better"), (-0.6, "worse")])
@@ -142,11 +164,12 @@ def test_two_seeds_have_no_interval_beyond_what_a_difference_can_be() -> None:
 
 def test_few_seeds_and_few_discordant_examples_are_warned_of() -> None:
     table = study(seeds=5, examples=40, widths=(4,)).table()
-    assert table["warning"].str.startswith("the sign flip cannot go below 0.0625; the two differ on ").all()
+    assert table["warning"].str.contains("the two differ on ").all()
+    assert table["warning"].str.startswith("the sign flip cannot go below 0.0625; ").all()
     assert study(seeds=3, widths=(4,)).table()["warning"].str.startswith("only 3 seeds; the sign flip").all()
 
 
-def test_a_diverged_student_counts_as_guessing_and_silences_its_own_width_alone() -> None:
+def test_a_diverged_student_counts_as_guessing_and_silences_its_own_rows_alone() -> None:
     made = study(gain=0.6)
     students = made.students.copy()
     hit = (students["number"] == 0) & (students["seed"] == 103)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
-from harness.analysis.compare import paired_differences, pooled_sd
+from harness.analysis.compare import paired_differences
 from harness.analysis.intervals import DRAWS, bootstrap_t, crossed, crossed_error, outperforms
 from harness.analysis.load import rows_of
-from harness.analysis.statistics import LEVEL, holm, minimum_detectable, paired
+from harness.analysis.statistics import LEVEL, found_by_rule, holm, minimum_detectable, paired
 
 DISTILLED = "distilled"
 CONTROLS = ("ce", "smoothing", "self", "shuffled")
@@ -27,7 +28,7 @@ COLUMNS = (
     "width", "control", "distilled_number", "control_number", "num_seeds", "num_diverged", "gain", "low", "high", "sd",
     "spread",
     "boot_low", "boot_high", "crossed_low", "crossed_high", "p_t", "p_crossed", "holm_p", "p_sign_flip", "p_floor",
-    "p_outperforms", "outperforms_low", "outperforms_high", "mde", "verdict", "warning",
+    "p_outperforms", "outperforms_low", "outperforms_high", "mde", "found_80", "verdict", "warning",
 )  # fmt: skip
 COMPARED_AS = {"control": "option", "distilled_number": "chosen_number", "control_number": "option_number"}
 COMPARED = ("width", "chosen", *(COMPARED_AS.get(name, name) for name in COLUMNS[1:]))
@@ -35,6 +36,9 @@ COMPARED = ("width", "chosen", *(COMPARED_AS.get(name, name) for name in COLUMNS
 WHOLE = ("width", "distilled_number", "control_number", "num_seeds", "num_diverged")
 TEXT = ("control", "verdict", "warning")
 FEW_SEEDS = 5
+MEDIAN_OF = 3
+"""Of two seeds none is the odd one."""
+COLLAPSE = 0.2
 FEW_EXAMPLES = 25
 """Below some 25 discordant examples, the normal approximation to McNemar's count, and so the crossed t, is poor."""
 
@@ -48,6 +52,7 @@ class _Pair:
     accuracy: pd.Series[float]
     examples: NDArray[np.float64] | None
     num_diverged: int
+    num_collapsed: int
 
 
 def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS) -> pd.DataFrame:
@@ -59,12 +64,13 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
     A claim, `"better"` or `"worse"`, has to hold on new seeds and on new test examples: `holm_p` is Holm's correction,
     over the whole table, of the larger of `p_t` and `p_crossed`, and has to be below 5%. (So the crossed interval
     excludes zero. That interval alone is for one comparison, not for twenty.) And the gain has to be at least `mde`,
-    what one such test would find with 80% power, from the `spread` pooled over the controls of the width: narrow
-    students spread several times as wide as others. `spread` is the SD of the differences over seeds, or, where test
-    examples leave more doubt, sqrt(seeds) times the crossed standard error.
+    what one such test would find with 80% power. `found_80` is what this whole rule finds with 80% power or more
+    (`harness.analysis.statistics.found_by_rule`). Both are from the row's own `spread`: pooled over a width, one
+    unsteady control would silence the rest. `spread` is the SD of the differences over seeds, or, where test examples
+    leave more doubt, sqrt(seeds) times the crossed standard error.
 
-    A student that diverged counts with the accuracy of its uniform guess, on every example alike. A pair with one has
-    an SD of its own kind: it keeps that for `mde`, and is left out of the pooled one, where it would silence the rest.
+    A student that diverged counts with the accuracy of its uniform guess, on every example alike. `warning` says what
+    makes a row weak: few seeds, few examples, students that diverged or collapsed.
     """
     role = trials[trials["role"].isin((DISTILLED, *CONTROLS))].set_index(["width", "role"])["number"].sort_index()
     if not role.index.is_unique:
@@ -115,10 +121,9 @@ def options_compared(
     `trials`, `students`, `correct` and the statistics are those of `comparisons`, with a column `option` for the role
     `"option"`. The chosen option is that of the trial in the role `"distilled"`: fixed by the search's validation, so
     it may be shown `"worse"` than another on the test split. All pairs of many options would leave each little power,
-    and the winner of the test as the reference would claim too much. Holm's correction is over all rows. `mde` is from
-    the `spread` of the row's own pair: options of one width spread so unequally that pooled, the loosest would silence
-    the rest. What is least behind the chosen option on the test split stands first. A width has no row where its chosen
-    option was not confirmed, or no other.
+    and the winner of the test as the reference would claim too much. Holm's correction is over all rows. What is least
+    behind the chosen option on the test split stands first. A width has no row where its chosen option was not
+    confirmed, or no other.
     """
     options = trials[trials["role"] == "option"]
     distilled = trials[trials["role"] == DISTILLED].set_index("width")["number"]
@@ -132,7 +137,7 @@ def options_compared(
             pairs = {"distilled_number": numbers[0], "control_number": numbers[1]}
             rows.append({"width": int(own["width"]), "control": str(own["option"]), **pairs, **_row(pair, draws)})
             names.append(str(chosen["option"]))
-    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), pool=False).rename(columns=COMPARED_AS)
+    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS))).rename(columns=COMPARED_AS)
     judged.insert(1, "chosen", pd.Series(names, dtype=object))
     return judged.sort_values(["width", "gain", "option"], kind="stable").reset_index(drop=True)
 
@@ -166,10 +171,32 @@ def _pair(students: pd.DataFrame, correct: Correct, numbers: tuple[int, int]) ->
     accuracy = paired_differences(students, *numbers, metric="test_accuracy")
     shared = students[students["number"].isin(numbers) & students["seed"].isin(accuracy.index)]
     num_diverged = int(_diverged(shared).sum())
+    num_collapsed = sum(collapsed(own["test_accuracy"]) for _, own in shared[~_diverged(shared)].groupby("number"))
     first, second = (scored(number, students, correct) for number in numbers)
     if first is None or second is None:
-        return _Pair(accuracy, None, num_diverged)
-    return _Pair(accuracy, (first.loc[accuracy.index] - second.loc[accuracy.index]).to_numpy(), num_diverged)
+        return _Pair(accuracy, None, num_diverged, num_collapsed)
+    examples = (first.loc[accuracy.index] - second.loc[accuracy.index]).to_numpy()
+    return _Pair(accuracy, examples, num_diverged, num_collapsed)
+
+
+def collapsed(accuracy: pd.Series[float]) -> int:
+    """How many of a configuration's seeds came to nothing where their siblings, two or more, have learned.
+
+    They have less than half of the accuracy of the median seed, or `COLLAPSE` less: half of it may be below chance.
+    The mean and the SD of the differences then say more of the collapse than of the rest.
+    """
+    middle = float(accuracy.median()) if len(accuracy) >= MEDIAN_OF else 0.0
+    return int((accuracy < max(middle / 2, middle - COLLAPSE)).sum())
+
+
+def outlying(differences: NDArray[np.float64]) -> bool:
+    """Whether one of the differences is too far from the others to be normal: Grubbs' test (1969) at the 1% level."""
+    count = len(differences)
+    if count < FEW_SEEDS or not (sd := float(differences.std(ddof=1))) > 1e-12:
+        return False
+    farthest = float(np.abs(differences - differences.mean()).max()) / sd
+    t = float(stats.t.ppf(1 - 0.01 / (2 * count), count - 2))
+    return farthest > (count - 1) / math.sqrt(count) * math.sqrt(t**2 / (count - 2 + t**2))
 
 
 def _diverged(students: pd.DataFrame) -> pd.Series[bool]:
@@ -207,6 +234,10 @@ def _warning(pair: _Pair, sd: float, floor: float) -> str:
         said.append("the seeds agree exactly: no estimate of their spread")
     if pair.num_diverged:
         said.append(f"{pair.num_diverged} of {2 * count} students diverged and count as guessing")
+    if pair.num_collapsed:
+        said.append(f"{pair.num_collapsed} of {2 * count} students collapsed: far below their median sibling")
+    if outlying(pair.accuracy.to_numpy()):
+        said.append("one seed's difference is far from all others: the mean and the spread rest on it")
     if pair.examples is None:
         said.append("no answers by example: no crossed interval, and so no claim")
     else:
@@ -216,19 +247,18 @@ def _warning(pair: _Pair, sd: float, floor: float) -> str:
     return "; ".join(said)
 
 
-def _judged(table: pd.DataFrame, pool: bool = True) -> pd.DataFrame:
-    """Add what needs the whole table: Holm's p, the detectable difference and the verdict.
-
-    With `pool`, the spread is that of a width's rows together, but for those with a diverged student.
-    """
+def _judged(table: pd.DataFrame) -> pd.DataFrame:
+    """Add what needs the whole table: Holm's p, the difference that the rule finds, and the verdict."""
     kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
     judged = table.astype(kinds)  # an empty table's, too
-    steady = judged[judged["num_diverged"] == 0] if pool else judged.iloc[:0]
-    pooled = {int(str(width)): pooled_sd(own.assign(sd=own["spread"])) for width, own in steady.groupby("width")}
-    spread = judged["spread"].mask(judged.index.isin(steady.index), judged["width"].map(pooled).astype(float))
-    mde = [minimum_detectable(each, count) for each, count in zip(spread, judged["num_seeds"], strict=True)]
+    spreads = list(zip(judged["spread"], judged["num_seeds"], strict=True))
+    mde = [minimum_detectable(spread, count) for spread, count in spreads]
+    found_80 = [found_by_rule(spread, count, len(judged)) for spread, count in spreads]
     larger = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False)
-    judged = judged.assign(holm_p=np.array(holm(larger.tolist()), dtype=float), mde=np.array(mde, dtype=float))
+    judged = judged.assign(
+        holm_p=np.array(holm(larger.tolist()), dtype=float), mde=np.array(mde, dtype=float),
+        found_80=np.array(found_80, dtype=float),
+    )  # fmt: skip
     verdicts = [
         verdict(p, gain, least) for p, gain, least in zip(judged["holm_p"], judged["gain"], judged["mde"], strict=True)
     ]

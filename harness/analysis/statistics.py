@@ -81,6 +81,26 @@ def minimum_detectable(sd: float, num_seeds: int, freedom: int | None = None) ->
     if freedom < 1 or not sd > 0:
         return math.nan
     critical = float(stats.t.ppf(1 - LEVEL / 2, freedom))
+    return _powered(critical, freedom) * sd / math.sqrt(num_seeds)
+
+
+def found_by_rule(sd: float, num_seeds: int, num_tests: int) -> float:
+    """The mean difference that the rule for a claim finds with 80% power, at least, given the SD of the differences.
+
+    The rule asks of one of `num_tests` comparisons that Holm's p is below 5% and that the difference found is at least
+    `minimum_detectable`, so that t has to reach the larger of two bounds: the quantile of the level .05 / `num_tests`,
+    which is Holm's hardest step, and the detectable difference in standard errors. NaN as for `minimum_detectable`.
+    """
+    least = minimum_detectable(sd, num_seeds)
+    if math.isnan(least):
+        return math.nan
+    error = sd / math.sqrt(num_seeds)
+    critical = max(float(stats.t.ppf(1 - LEVEL / 2 / num_tests, num_seeds - 1)), least / error)
+    return _powered(critical, num_seeds - 1) * error
+
+
+def _powered(critical: float, freedom: int) -> float:
+    """The shift of a noncentral t that exceeds a critical value with 80% power."""
 
     def shortfall(shift: float) -> float:
         return float(stats.nct.sf(critical, freedom, shift)) - POWER  # the far tail is below 1e-4 here
@@ -88,7 +108,7 @@ def minimum_detectable(sd: float, num_seeds: int, freedom: int | None = None) ->
     high = critical + 1
     while shortfall(high) < 0:
         high *= 2
-    return float(optimize.brentq(shortfall, 0, high)) * sd / math.sqrt(num_seeds)
+    return float(optimize.brentq(shortfall, 0, high))
 
 
 def holm(values: Sequence[float]) -> list[float]:

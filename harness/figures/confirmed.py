@@ -153,7 +153,7 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
         f"Distilled less control, paired by seed and test example; {style.seeds_phrase(counts)}. Thick bars: 95% t "
         "interval over seeds; thin: over seeds and test examples (crossed); a mark on the dotted line, with an arrow "
         "and its mean, is beyond it. Filled: a difference is shown (Holm's p over all of them below .05, and at least "
-        "the detectable difference); hollow: none is. Band: below 80% power.",
+        "the detectable difference); hollow: none is. Bands: less than is detectable.",
     )
     axes = figure.add_subplot()
     axes.set_ylabel("gain on the test split (points)")
@@ -175,18 +175,11 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
     axes.axhline(0, color=style.INK, linewidth=0.7)
     for index, width in enumerate(widths):
         own = comparisons[comparisons["width"] == width]
-        band = 100 * float(own["mde"].max())
-        if not math.isnan(band):
-            axes.fill_between(
-                [index - 0.42, index + 0.42],
-                -min(band, limit),
-                min(band, limit),
-                color="#f0f0f0",
-                zorder=0,
-                linewidth=0,
-            )
         for row in rows_of(own):
             offset = 0.18 * (controls.index(row["control"]) - (len(controls) - 1) / 2)
+            if not math.isnan(band := min(100 * float(row["mde"]), limit)):
+                reach = [index + offset - 0.09, index + offset + 0.09]
+                axes.fill_between(reach, -band, band, color="#f0f0f0", zorder=0, linewidth=0)
             _gain(axes, index + offset, row, beyond)
     style.legend_above(axes, [style.key(*reversed_look(name)) for name in controls], columns=2)
     return figure

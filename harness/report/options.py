@@ -42,8 +42,7 @@ def option_comparison_section(report: Report) -> Iterator[Block]:
         "alone: two that are not told apart from it may still differ from one another, and rows stand in the order of "
         "their test means, which is no ranking. Not told apart is not equal: the intervals, each for one comparison, "
         "say how far apart they may be. Columns and verdicts are those of the comparisons with controls, with the "
-        f"chosen {knob} in the place of distillation; Holm's correction is over {family} of this table, and detectable "
-        "is from the spread of the row's own pair, which may differ much within a width. "
+        f"chosen {knob} in the place of distillation; Holm's correction is over {family} of this table. "
         f"Each {knob} stands here with the best configuration that this search found of it: another search may find "
         "others."
     )
@@ -122,13 +121,13 @@ def _verdict(rows: pd.DataFrame, others: int, few: int | None) -> str:
     said, least = f"not told apart from {whom}", _span(rows)
     if not least:
         return said
-    where = "where one such test alone would find a true difference of"
-    return f"{said}, {where} {least} with 80% power" if few is None else f"{said} ({least} detectable)"
+    where = "where a true difference of"
+    return f"{said}, {where} {least} is found with 80% power" if few is None else f"{said} ({least} is found at 80%)"
 
 
 def _span(rows: pd.DataFrame) -> str:
-    """The detectable differences of the rows, in points; empty where none is known."""
-    low, high = (f"{100 * float(value):.2f}" for value in (rows["mde"].min(), rows["mde"].max()))
+    """The true differences that the rule finds with 80% power in these rows, in points; empty where none is known."""
+    low, high = (f"{100 * float(value):.2f}" for value in (rows["found_80"].min(), rows["found_80"].max()))
     return "" if low == "nan" else f"{low if low == high else f'{low} to {high}'} points"
 
 
