@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.analysis.confirmed import comparisons
 from harness.analysis.statistics import found_by_rule, holm, minimum_detectable
 from tests.confirmed_cases import ROLES, WIDTHS, confirmed, shown
 from tests.simulated import LUCKY, MIXED, NOISY, TASTY, World, answers
@@ -71,3 +72,26 @@ def test_where_one_comparison_is_made_the_rule_needs_more_than_what_the_test_det
     t = stats.nct.sf(least / (2 / np.sqrt(10)), 9, found_by_rule(2.0, 10, 1) / (2 / np.sqrt(10)))
     assert t == pytest.approx(0.8, abs=1e-6) and found_by_rule(2.0, 10, 1) > least
     assert found_by_rule(1.0, 10, 20) > found_by_rule(1.0, 10, 4) and np.isnan(found_by_rule(1.0, 1, 4))
+
+
+@pytest.mark.parametrize("world", [NOISY, LUCKY, MIXED, TASTY])
+def test_who_looks_after_every_five_seeds_and_stops_at_a_claim_claims_in_one_study_of_twenty_at_most(
+    world: World,
+) -> None:
+    claimed, naive = [], []
+    for seed in range(20):
+        right = answers(np.random.default_rng(seed), world, (1.2,) * len(ROLES), 20 * len(WIDTHS), 25, 100).right
+        values = right[:, :1].astype(np.int8) - right[:, 1:]
+        rows = values.reshape(20, -1, 25, 100)
+        looked = [(rows[:, :, : 5 * look], look) for look in range(1, 6)]
+        claimed += np.any([shown(some, look).any(axis=1) for some, look in looked], axis=0).tolist()
+        naive += np.any([shown(some).any(axis=1) for some, _ in looked], axis=0).tolist()
+    assert len(claimed) == 400 and np.mean(claimed) <= 0.05 and np.mean(naive) > np.mean(claimed)
+
+
+def test_the_level_of_a_look_is_divided_by_its_square() -> None:
+    assert holm([0.001, 0.01], looks=2) == pytest.approx([0.008, 0.04])
+    made = confirmed(equal_studies(MIXED, 3, 1)[0])
+    once, twice = (comparisons(made.trials, made.students, made.correct, 100, looks) for looks in (1, 2))
+    assert twice["holm_p"].tolist() == pytest.approx((4 * once["holm_p"]).clip(upper=1).tolist())
+    assert (twice["found_80"] > once["found_80"]).all()

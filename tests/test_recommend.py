@@ -22,15 +22,17 @@ import pytest
 from rich.console import Console
 
 from harness import cli, ledger
+from harness.analysis.answers import read_answers
+from harness.analysis.confirmed import NOT_SHOWN
 from harness.analysis.judged import ELIGIBLE, Confirmed, judge_confirmed, ranked
 from harness.analysis.load import load, rows_of
 from harness.export import read_architecture
-from harness.recommend.__main__ import app, evidence, say
+from harness.recommend.__main__ import _command, _next, app, evidence, say
 from harness.recommend.choose import recommend, seeds_to_tell
 from harness.recommend.hand_out import trained
 from harness.report import build, write
 from harness.report.blocks import Table
-from harness.report.confirmed import confirmed_section
+from harness.report.confirmed import answer, confirmed_section
 from harness.report.findings import judge
 from harness.report.page import page
 from harness.report.protocol import _test_reads
@@ -99,6 +101,16 @@ def test_every_width_has_its_latency_and_size_and_its_share_of_the_gap(home: Pat
     assert measured.count(b"p50_ms") == 4
 
 
+def test_the_calibration_error_of_a_record_is_that_of_the_kept_answers(home: Path, found: Confirmed) -> None:
+    for number, own in read_answers(home / "mine", [int(n) for n in found.trials["number"].unique()]).items():
+        recorded = found.students[found.students["number"] == number]["test_ece"].tolist()
+        for sure, predicted, expected in zip(own.confidence, own.predicted, recorded, strict=True):
+            gaps = [0.0] * 15  # bins are open below and closed above
+            for chance, right in zip(sure.astype(float), predicted == own.labels, strict=True):
+                gaps[math.ceil(chance * 15) - 1] += float(right) - chance
+            assert sum(map(abs, gaps)) / len(sure) == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_recommended_is_best_on_validation_and_never_the_shuffled_teacher(found: Confirmed) -> None:
     for row in rows_of(found.recommended):
         fits = found.trials[(found.trials["num_params"] <= row["budget"]) & found.trials["role"].isin(ELIGIBLE)]
@@ -124,6 +136,32 @@ def test_the_program_says_what_to_take_and_how_sure_that_is(
     code, printed = told(["mine", "--out", home, "--min-accuracy", least, "--json"], capsys, monkeypatch)
     data = json.loads(printed)
     assert code == 0 and data["take"]["width"] == 3 and 0 <= data["p_reached"] <= 1 and data["num_fitting"] == 3
+
+
+def test_the_next_step_is_the_whole_command_and_contradicts_no_verdict(
+    home: Path, found: Confirmed, tmp_path: Path
+) -> None:
+    data, judged = load(home / "mine"), replace(found, looks=[3])
+    both = recommend(home / "mine", found, {}, None)
+    assert both.runner_up is not None
+    open_still = {"verdict": NOT_SHOWN, "control_number": both.runner_up["number"], "found_80": 0.03}
+    for p_best, seeds in ((0.97, 0), (0.97, 25), (0.6, None)):
+        said = _next(replace(both, p_best=p_best, next_seeds=seeds, against_plain=open_still), judged, "COMMAND")
+        assert "nothing" not in said and "a true difference of 3.00 points is what the verdict finds" in said
+    apart = replace(both, against_plain=None, p_best=0.6)
+    assert _next(replace(apart, next_seeds=0), judged, "") == (
+        "nothing: for these two alone, the seeds tell them apart with 80% power"
+    )
+    assert "would not have 80% power" in _next(replace(apart, p_best=0.96, next_seeds=25), judged, "")
+    said = _next(replace(apart, next_seeds=25), judged, "COMMAND")
+    assert "COMMAND (look 2 at this test split: claims will then have the level 5% / 4)" in said
+    command = _command(replace(apart, next_seeds=25), data, home, (None, "sqlite:///elsewhere.db"))
+    file = data.manifest["file"]
+    assert command == (
+        f"python -m harness.sweep {file} --confirm 25 --trials 6 --seed 0 --out {home} "
+        "--tracking-uri sqlite:///elsewhere.db"
+    )
+    assert _command(both, data, tmp_path, (None, None)).endswith(f"--out {tmp_path} --storage URL --tracking-uri URL")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +225,20 @@ def test_students_of_an_earlier_confirm_stage_are_counted_as_readers_of_the_test
     said = _test_reads(replace(report, confirmed=replace(report.confirmed, trials=fewer)))
     assert f"{len(own)} confirmed trials {len(own) - 1} are reported; the rest have the same configurations" in said
     assert "the rest" not in _test_reads(report)
+
+
+def test_seeds_that_were_added_after_a_look_make_every_claim_harder(home: Path, found: Confirmed) -> None:
+    data = load(home / "mine")
+    assert found.looks == [SEEDS]
+    fewer = data.confirmed.trials.assign(num_seeds=2, number=data.confirmed.trials["number"] + 1000)
+    trials = pd.concat([data.confirmed.trials, fewer], ignore_index=True)
+    twice = judge_confirmed(home / "mine", replace(data, confirmed=replace(data.confirmed, trials=trials)))
+    assert twice.looks == [2, SEEDS]
+    for first, second in ((found.comparisons, twice.comparisons), (found.classes, twice.classes)):
+        assert second["holm_p"].tolist() == pytest.approx((4 * first["holm_p"]).clip(upper=1).tolist(), nan_ok=True)
+    report = replace(build.judge(home / "mine"), confirmed=twice)
+    assert "confirmed with 2 and 3 seeds in turn" in answer(report) and "multiplied by 4" in answer(report)
+    assert "in turn" not in answer(build.judge(home / "mine"))
 
 
 @pytest.mark.parametrize("what", ["result.json", "confirmed.safetensors"])
@@ -266,7 +318,11 @@ def test_the_student_is_handed_out_with_its_evidence_and_registered_under_its_ru
     assert read_architecture(tmp_path / "student")["width"] == data["take"]["width"]
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}", f"sqlite:///{home / 'mlflow.db'}")
     version = client.get_model_version("small", "1")
-    assert version.tags["trial"] == str(data["take"]["number"])
+    assert version.tags["trial"] == str(data["take"]["number"]) and "test_accuracy" not in version.tags
+    _, _, record = trained(home / "mine", data["take"]["number"])
+    assert version.tags["test_accuracy_of_this_seed"] == f"{record.metrics['test_accuracy']:.4f}"
+    assert version.tags["seed"] == str(record.spec.seed)
+    assert version.tags["test_accuracy_mean_of_seeds"] == f"{data['take']['test_accuracy']:.4f}"
 
 
 def test_a_store_or_name_that_cannot_be_is_refused_before_anything_is_written(

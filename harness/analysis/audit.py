@@ -1,4 +1,6 @@
-"""What choosing by the test split would have claimed, beside the honest number: from `confirm` alone.
+"""What choosing by the test split would have claimed at least, beside the honest number: from `confirm` alone.
+
+It is a lower bound: only configurations that validation chose are confirmed, and so compete.
 
 The honest number is the test accuracy of the last epoch, mean over seeds. Public distillation code often prints the
 best epoch on test, of the best seed, of the configuration that is best on test; each step up is a row's column here.

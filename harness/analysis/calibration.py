@@ -16,7 +16,7 @@ from harness.analysis.statistics import holm, paired
 BINS = 15
 CLASS_COLUMNS = (
     "label", "num_examples", "distilled_accuracy", "control_accuracy", "num_seeds", "gain", "low", "high",
-    "crossed_low", "crossed_high", "p_t", "p_crossed", "holm_p",
+    "crossed_low", "crossed_high", "p_t", "p_crossed",
 )  # fmt: skip
 
 Floats = NDArray[np.floating]
@@ -39,24 +39,12 @@ def reliability(p_max: Floats, predicted: Ints, labels: Ints, bins: int = BINS) 
     })  # fmt: skip
 
 
-def expected_calibration_error(p_max: Floats, predicted: Ints, labels: Ints, bins: int = BINS) -> NDArray[np.float64]:
-    """The expected calibration error of each seed, [seeds], a fraction: |accuracy - confidence| over bins, by count.
-
-    Guo et al. 2017 (arXiv:1706.04599). Of one seed at a time, since errors of opposite sign in two seeds would cancel
-    in a common bin. Where bins hold few examples it is biased upwards: chance alone keeps it above zero.
-    """
-    which, gap = _bin(p_max, bins), _right(predicted, labels) - p_max.astype(float)
-    rows = [np.abs(np.bincount(own, gaps, bins)).sum() for own, gaps in zip(which, gap, strict=True)]
-    return np.array([total / p_max.shape[1] for total in rows], dtype=float)
-
-
 def class_gains(distilled: Ints, control: Ints, labels: Ints) -> pd.DataFrame:
     """Distilled less control on the test examples of each class, from paired predictions [seeds, examples].
 
-    A row a class: `CLASS_COLUMNS`. `low` and `high` are the t interval over seeds on these examples. A class has few,
-    so what would be gained on others of its kind is the crossed interval's to say; `holm_p` is Holm's correction over
-    classes of the larger of both p, as in `confirmed.comparisons`. A class whose `holm_p` is missing or 5% or more has
-    shown no difference.
+    A row a class: `CLASS_COLUMNS`, which leave Holm's correction to whoever has the classes of all widths. `low` and
+    `high` are the t interval over seeds on these examples. A class has few, so what would be gained on others of its
+    kind is the crossed interval's to say.
     """
     rows = []
     for label in np.unique(labels):
@@ -68,9 +56,16 @@ def class_gains(distilled: Ints, control: Ints, labels: Ints) -> pd.DataFrame:
             int(label), int(inside.sum()), first.mean(), second.mean(), found.num_seeds, found.mean, found.low,
             found.high, both.low, both.high, found.p_t, both.p,
         ))  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(CLASS_COLUMNS[:-1]))
-    larger = table[["p_t", "p_crossed"]].max(axis=1, skipna=False)
-    return table.assign(holm_p=np.array(holm(larger.tolist()), dtype=float))
+    return pd.DataFrame(rows, columns=list(CLASS_COLUMNS))
+
+
+def with_holm(classes: pd.DataFrame, looks: int = 1) -> pd.DataFrame:
+    """The gains by class of some widths with `holm_p`: Holm's correction, over all rows, of the larger of both p.
+
+    As in `confirmed.comparisons`, for so many looks. A class whose `holm_p` is missing or 5% or more has shown nothing.
+    """
+    larger = classes[["p_t", "p_crossed"]].max(axis=1, skipna=False)
+    return classes.assign(holm_p=np.array(holm(larger.tolist(), looks), dtype=float))
 
 
 def _bin(p_max: Floats, bins: int) -> NDArray[np.intp]:

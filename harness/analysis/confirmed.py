@@ -55,7 +55,9 @@ class _Pair:
     num_collapsed: int
 
 
-def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS) -> pd.DataFrame:
+def comparisons(
+    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS, looks: int = 1
+) -> pd.DataFrame:
     """Distilled less control on the test split, a row for each width and control role that has both: `COLUMNS`.
 
     `trials` has number, role, width; `students` number, seed, test_accuracy and, where known, status; `correct` maps a
@@ -68,6 +70,8 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
     (`harness.analysis.statistics.found_by_rule`). Both are from the row's own `spread`: pooled over a width, one
     unsteady control would silence the rest. `spread` is the SD of the differences over seeds, or, where test examples
     leave more doubt, sqrt(seeds) times the crossed standard error.
+
+    `looks` is how often the comparisons were looked at, each time with more seeds (see `holm`).
 
     A student that diverged counts with the accuracy of its uniform guess, on every example alike. `warning` says what
     makes a row weak: few seeds, few examples, students that diverged or collapsed.
@@ -89,11 +93,11 @@ def comparisons(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, 
                 if len(pair.accuracy):
                     names = {"distilled_number": numbers[0], "control_number": numbers[1]}
                     rows.append({"width": int(width), "control": control, **names, **_row(pair, draws)})
-    return _judged(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks)
 
 
 def option_comparisons(
-    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS
+    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS, looks: int = 1
 ) -> pd.DataFrame:
     """As `comparisons`, each option of the choice that shares a study's trials equally less plain training of its
     width: with a column `option`, a row for each option and width. Holm's correction is over all of them."""
@@ -108,13 +112,13 @@ def option_comparisons(
             names = {"distilled_number": numbers[0], "control_number": numbers[1]}
             rows.append({"width": int(own["width"]), "control": "ce", **names, **_row(pair, draws)})
             options.append(str(own["option"]))
-    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)))
+    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks)
     judged.insert(0, "option", np.array(options, dtype=object))
     return judged.sort_values(["width", "gain"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
 def options_compared(
-    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS
+    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS, looks: int = 1
 ) -> pd.DataFrame:
     """The option that validation chose less each other option, a row for each width and other option: `COMPARED`.
 
@@ -137,7 +141,7 @@ def options_compared(
             pairs = {"distilled_number": numbers[0], "control_number": numbers[1]}
             rows.append({"width": int(own["width"]), "control": str(own["option"]), **pairs, **_row(pair, draws)})
             names.append(str(chosen["option"]))
-    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS))).rename(columns=COMPARED_AS)
+    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks).rename(columns=COMPARED_AS)
     judged.insert(1, "chosen", pd.Series(names, dtype=object))
     return judged.sort_values(["width", "gain", "option"], kind="stable").reset_index(drop=True)
 
@@ -247,16 +251,16 @@ def _warning(pair: _Pair, sd: float, floor: float) -> str:
     return "; ".join(said)
 
 
-def _judged(table: pd.DataFrame) -> pd.DataFrame:
+def _judged(table: pd.DataFrame, looks: int) -> pd.DataFrame:
     """Add what needs the whole table: Holm's p, the difference that the rule finds, and the verdict."""
     kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
     judged = table.astype(kinds)  # an empty table's, too
     spreads = list(zip(judged["spread"], judged["num_seeds"], strict=True))
     mde = [minimum_detectable(spread, count) for spread, count in spreads]
-    found_80 = [found_by_rule(spread, count, len(judged)) for spread, count in spreads]
+    found_80 = [found_by_rule(spread, count, looks**2 * len(judged)) for spread, count in spreads]
     larger = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False)
     judged = judged.assign(
-        holm_p=np.array(holm(larger.tolist()), dtype=float), mde=np.array(mde, dtype=float),
+        holm_p=np.array(holm(larger.tolist(), looks), dtype=float), mde=np.array(mde, dtype=float),
         found_80=np.array(found_80, dtype=float),
     )  # fmt: skip
     verdicts = [

@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
-from harness.analysis.calibration import class_gains, reliability
+from harness.analysis.calibration import class_gains, reliability, with_holm
 from harness.analysis.chosen import OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles
 from harness.analysis.confirmed import DISTILLED, Correct, comparisons, option_comparisons, options_compared, scored
 from harness.analysis.intervals import crossed
@@ -37,6 +37,9 @@ class Confirmed:
     `reliability` tables of confidence by width and role. `left_out` are the trials that `draws` lacks, and why.
     `others_against_plain` is as `by_option`, of what else may be recommended. `chance` is the
     accuracy of always saying the commonest class, as far as it is known, else NaN.
+    `looks` are the numbers of fresh seeds with which the stage
+    was run, fewest first: two or more mean that seeds were added, perhaps after a look at what fewer showed, and
+    p-values are corrected for that (see `harness.analysis.statistics.holm`).
     """
 
     trials: pd.DataFrame
@@ -53,6 +56,7 @@ class Confirmed:
     left_out: Mapping[int, str]
     others_against_plain: pd.DataFrame
     chance: float
+    looks: Sequence[int]
 
     @property
     def num_seeds(self) -> int:
@@ -70,6 +74,8 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     scores = {number: table for number in correct if (table := scored(number, students, correct)) is not None}
     one_each = trials[trials["role"].isin(ROLES)]
     draws = _draws(scores)
+    looks = _looks(data)
+    times = max(len(looks), 1)
     trials = trials.join(read_latency(study_dir), on="width")
     other_seeds = {
         number: f"it has {len(table)} seeds, and others have more"
@@ -79,18 +85,19 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     return Confirmed(
         trials=_with_intervals(trials, scores, draws),
         students=students,
-        comparisons=comparisons(one_each, students, correct),
-        by_option=option_comparisons(trials, students, correct),
-        options_compared=options_compared(trials, students, correct),
+        comparisons=comparisons(one_each, students, correct, looks=times),
+        by_option=option_comparisons(trials, students, correct, looks=times),
+        options_compared=options_compared(trials, students, correct, looks=times),
         recommended=_recommended(trials, draws),
         audit=audit.choices(frames.curves, one_each),
-        classes=_classes(one_each, answers),
+        classes=_classes(one_each, answers, times),
         reliability=_reliability(one_each, answers),
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
         left_out={**lost, **other_seeds},
         others_against_plain=_others_against_plain(trials, students, correct),
         chance=_chance(data, answers),
+        looks=looks,
     )
 
 
@@ -120,6 +127,13 @@ def _others_against_plain(trials: pd.DataFrame, students: pd.DataFrame, correct:
     others = trials["role"].isin(ELIGIBLE) & ~plain & ~trials["role"].isin((DISTILLED, OPTION))
     named = trials[others].assign(option=trials["role"], role=OPTION)
     return option_comparisons(pd.concat([named, trials[plain]]), students, correct)
+
+
+def _looks(data: StudyData) -> Sequence[int]:
+    """With how many fresh seeds the stage was run, fewest first, by what was trained: a look that trained nothing
+    anew is none."""
+    trials = data.confirmed.trials
+    return sorted({int(count) for count in trials.loc[trials["state"] == "complete", "num_seeds"]})
 
 
 def _draws(scores: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
@@ -174,7 +188,7 @@ def ranked(confirmed: Confirmed, sizes: Mapping[int, float], budget: float) -> p
     return table.sort_values(["val_accuracy", "size"], ascending=[False, True], kind="stable")
 
 
-def _classes(trials: pd.DataFrame, answers: Mapping[int, Answers]) -> pd.DataFrame:
+def _classes(trials: pd.DataFrame, answers: Mapping[int, Answers], looks: int) -> pd.DataFrame:
     parts = []
     for width, own in trials.groupby("width"):
         numbers = own.set_index("role")["number"]
@@ -182,7 +196,7 @@ def _classes(trials: pd.DataFrame, answers: Mapping[int, Answers]) -> pd.DataFra
         if pair[0] is not None and pair[1] is not None and pair[0].predicted.shape == pair[1].predicted.shape:
             table = class_gains(pair[0].predicted, pair[1].predicted, pair[0].labels)
             parts.append(table.assign(width=width))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["width"])
+    return with_holm(pd.concat(parts, ignore_index=True), looks) if parts else pd.DataFrame(columns=["width"])
 
 
 def _reliability(trials: pd.DataFrame, answers: Mapping[int, Answers]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness import cli
-from harness.analysis.judged import judge_confirmed
+from harness.analysis.judged import Confirmed, judge_confirmed
 from harness.analysis.load import StudyData, load
 from harness.recommend.choose import LIMITS, SURE, Recommendation, recommend
 from harness.report.confirmed import configuration, fresh, resampled
@@ -93,11 +94,15 @@ def main(
         raise ValueError("--register needs --export DIR: what is registered is what was exported and checked")
     folder = cli.results_of(study, out)
     data = load(folder)
-    found = recommend(folder, judge_confirmed(folder, data), limits, min_accuracy)
+    judged = judge_confirmed(folder, data)
+    found = recommend(folder, judged, limits, min_accuracy)
     uri = tracking_uri or f"sqlite:///{(out / 'mlflow.db').absolute()}"
     run = None if register is None else _run_of(folder, int(found.chosen["number"]), register, uri, storage)
     console = Console(quiet=as_json)
     say(console, found, data, min_accuracy)
+    if found.runner_up is not None:
+        said = _next(found, judged, _command(found, data, out, (storage, tracking_uri)))
+        console.print(f"next       {said}", soft_wrap=True, highlight=False)
     result = as_data(found) | {"not_confirmed": unconfirmed(data).strip()}
     if export is not None:
         from harness.recommend.hand_out import hand_out  # torch takes seconds to import
@@ -108,7 +113,7 @@ def main(
         for note in done.notes:
             console.print(note, soft_wrap=True)
         if register is not None and run is not None:
-            result["registered"] = _register(found, data.name, export, register, (uri, run))
+            result["registered"] = _register(found, folder, export, register, (uri, run))
             console.print(f"registered as {result['registered']}", highlight=False)
     if as_json:
         print(json.dumps(result, indent=2, default=str))  # noqa: T201 - what was asked for
@@ -137,12 +142,17 @@ def _run_of(folder: Path, number: int, name: str, uri: str, storage: str | None)
     return own[0].id
 
 
-def _register(found: Recommendation, study: str, exported: Path, name: str, where: tuple[str, str]) -> str:
+def _register(found: Recommendation, folder: Path, exported: Path, name: str, where: tuple[str, str]) -> str:
     """Put the export into the registry, under a run of a store: `where` is both; gives the model's URI."""
+    from harness.recommend.hand_out import trained
     from harness.registry import register
 
-    tags = {"study": study, "trial": str(found.chosen["number"]), "width": str(found.chosen["width"]),
-            "test_accuracy": f"{found.chosen['test_accuracy']:.4f}"}  # fmt: skip
+    number = int(found.chosen["number"])
+    _, _, record = trained(folder, number)
+    tags = {"study": folder.name, "trial": str(number), "width": str(found.chosen["width"]),
+            "test_accuracy_mean_of_seeds": f"{found.chosen['test_accuracy']:.4f}",
+            "test_accuracy_of_this_seed": f"{record.metrics['test_accuracy']:.4f}",
+            "seed": str(record.spec.seed)}  # fmt: skip
     return register(exported, *where, name, tags).uri
 
 
@@ -175,19 +185,53 @@ def say(console: Console, found: Recommendation, data: StudyData, least: float |
         line(f"{head:10} over plain training of its width {span}, Holm p {gain['holm_p']:.2g}: {said}")
     if found.runner_up is not None:
         line(f"runner-up  {configuration(found.runner_up)}: {_percent(found.runner_up)}")
-        line(f"next       {_next(found, data)}")
     if lacks := unconfirmed(data).strip():
         line(f"[b]lacks[/]      {escape(lacks)} What is missing was not weighed here.")
 
 
-def _next(found: Recommendation, data: StudyData) -> str:
-    """Which trials would settle what is open between the first two."""
-    if found.p_best >= SURE or found.next_seeds == 0:
-        return "nothing: the two are told apart with 80% power"
+def _next(found: Recommendation, judged: Confirmed, command: str) -> str:
+    """Which trials would settle what is open between the first two, by words that no verdict contradicts."""
+    gain, other = found.against_plain, found.runner_up
+    open_still = found.plain_is_as_good and gain is not None and other is not None
+    if open_still and other["number"] == gain["control_number"]:
+        alone = "for these two alone the seeds suffice; " if found.next_seeds == 0 else ""
+        lead = (
+            f"{alone}a true difference of {100 * gain['found_80']:.2f} points is what the verdict finds with 80% power"
+        )
+    elif found.next_seeds == 0:
+        return "nothing: for these two alone, the seeds tell them apart with 80% power"
+    elif found.p_best >= SURE:
+        return f"nothing: P(best) is at least {SURE:g}, though a test of these two alone would not have 80% power"
+    else:
+        lead = ""
     if found.next_seeds is None:
-        return "no number of seeds would tell the two apart: take either, or measure on a larger test split"
-    command = f"python -m harness.sweep {_study(data)} --confirm {found.next_seeds}"
-    return f"{found.next_seeds} fresh seeds would tell the two apart, if the difference is as seen: {command}"
+        rest = "no number of seeds would tell the two apart: take either, or measure on a larger test split"
+    elif found.next_seeds == 0:
+        return lead
+    else:
+        look = len(judged.looks) + 1
+        rest = (
+            f"{found.next_seeds} fresh seeds would tell these two alone apart, if the difference is as seen: {command} "
+            f"(look {look} at this test split: claims will then have the level 5% / {look**2})"
+        )
+    return f"{lead}; {rest}" if lead else rest
+
+
+def _command(found: Recommendation, data: StudyData, out: Path, where: tuple[str | None, str | None]) -> str:
+    """The command that goes on with this very study, with more fresh seeds; a store that is not where it is by default
+    and was not named has a gap to fill in."""
+    from harness.options import stores
+
+    budget, identity = (data.manifest.get(name) or {} for name in ("budget", "identity"))
+    said = ["python", "-m", "harness.sweep", _study(data), "--confirm", str(found.next_seeds)]
+    said += ["--trials", str(budget["trials"])] if "trials" in budget else []
+    said += ["--seed", str(identity["seed"])] if "seed" in identity else []
+    said += [] if out == cli.OUT else ["--out", str(out)]
+    storage, tracking = where
+    said += stores(storage, tracking)
+    said += ["--storage", "URL"] if storage is None and not (out / data.name / "study.db").exists() else []
+    said += ["--tracking-uri", "URL"] if tracking is None and not (out / "mlflow.db").exists() else []
+    return shlex.join(said)
 
 
 def _study(data: StudyData) -> str:
