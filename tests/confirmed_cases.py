@@ -57,11 +57,11 @@ def shown(values: NDArray[np.generic], looks: int = 1) -> NDArray[np.bool_]:
     studies at once: `values` [studies, rows, seeds, examples] are the differences."""
     by_seed, seeds = values.mean(axis=-1), values.shape[-2]
     gain = np.abs(by_seed.mean(axis=-1))
-    error, freedom = crossed_error(values)
+    error, _ = crossed_error(values)
     own = by_seed.std(axis=-1, ddof=1) / np.sqrt(seeds)
     with np.errstate(divide="ignore", invalid="ignore"):  # seeds that agree exactly show nothing
         p_t = np.where(own > 1e-12, 2 * stats.t.sf(gain / own, seeds - 1), np.nan)
-    larger = np.maximum(p_t, 2 * stats.t.sf(gain / error, freedom))
+    larger = np.maximum(p_t, 2 * stats.t.sf(gain / error, seeds - 1))
     adjusted = np.array([holm(row) for row in larger.tolist()]) * looks**2
     least = minimum_detectable(1.0, seeds) * np.sqrt(seeds) * np.fmax(own, error)
     found: NDArray[np.bool_] = (adjusted < LEVEL) & (gain >= least)

@@ -131,6 +131,10 @@ def crossed(values: NDArray[np.generic]) -> Interval:
     examples; the "pigeonhole" of Owen 2007, arXiv:0712.1111) counts the residual's part of the variance three times and
     is conservative, the more so for paired differences, which are residual for the most part.
 
+    p has the freedom of the seeds, S - 1, though the interval may have more: it is for tests at levels far below 5%,
+    such as Holm's of twenty comparisons, where Satterthwaite's approximation is too short in the tail. With it a table
+    of ten seeds claimed a difference in 6.7% of 2,000 simulated studies where there was none; with S - 1, in 1.7%.
+
     With one seed the seeds' part is unknown, and the interval is NaN; with two it held the truth in 93 to 95% of
     studies, with three in 94 to 96%, with ten in 96%.
     """
@@ -141,7 +145,8 @@ def crossed(values: NDArray[np.generic]) -> Interval:
     reach = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
     if not math.isfinite(reach):
         return Interval(mean, math.nan, math.nan)
-    return Interval(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, freedom)))
+    p = float(2 * stats.t.sf(abs(mean) / error, min(freedom, len(values) - 1)))
+    return Interval(mean, mean - reach, mean + reach, p)
 
 
 def outperforms(differences: Sequence[float]) -> Interval:
