@@ -20,8 +20,7 @@ def claims(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """
     count, *_, seeds, examples = right.shape
     values = (right[:, :, :1].astype(np.int8) - right[:, :, 1:]).reshape(count, -1, seeds, examples)
-    found: NDArray[np.bool_] = shown(values).any(axis=1)
-    return found
+    return np.asarray(shown(values).any(axis=1))
 
 
 def equal_studies(world: World, seed: int, studies: int, examples: int = 100) -> NDArray[np.bool_]:

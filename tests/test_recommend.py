@@ -236,9 +236,9 @@ def test_seeds_that_were_added_after_a_look_make_every_claim_harder(home: Path, 
     assert twice.looks == [2, SEEDS]
     for first, second in ((found.comparisons, twice.comparisons), (found.classes, twice.classes)):
         assert second["holm_p"].tolist() == pytest.approx((4 * first["holm_p"]).clip(upper=1).tolist(), nan_ok=True)
-    report = replace(build.judge(home / "mine"), confirmed=twice)
+    report = replace(judge(home / "mine"), confirmed=twice)
     assert "confirmed with 2 and 3 seeds in turn" in answer(report) and "multiplied by 4" in answer(report)
-    assert "in turn" not in answer(build.judge(home / "mine"))
+    assert "in turn" not in answer(judge(home / "mine"))
 
 
 @pytest.mark.parametrize("what", ["result.json", "confirmed.safetensors"])

@@ -193,7 +193,7 @@ def collapsed(accuracy: pd.Series[float]) -> int:
     return int((accuracy < max(middle / 2, middle - COLLAPSE)).sum())
 
 
-def outlying(differences: NDArray[np.float64]) -> bool:
+def outlying(differences: NDArray[np.floating]) -> bool:
     """Whether one of the differences is too far from the others to be normal: Grubbs' test (1969) at the 1% level."""
     count = len(differences)
     if count < FEW_SEEDS or not (sd := float(differences.std(ddof=1))) > 1e-12:

@@ -192,8 +192,7 @@ def say(console: Console, found: Recommendation, data: StudyData, least: float |
 def _next(found: Recommendation, judged: Confirmed, command: str) -> str:
     """Which trials would settle what is open between the first two, by words that no verdict contradicts."""
     gain, other = found.against_plain, found.runner_up
-    open_still = found.plain_is_as_good and gain is not None and other is not None
-    if open_still and other["number"] == gain["control_number"]:
+    if gain and other and found.plain_is_as_good and other["number"] == gain["control_number"]:
         alone = "for these two alone the seeds suffice; " if found.next_seeds == 0 else ""
         lead = (
             f"{alone}a true difference of {100 * gain['found_80']:.2f} points is what the verdict finds with 80% power"
