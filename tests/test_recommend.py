@@ -102,7 +102,7 @@ def test_every_width_has_its_latency_and_size_and_its_share_of_the_gap(home: Pat
 
 
 def test_the_calibration_error_of_a_record_is_that_of_the_kept_answers(home: Path, found: Confirmed) -> None:
-    for number, own in read_answers(home / "mine", [int(n) for n in found.trials["number"].unique()]).items():
+    for number, own in read_answers(home / "mine", [int(n) for n in found.trials["number"].unique()])[0].items():
         recorded = found.students[found.students["number"] == number]["test_ece"].tolist()
         for sure, predicted, expected in zip(own.confidence, own.predicted, recorded, strict=True):
             gaps = [0.0] * 15  # bins are open below and closed above

@@ -356,7 +356,7 @@ def test_what_was_told_in_which_order_is_known_whatever_the_clock_says(
     ("alpha", "least"), [({}, {"alpha": 1.0}), ({"mixing": "additive"}, {"alpha": 0.0}), ({"alpha": 0.5}, {})]
 )
 def test_a_control_with_a_teacher_tries_to_ignore_it(alpha: dict[str, Value], least: dict[str, Value]) -> None:
-    space = {"width": Choice(3, 6), "lr": Float(0.01, 0.1)}
+    space: dict[str, Dimension] = {"width": Choice(3, 6), "lr": Float(0.01, 0.1)}
     space |= {} if "alpha" in alpha else {"alpha": Float(0.0, 1.0)}
     study = Study(task="digits", family="mlp", space=space, fixed={"form": "mse", **alpha})
     sampler = Sampler("sqlite://", "mine", study, "hash")

@@ -19,7 +19,7 @@ from harness.analysis.intervals import crossed
 from harness.analysis.load import rows_of
 from harness.analysis.searches import COLUMNS, differences, folders, over_searches
 from harness.ledger import read_manifest, write_sealed
-from harness.report import build
+from harness.report.findings import judge
 from tests.confirming import STUDY
 from tests.inline import sweep_here
 
@@ -132,7 +132,7 @@ def test_another_study_of_a_like_name_is_no_search_of_this_one(home: Path, tmp_p
     (tmp_path / "out" / "mine-seed7").mkdir()
     (tmp_path / "out" / "mine-seedless").mkdir()
     assert list(folders(tmp_path / "out" / "mine")) == [0] and folders(tmp_path / "out" / "none") == {}
-    assert build.judge(tmp_path / "out" / "mine").searches.empty
+    assert judge(tmp_path / "out" / "mine").searches.empty
 
 
 def test_answers_that_are_lost_leave_a_search_out_of_the_pairs_that_need_them(home: Path, tmp_path: Path) -> None:
@@ -156,5 +156,5 @@ def test_the_figure_shows_every_search_and_the_mean() -> None:
         figure = figures.searches_gain(table)
     assert len(figure.axes) == len(CONTROLS)
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
-    assert [len(line.get_xdata()) for line in crosses] == [5] * len(WIDTHS)
+    assert [len(np.asarray(line.get_xdata())) for line in crosses] == [5] * len(WIDTHS)
     assert "5 searches" in figures.note_of(figure)

@@ -35,9 +35,8 @@ class Confirmed:
     `recommended` has a row for each size on the front as a budget; `audit` says what choosing on test would have
     claimed. `wrote` are the tokens of language models' samples, by trial. `classes` are gains by class at each width,
     `reliability` tables of confidence by width and role. `left_out` are the trials that `draws` lacks, and why.
-    `others_against_plain` is as `by_option`, of what else may be recommended. `chance` is the
-    accuracy of always saying the commonest class, as far as it is known, else NaN.
-    `looks` are the numbers of fresh seeds with which the stage
+    `others_against_plain` is as `by_option`, of what else may be recommended. `chance` is the accuracy of always saying
+    the commonest class, as far as it is known, else NaN. `looks` are the numbers of fresh seeds with which the stage
     was run, fewest first: two or more mean that seeds were added, perhaps after a look at what fewer showed, and
     p-values are corrected for that (see `harness.analysis.statistics.holm`).
     """
@@ -95,7 +94,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
         left_out={**lost, **other_seeds},
-        others_against_plain=_others_against_plain(trials, students, correct),
+        others_against_plain=_others_against_plain(trials, students, correct, times),
         chance=_chance(data, answers),
         looks=looks,
     )
@@ -121,12 +120,12 @@ def weakness(confirmed: Confirmed, row: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
-def _others_against_plain(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct) -> pd.DataFrame:
+def _others_against_plain(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, looks: int) -> pd.DataFrame:
     """Each eligible configuration that `comparisons` and `by_option` leave out, less plain training of its width."""
     plain = trials["role"] == PLAIN_ROLE
     others = trials["role"].isin(ELIGIBLE) & ~plain & ~trials["role"].isin((DISTILLED, OPTION))
     named = trials[others].assign(option=trials["role"], role=OPTION)
-    return option_comparisons(pd.concat([named, trials[plain]]), students, correct)
+    return option_comparisons(pd.concat([named, trials[plain]]), students, correct, looks=looks)
 
 
 def _looks(data: StudyData) -> Sequence[int]:

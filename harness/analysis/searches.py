@@ -23,11 +23,11 @@ from harness.analysis.chosen import ROLES, confirmed_in_roles
 from harness.analysis.confirmed import CONTROLS, DISTILLED, scored, verdict
 from harness.analysis.intervals import crossed, crossed_error
 from harness.analysis.load import load, manifest_at
-from harness.analysis.statistics import holm, minimum_detectable, paired
+from harness.analysis.statistics import found_by_rule, holm, minimum_detectable, paired
 
 COLUMNS = (
     "width", "control", "num_searches", "gain", "low", "high", "crossed_low", "crossed_high", "least", "most", "sd",
-    "p_t", "p_crossed", "holm_p", "mde", "verdict", "seeds", "gains",
+    "spread", "p_t", "p_crossed", "holm_p", "mde", "found_80", "verdict", "seeds", "gains",
 )  # fmt: skip
 LEAST = 3
 """Fewer searches have no spread to speak of, and are not judged."""
@@ -68,7 +68,7 @@ def differences(study_dir: Path) -> dict[tuple[int, str], NDArray[np.float64]]:
     data = load(study_dir)
     frames = confirmed_in_roles(data)
     numbers = frames.trials[frames.trials["role"].isin(ROLES)].set_index(["width", "role"])["number"]
-    answers = read_answers(study_dir, sorted({int(number) for number in numbers}))
+    answers, _ = read_answers(study_dir, sorted({int(number) for number in numbers}))
     examples = int(((data.manifest.get("task") or {}).get("sizes") or {}).get("test") or 0)
     correct = {number: own.by_example(examples) for number, own in answers.items()}
     scores = {number: table for number in correct if (table := scored(number, frames.students, correct)) is not None}
@@ -99,7 +99,11 @@ def over_searches(searches: Mapping[int, Differences]) -> pd.DataFrame:
         {name: "int64" if name in whole else object if name in text else float for name in COLUMNS}
     )
     larger = table[["p_t", "p_crossed"]].max(axis=1, skipna=False)
-    table = table.assign(holm_p=np.array(holm(larger.tolist()), dtype=float))
+    found = [
+        found_by_rule(spread, count, len(table))
+        for spread, count in zip(table["spread"], table["num_searches"], strict=True)
+    ]
+    table = table.assign(holm_p=np.array(holm(larger.tolist()), dtype=float), found_80=np.array(found, dtype=float))
     each = zip(table["holm_p"], table["gain"], table["mde"], strict=True)
     verdicts = [verdict(*row) for row in each]
     return table.assign(verdict=np.array(verdicts, dtype=object))
@@ -118,7 +122,14 @@ def _row(pair: tuple[int, str], own: Mapping[int, NDArray[np.float64]]) -> dict[
     table = np.stack(list(own.values()))
     found, both = paired(list(gains.values())), crossed(table)
     spread = max(found.sd, float(np.nan_to_num(crossed_error(table)[0])) * len(own) ** 0.5)
-    row |= {"low": found.low, "high": found.high, "sd": found.sd, "p_t": found.p_t, "p_crossed": both.p}
+    row |= {
+        "low": found.low,
+        "high": found.high,
+        "sd": found.sd,
+        "spread": spread,
+        "p_t": found.p_t,
+        "p_crossed": both.p,
+    }
     return row | {"crossed_low": both.low, "crossed_high": both.high, "mde": minimum_detectable(spread, len(own))}
 
 

@@ -28,12 +28,13 @@ def searches_section(report: Report) -> Iterator[Block]:
             points(row["gain"], row["low"], row["high"]),
             points(row["gain"], row["crossed_low"], row["crossed_high"]).partition(" ")[2], row["gains"],
             NONE if pd.isna(row["sd"]) else f"{100 * row['sd']:.2f}", number(row["holm_p"], 2),
-            NONE if pd.isna(row["mde"]) else f"{100 * row['mde']:.2f}", row["verdict"],
+            *(NONE if pd.isna(row[name]) else f"{100 * row[name]:.2f}" for name in ("mde", "found_80")), row["verdict"],
         ]
         for row in rows_of(table)
     ]  # fmt: skip
     head = ["width", "control", "searches", "gain (points), searches", "over searches and examples",
-            "each search (points)", "SD over searches", "Holm p", "detectable (points)", "verdict"]  # fmt: skip
+            "each search (points)", "SD over searches", "Holm p",
+            "detectable (points)", "found with 80% power", "verdict"]  # fmt: skip
     caption = "Gain of what each search chose over the control that it tuned: the mean over searches of one study."
     yield Table("searches", caption, head, rows, "searches.csv")
     yield Paragraph(
