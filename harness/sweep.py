@@ -124,7 +124,7 @@ def main(
 
       python -m harness.sweep my_study.py --executor ray --option address=auto --option gpus=0.25
 
-      python -m harness.sweep --searches 5            what holds for the study, not for one search of it
+      python -m harness.sweep --searches 10           what holds for the study, not for one search of it
 
       python -m harness.sweep --plan                  how many students are trained together here, and why
     """
