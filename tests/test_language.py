@@ -15,7 +15,7 @@ from harness.analysis.answers import Answers
 from harness.analysis.compare import best_of_each
 from harness.analysis.language import bits
 from harness.report.answer import _weak_teacher
-from harness.report.confirmed import _hardly_taught
+from harness.report.controls import _hardly_taught
 from harness.report.language import bits_answer
 
 LOSSES = {1: (2.0, 2.1, 2.3), 2: (2.2, 2.2, 2.5), 3: (2.1, 2.2, 2.2)}

@@ -32,7 +32,8 @@ from harness.recommend.choose import recommend, seeds_to_tell
 from harness.recommend.hand_out import trained
 from harness.report import build, write
 from harness.report.blocks import Table
-from harness.report.confirmed import answer, confirmed_section
+from harness.report.confirmed import confirmed_section
+from harness.report.controls import answer
 from harness.report.findings import judge
 from harness.report.page import page
 from harness.report.protocol import _test_reads

@@ -18,7 +18,7 @@ from harness import cli
 from harness.analysis.judged import Confirmed, judge_confirmed
 from harness.analysis.load import StudyData, load
 from harness.recommend.choose import LIMITS, SURE, Recommendation, recommend
-from harness.report.confirmed import configuration, fresh, resampled
+from harness.report.tables import configuration, fresh, resampled
 from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN
 from harness.urls import redact

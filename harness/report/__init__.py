@@ -8,7 +8,7 @@ the page a function that yields blocks and its name in `page.SECTIONS`.
 """
 
 from harness.report.build import write
-from harness.report.confirmed import closing_table
+from harness.report.closing import closing_table
 from harness.report.findings import Report
 
 __all__ = ["Report", "closing_table", "write"]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness import cli
 from harness.report.build import write
-from harness.report.confirmed import closing_table
+from harness.report.closing import closing_table
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}

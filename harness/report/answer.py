@@ -11,13 +11,13 @@ from harness.analysis.compare import SHOWN
 from harness.analysis.judged import weakness
 from harness.analysis.load import rows_of
 from harness.report.blocks import Block, Heading, List, Paragraph, plain
-from harness.report.confirmed import answer as confirmed_answer
-from harness.report.confirmed import configuration, other_answers
+from harness.report.controls import answer as confirmed_answer
+from harness.report.controls import other_answers
 from harness.report.findings import Report
 from harness.report.language import bits_answer
 from harness.report.options import options_answer
 from harness.report.searches import searches_answer
-from harness.report.tables import number, points
+from harness.report.tables import configuration, number, points
 from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN, is_number
 

@@ -9,9 +9,9 @@ import pandas as pd
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
 from harness.analysis.load import is_plain, rows_of
 from harness.report.blocks import Block, Heading, List, Paragraph, Table, plain
-from harness.report.confirmed import COMPARED, compared_cells, listed
+from harness.report.controls import COMPARED, compared_cells
 from harness.report.findings import Report
-from harness.report.tables import points
+from harness.report.tables import listed, points
 
 FEW = 3
 """The answer names so many options of a verdict; of more it says how many there are."""

@@ -14,19 +14,15 @@ from harness.report.answer import head
 from harness.report.blocks import Block, Figure, Heading
 from harness.report.budget import budget_section
 from harness.report.comparisons import front_section, gain_section, option_section
-from harness.report.confirmed import (
-    audit_section,
-    calibration_section,
-    comparison_section,
-    confirmed_section,
-    recommendation_section,
-)
+from harness.report.confirmed import audit_section, calibration_section, confirmed_section
+from harness.report.controls import comparison_section
 from harness.report.findings import Report
 from harness.report.knobs import knob_section, learning_section, pull_section
 from harness.report.language import language_section
 from harness.report.options import option_comparison_section
 from harness.report.protocol import protocol
 from harness.report.searches import searches_section
+from harness.report.taking import recommendation_section
 from harness.report.together import indifference_section, interaction_section, width_section
 
 SECTIONS: tuple[Callable[[Report], Iterable[Block]], ...] = (

@@ -11,9 +11,8 @@ from harness.analysis.load import rows_of
 from harness.analysis.searches import LEAST
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table
-from harness.report.confirmed import listed
 from harness.report.findings import Report
-from harness.report.tables import number, points
+from harness.report.tables import listed, number, points
 
 
 def searches_section(report: Report) -> Iterator[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.load import rows_of
+from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE
 from harness.report.findings import Report
 from harness.spec import PLAIN
@@ -96,3 +98,49 @@ def caution(report: Report) -> str:
         f"Mean ± SD over {count} seed{plural}; gain: mean of differences paired by seed [95% t interval]. Both sides "
         "are the best of several trials chosen on this validation split: search-stage estimates, not confirmed claims."
     )
+
+
+def configuration(row: Mapping[str, Any]) -> str:
+    """A configuration in words: `kl, alpha 0.31, temperature 4.2, width 8`."""
+    alpha, temperature, _ = knobs(row)
+    said = [NAMES.get(row["role"], str(row["form"])) if row["form"] == PLAIN else str(row["form"])]
+    if row["role"] in NAMES and row["form"] != PLAIN:
+        said[0] += f" ({NAMES[row['role']]})"
+    said += [f"{name} {value}" for name, value in (("alpha", alpha), ("temperature", temperature)) if value != NONE]
+    return ", ".join([*said, f"width {row['width']}"])
+
+
+def knobs(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Alpha, temperature and lr, dashes where a configuration has none."""
+    alpha = NONE if row["form"] == PLAIN else number(row["alpha"], 2)
+    return alpha, number(row["temperature"]), number(row["lr"], 2)
+
+
+def tested(row: Mapping[str, Any]) -> str:
+    """Test accuracy with its interval, `94.42 [93.10, 95.74]`, in percent."""
+    interval = "" if pd.isna(row["test_low"]) else f" [{100 * row['test_low']:.2f}, {100 * row['test_high']:.2f}]"
+    return f"{100 * row['test_accuracy']:.2f}{interval}"
+
+
+def share(value: Any) -> str:
+    """A probability, `0.31`; a dash where it is not known."""
+    return NONE if pd.isna(value) else f"{value:.2f}"
+
+
+def fresh(count: int) -> str:
+    """`10 fresh seeds`, `1 fresh seed`."""
+    return f"{count} fresh seed{'' if count == 1 else 's'}"
+
+
+def resampled(num_seeds: int) -> str:
+    """Over what P(best) and the expected regret are."""
+    return (
+        "test examples alone (one seed: what other seeds would say is not in them)"
+        if num_seeds == 1
+        else ("seeds and test examples")
+    )
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
