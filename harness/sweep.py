@@ -90,8 +90,8 @@ def main(
     confirm: Annotated[
         int | None,
         typer.Option(
-            help="Fresh seeds on which the front and the best of every control are trained in the end, for the test "
-            "split; 0 reads no test split. Default: the study's, 10."
+            help="Fresh seeds on which each width's best and the best of every control are trained in the end, for "
+            "the test split; 0 reads no test split. Default: the study's, 10."
         ),
     ] = None,
     searches: Annotated[

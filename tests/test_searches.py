@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from harness.analysis.load import rows_of
 from harness.analysis.searches import COLUMNS, differences, folders, over_searches
 from harness.ledger import read_manifest, write_sealed
 from harness.report.findings import judge
+from harness.report.searches import searches_answer
 from tests.confirming import STUDY
 from tests.inline import sweep_here
 
@@ -114,6 +116,15 @@ def test_the_report_of_the_study_says_what_holds_over_its_searches(home: Path) -
         assert row["gain"] == pytest.approx(np.mean([own[row["width"]] for own in gains.values()]), abs=1e-6)
     page = (home / "mine" / "summary.md").read_text()
     assert "Over 3 searches of this study" in page and "## Over several searches" in page
+
+
+def test_a_width_that_few_searches_compare_is_named_and_not_spoken_of(home: Path) -> None:
+    report = judge(home / "mine")
+    table = report.searches.assign(num_searches=[1 if width == 3 else 3 for width in report.searches["width"]])
+    [said] = searches_answer(replace(report, searches=table))
+    assert "Over 3 searches" in said and "at width 6 (" in said
+    assert said.endswith("Fewer than 3 searches compare them at width 3.")
+    assert not list(searches_answer(replace(report, searches=table.assign(num_searches=2))))
 
 
 def test_the_same_command_again_trains_nothing_and_more_searches_go_on(home: Path) -> None:

@@ -17,7 +17,7 @@ from harness.analysis.chosen import OPTION, PLAIN_ROLE, ROLES, confirmed_in_role
 from harness.analysis.confirmed import DISTILLED, Correct, comparisons, option_comparisons, options_compared, scored
 from harness.analysis.intervals import crossed
 from harness.analysis.latency import read_latency
-from harness.analysis.load import StudyData, rows_of
+from harness.analysis.load import Frames, StudyData, rows_of
 from harness.analysis.two_level import accuracy_draws, p_front, recommendations, within
 
 ELIGIBLE = (DISTILLED, "front", OPTION, *(role for role in ROLES if role not in (DISTILLED, "shuffled")))
@@ -63,14 +63,36 @@ class Confirmed:
         return int(self.trials["num_seeds"].min()) if len(self.trials) else 0
 
 
-def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
-    """Read what was confirmed and judge it. What a trial answered may be missing: then what needs it is."""
+@dataclass(frozen=True)
+class Answered:
+    """What was confirmed, in its roles, with the answers of its trials by number, and why others are `lost`.
+
+    `correct` are right answers, or shares of an example's labels, [seeds, examples]; `scores` the same as tables by
+    seed, in which a diverged student has its uniform guess (see `harness.analysis.confirmed.scored`).
+    """
+
+    frames: Frames
+    answers: Mapping[int, Answers]
+    lost: Mapping[int, str]
+    correct: Correct
+    scores: Mapping[int, pd.DataFrame]
+
+
+def read_confirmed(study_dir: Path, data: StudyData) -> Answered:
+    """Read what was confirmed of a study, with what its students answered on the test split."""
     frames = confirmed_in_roles(data)
-    trials, students = frames.trials, frames.students
-    answers, lost = read_answers(study_dir, sorted({int(number) for number in trials["number"]}))
+    answers, lost = read_answers(study_dir, sorted({int(number) for number in frames.trials["number"]}))
     examples = int(((data.manifest.get("task") or {}).get("sizes") or {}).get("test") or 0)
     correct = {number: own.by_example(examples) for number, own in answers.items()}
-    scores = {number: table for number in correct if (table := scored(number, students, correct)) is not None}
+    scores = {number: table for number in correct if (table := scored(number, frames.students, correct)) is not None}
+    return Answered(frames, answers, lost, correct, scores)
+
+
+def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
+    """Read what was confirmed and judge it. What a trial answered may be missing: then what needs it is."""
+    read = read_confirmed(study_dir, data)
+    frames, answers, correct, scores = read.frames, read.answers, read.correct, read.scores
+    trials, students = frames.trials, frames.students
     one_each = trials[trials["role"].isin(ROLES)]
     draws = _draws(scores)
     looks = _looks(data)
@@ -93,7 +115,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         reliability=_reliability(one_each, answers),
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
-        left_out={**lost, **other_seeds},
+        left_out={**read.lost, **other_seeds},
         others_against_plain=_others_against_plain(trials, students, correct, times),
         chance=_chance(data, answers),
         looks=looks,

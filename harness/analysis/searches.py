@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.analysis.answers import read_answers
-from harness.analysis.chosen import ROLES, confirmed_in_roles
-from harness.analysis.confirmed import CONTROLS, DISTILLED, scored, verdict
+from harness.analysis.chosen import ROLES
+from harness.analysis.confirmed import CONTROLS, DISTILLED, verdict
 from harness.analysis.intervals import crossed, crossed_error
+from harness.analysis.judged import read_confirmed
 from harness.analysis.load import load, manifest_at
 from harness.analysis.statistics import found_by_rule, holm, minimum_detectable, paired
 
@@ -65,16 +65,12 @@ def _facts(study_dir: Path) -> tuple[int, tuple[Any, ...]] | None:
 
 def differences(study_dir: Path) -> dict[tuple[int, str], NDArray[np.float64]]:
     """What one search confirmed, as `Differences`; without the pairs of which answers are not known."""
-    data = load(study_dir)
-    frames = confirmed_in_roles(data)
-    numbers = frames.trials[frames.trials["role"].isin(ROLES)].set_index(["width", "role"])["number"]
-    answers, _ = read_answers(study_dir, sorted({int(number) for number in numbers}))
-    examples = int(((data.manifest.get("task") or {}).get("sizes") or {}).get("test") or 0)
-    correct = {number: own.by_example(examples) for number, own in answers.items()}
-    scores = {number: table for number in correct if (table := scored(number, frames.students, correct)) is not None}
+    read = read_confirmed(study_dir, load(study_dir))
+    trials = read.frames.trials
+    numbers = trials[trials["role"].isin(ROLES)].set_index(["width", "role"])["number"]
     found = {}
     for width, role in numbers.index:
-        pair = [scores.get(int(numbers.get((width, own), -1))) for own in (DISTILLED, role)]
+        pair = [read.scores.get(int(numbers.get((width, own), -1))) for own in (DISTILLED, role)]
         if role in CONTROLS and pair[0] is not None and pair[1] is not None:
             shared = pair[0].index.intersection(pair[1].index)
             if len(shared):

@@ -48,18 +48,20 @@ def searches_section(report: Report) -> Iterator[Block]:
 
 
 def searches_answer(report: Report) -> Iterator[str]:
-    """The answer's sentence on plain training over all searches; nothing where there is one search."""
+    """The answer's sentence on plain training over all searches; nothing where too few have the pair."""
     table = report.searches
-    own = table[table["control"] == "ce"] if len(table) else table
+    every = table[table["control"] == "ce"] if len(table) else table
+    own = every[every["num_searches"] >= LEAST]
     if own.empty:
         return
+    few = [str(width) for width in every.loc[every["num_searches"] < LEAST, "width"]]
     least, most = int(own["num_searches"].min()), int(own["num_searches"].max())
     count = f"{most}" if least == most else f"{least} to {most}"
     said = [_verdict(own[own["verdict"] == verdict]) for verdict in (BETTER, WORSE, NOT_SHOWN)]
     yield (
         f"Over {count} searches of this study, each with its own choices, distillation against plain training: "
-        f"{'; '.join(part for part in said if part)}. This holds for the study, the sentence above for what this "
-        "search found."
+        f"{'; '.join(part for part in said if part)}. This speaks of the study, the sentence above of what this search "
+        f"found.{f' Fewer than {LEAST} searches compare them at width {listed(few)}.' if few else ''}"
     )
 
 
