@@ -40,6 +40,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
             "controls_per_width": study.num_controls(options.trials),
             "other_controls": list(study.other_controls),
         },
+        "size_budgets": sorted(set(study.size_budgets)),
         "objectives": list(study.objectives),
         "widths": list(study.widths),
         "seeds": list(study.student_seeds()),

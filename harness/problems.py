@@ -56,6 +56,8 @@ def kind_problems(study: Any) -> Iterator[str]:
     others = study.other_controls
     if not isinstance(others, tuple | list) or not all(isinstance(kind, str) for kind in others):
         yield f"other_controls {others!r} must be a tuple of kinds, as ('smoothing', 'self')"
+    if not isinstance(study.size_budgets, tuple | list):
+        yield f"size_budgets {study.size_budgets!r} must be a tuple of numbers of parameters, as (1_000, 2_000)"
     for knob, value in study.fixed.items():
         if not (isinstance(value, str | bool) or is_number(value) or (knob == "temperature" and value is None)):
             yield f"{knob}: fixed value {value!r} must be text or a number"

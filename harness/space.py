@@ -86,8 +86,9 @@ BUDGETS: Mapping[str, Range] = {
     "seed": Range(0, whole=True),
 }
 """What each of a study's own counts may be."""
-BUDGET = ("trials", "controls", "other_controls", "confirm", "batch")
-"""The fields of a study that say how much is to be done; in all others it is another study."""
+SIZE_BUDGET = Range(1, 2**53, whole=True)
+BUDGET = ("trials", "controls", "other_controls", "confirm", "batch", "size_budgets")
+"""The fields of a study that say how much is to be done, or told; in all others it is another study."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
 """What a study may be called; its name is that of a folder."""
 TAKEN = ("plans", "teachers", "mlartifacts")
@@ -107,7 +108,8 @@ class Study:
     tuned as much as what it is compared with; `other_controls` have as many, each kind at each width. `confirm` is the
     number of fresh seeds under which the front and the best of every control are trained again in the end, when the
     test split is read; 0 leaves that out. `objectives` are `val_*` metrics or sizes, all known to be better up
-    (accuracy, agreement) or down (the rest). `batch` is how many search trials are asked for at a time.
+    (accuracy, agreement) or down (the rest). `batch` is how many search trials are asked for at a time. `size_budgets`
+    are limits on a student's parameters, as `(1_000, 2_000)`: the report says what to take within each.
 
     A knob of a form is called by both names, `"dkd.rest"`; what is neither searched nor fixed has the form's default
     (see `harness.forms`). `forms` are loss forms of the study's own, by name. `equal` names a Choice whose options
@@ -131,6 +133,7 @@ class Study:
     objectives: tuple[str, ...] = ("val_accuracy", "num_params")
     sampler: str = "tpe"
     batch: int = 16
+    size_budgets: tuple[int, ...] = ()
     seed: int = 0
     equal: str = ""
     forms: Mapping[str, Form] = field(default_factory=dict)
@@ -215,6 +218,9 @@ class Study:
             value = getattr(self, name)
             if not allowed.admits(value) and (name, value) != ("controls", None):
                 yield f"{name} {value!r} is out of range; it must be {allowed}"
+        for limit in self.size_budgets:
+            if not SIZE_BUDGET.admits(limit):
+                yield f"size budget {limit!r} is out of range; it must be {SIZE_BUDGET}, a number of parameters"
         if 1000 * self.seed >= 2**62:
             yield f"seed {self.seed} is out of range: its students' seeds, 1000 times it and more, must be below 2**62"
         for kind in self.other_controls:

@@ -17,4 +17,5 @@ STUDY = Study(
     trials=64,
     seeds=3,
     batch=16,
+    size_budgets=(1_000, 2_000, 4_000),
 )

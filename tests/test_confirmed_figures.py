@@ -95,12 +95,3 @@ def test_accuracy_stands_against_latency_where_it_was_measured(tmp_path: Path) -
         axes = drawn(found["accuracy_latency"].draw())
     assert axes.get_xscale() == "linear" and "milliseconds" in axes.get_xlabel()
     assert {text.get_text() for text in axes.texts} >= {"width 2", "4", "8", "teacher: 98.1%"}
-
-
-def test_the_hypervolume_stands_against_the_seconds_of_training_too(tmp_path: Path) -> None:
-    report = judge(write_fake_study(tmp_path))
-    with figures.paper():
-        figure = next(drawing for drawing in drawings(report) if drawing.stem == "hypervolume").draw()
-    searched = report.data.trials[report.data.trials["arm"] == "search"]
-    last = max(float(np.max(line.get_xdata())) for line in figure.axes[1].lines[:1])
-    assert last == pytest.approx(searched["seconds"].sum(), rel=0.05)

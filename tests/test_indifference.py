@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from harness.analysis.importance import importance_by_width
 from harness.analysis.indifference import UNKNOWN, epsilons, indifference, robust
-from harness.analysis.statistics import minimum_detectable
+from harness.analysis.statistics import many_to_one, minimum_detectable
 from harness.sampler import importances
 from tests.knob_trials import FORMS, SPACE, WIDTHS, controls, finished_trials, knob_trials
 
@@ -39,7 +40,7 @@ def test_the_indifferent_trials_of_a_width_are_those_within_epsilon_of_its_best(
     assert list(rows.loc[2, ["temperature_low", "temperature_high"]]) == [2.0, 2.0]
 
 
-def test_epsilon_is_what_the_pooled_seeds_of_two_trials_could_detect() -> None:
+def test_epsilon_is_what_the_pooled_seeds_of_two_trials_could_detect_where_luck_is_less() -> None:
     trials = few().assign(num_seeds=4)
     trials["val_accuracy_sd"] = [0.001, 0.002, 0.003, 0.0, 0.0]
     found = epsilons(trials)
@@ -49,6 +50,35 @@ def test_epsilon_is_what_the_pooled_seeds_of_two_trials_could_detect() -> None:
     assert found.loc[2, "epsilon"] == pytest.approx(minimum_detectable(math.sqrt(2) * sd, 4, 6))
     assert found.loc[2, "epsilon"] == pytest.approx((2.447 + 0.906) * math.sqrt(2 / 4) * sd, rel=0.01)
     assert list(found.loc[4]) == [UNKNOWN, "unknown"]
+
+
+def test_epsilon_is_what_luck_may_add_to_the_best_where_many_were_tried() -> None:
+    trials = pd.DataFrame({"width": 2, "val_accuracy": np.linspace(0.8, 0.9, 40), "val_accuracy_sd": 0.01})
+    found = float(epsilons(trials.assign(num_seeds=3))["epsilon"].iloc[0])
+    assert found == pytest.approx(many_to_one(39, 40) * 0.01 * math.sqrt(2 / 3))
+    assert found > minimum_detectable(math.sqrt(2) * 0.01, 3, 40)
+
+
+@pytest.mark.parametrize(("count", "rise"), [(12, 0.0), (60, 0.0), (12, 0.004)])
+def test_the_truly_best_trial_is_within_epsilon_of_the_highest_in_95_of_100_studies(count: int, rise: float) -> None:
+    rng, truth = np.random.default_rng(count), 0.9 + rise * np.arange(count)
+    held = 0
+    for _ in range(400):
+        seeds = truth[:, None] + 0.01 * rng.normal(size=(count, 3))
+        table = {"val_accuracy": seeds.mean(axis=1), "val_accuracy_sd": seeds.std(axis=1, ddof=1), "num_seeds": 3}
+        trials = pd.DataFrame({"width": 2, **table})
+        short = trials["val_accuracy"].max() - trials["val_accuracy"].iloc[-1]
+        held += bool(short <= epsilons(trials)["epsilon"].iloc[0])
+    assert held >= 0.93 * 400
+
+
+@pytest.mark.parametrize(("others", "freedom"), [(1, 3), (4, 10), (14, 28)])
+def test_the_critical_value_of_many_against_one_is_that_of_the_multivariate_t(others: int, freedom: int) -> None:
+    shape = np.full((others, others), 0.5) + 0.5 * np.eye(others)
+    held = stats.multivariate_t(np.zeros(others), shape, df=freedom)
+    assert held.cdf(np.full(others, many_to_one(others, freedom)), random_state=0) == pytest.approx(0.95, abs=5e-4)
+    assert many_to_one(1, freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=1e-4)
+    assert many_to_one(0, freedom) == 0 and math.isnan(many_to_one(others, 0))
 
 
 def test_a_pooled_spread_detects_smaller_differences_than_its_own_few_seeds() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.load import rows_of
-from harness.analysis.statistics import minimum_detectable
+from harness.analysis.statistics import many_to_one, minimum_detectable
 from harness.analysis.surrogate import Array, Fitted, cross_validated, fit
 from harness.analysis.terms import LEAST, Axis, axes_of, distilled, fixed_of, kernels_between, model_of, terms_of
 from harness.space import Dimension
@@ -33,11 +33,13 @@ ROBUST_COLUMNS = (
 
 
 def epsilons(done: pd.DataFrame) -> pd.DataFrame:
-    """For each width, index, the difference of two trials that their seeds could detect: columns `epsilon`, `source`.
+    """For each width, index, the difference to the best trial that its seeds cannot tell: columns `epsilon`, `source`.
 
-    From the seeds' SD pooled over the better half of the width's trials, as if the two shared no seeds: sqrt(2) of it
-    is the SD of a difference. A seed that collapses in a bad trial says nothing of the best: over all trials of the
-    default study's width 8 epsilon was 58 points. `UNKNOWN` where the trials have one seed, or seeds that agree.
+    It is the larger of two: the difference of two trials that their seeds find with 80% power, and what the highest of
+    all trials' means may be above that of the truly best trial, at 95% (`statistics.many_to_one`). From the seeds' SD
+    pooled over the better half of the width's trials, as if they shared no seeds: sqrt(2) of it is the SD of a
+    difference. A seed that collapses in a bad trial says nothing of the best: over all trials of the default study's
+    width 8 epsilon was 58 points. `UNKNOWN` where the trials have one seed, or seeds that agree.
     """
     rows = {}
     for width, whole in done.groupby("width"):
@@ -46,10 +48,13 @@ def epsilons(done: pd.DataFrame) -> pd.DataFrame:
         freedom = (seeds - 1).clip(lower=0)
         squares = part["val_accuracy_sd"].astype(float).fillna(0) ** 2 * freedom
         total = float(freedom.sum())
-        sd = math.sqrt(float(squares.sum()) / total) if total > 0 else math.nan
-        least = minimum_detectable(math.sqrt(2) * sd, int(seeds.min()), int(total)) if total > 0 else math.nan
-        known = not math.isnan(least)
-        rows[int(str(width))] = (least if known else UNKNOWN, "seeds" if known else "unknown")
+        sd = math.sqrt(2 * float(squares.sum()) / total) if total > 0 else 0.0
+        if sd > 0:
+            count = int(seeds.min())
+            luck = many_to_one(len(whole) - 1, int(total)) * sd / math.sqrt(count)
+            rows[int(str(width))] = (max(minimum_detectable(sd, count, int(total)), luck), "seeds")
+        else:
+            rows[int(str(width))] = (UNKNOWN, "unknown")
     return pd.DataFrame.from_dict(rows, orient="index", columns=["epsilon", "source"])
 
 
@@ -57,7 +62,8 @@ def indifference(trials: pd.DataFrame) -> pd.DataFrame:
     """For each width the finished distilled trials within epsilon of its best: how many, and what they range over.
 
     `trials` are their numbers and `forms` their forms, parted by blanks; a range is missing where none of them has the
-    knob. The best is the luckiest of many, so that the set is rather too small than too large.
+    knob. Where epsilon is from the seeds, the set holds the truly best of the width's trials in 95% of studies, and the
+    ranges are 95% intervals of its knobs: of the trials that were tried, not of settings that were not.
     """
     done = distilled(trials)
     least = epsilons(done)

@@ -32,9 +32,10 @@ class Confirmed:
     the 95% interval of its test accuracy over seeds and test examples, `p_front`, and `gap_closed`, its share of the
     way from plain training to the teacher. `comparisons` and `by_option` are of distilled less control, and
     `options_compared` of the option that validation chose less every other.
-    `recommended` has a row for each size on the front as a budget; `audit` says what choosing on test would have
-    claimed. `wrote` are the tokens of language models' samples, by trial. `classes` are gains by class at each width,
-    `reliability` tables of confidence by width and role. `left_out` are the trials that `draws` lacks, and why.
+    `recommended` has a row for each of the study's size budgets, else for each size that was confirmed; `audit` says
+    what choosing on test would have claimed. `wrote` are the tokens of language models' samples, by trial. `classes`
+    are gains by class at each width, `reliability` tables of confidence by width and role. `left_out` are the trials
+    that `draws` lacks, and why.
     `others_against_plain` is as `by_option`, of what else may be recommended. `chance` is the accuracy of always saying
     the commonest class, as far as it is known, else NaN. `looks` are the numbers of fresh seeds with which the stage
     was run, fewest first: two or more mean that seeds were added, perhaps after a look at what fewer showed, and
@@ -109,7 +110,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         comparisons=comparisons(one_each, students, correct, looks=times),
         by_option=option_comparisons(trials, students, correct, looks=times),
         options_compared=options_compared(trials, students, correct, looks=times),
-        recommended=_recommended(trials, draws),
+        recommended=_recommended(trials, draws, data.size_budgets),
         audit=audit.choices(frames.curves, one_each),
         classes=_classes(one_each, answers, times),
         reliability=_reliability(one_each, answers),
@@ -188,14 +189,14 @@ def eligible(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
     return kept.drop_duplicates("number")
 
 
-def _recommended(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
-    """What validation recommends within the size of each width, and what the test split says of that."""
+def _recommended(trials: pd.DataFrame, draws: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+    """What validation recommends within each budget, by default each size, and what the test split says of that."""
     kept = eligible(trials, draws)
     if kept.empty:
         return recommendations(pd.DataFrame(index=range(1)), {}, [])
     sizes = {int(row["number"]): float(row["num_params"]) for row in rows_of(kept)}
     score = {int(row["number"]): float(row["val_accuracy"]) for row in rows_of(kept)}
-    return recommendations(draws[list(sizes)], sizes, sorted(set(sizes.values())), score)
+    return recommendations(draws[list(sizes)], sizes, budgets or sorted(set(sizes.values())), score)
 
 
 def ranked(confirmed: Confirmed, sizes: Mapping[int, float], budget: float) -> pd.DataFrame:
@@ -207,6 +208,15 @@ def ranked(confirmed: Confirmed, sizes: Mapping[int, float], budget: float) -> p
     score = kept["val_accuracy"].reindex(table.index).astype(float).round(12)
     table = table.assign(val_accuracy=score, size=[sizes[int(number)] for number in table.index])
     return table.sort_values(["val_accuracy", "size"], ascending=[False, True], kind="stable")
+
+
+def against_plain(confirmed: Confirmed, number: int) -> Mapping[str, Any] | None:
+    """The comparison of a confirmed trial with plain training of its width; None where there is none."""
+    for table in (confirmed.comparisons, confirmed.by_option, confirmed.others_against_plain):
+        own = table[(table["distilled_number"] == number) & (table["control"] == PLAIN_ROLE)]
+        if len(own):
+            return rows_of(own)[0]
+    return None
 
 
 def _classes(trials: pd.DataFrame, answers: Mapping[int, Answers], looks: int) -> pd.DataFrame:

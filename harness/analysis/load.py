@@ -6,6 +6,7 @@ A new measurement of a record becomes a column by itself; a new fact of a trial 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,9 @@ PULLS = tuple(f"{f.name}_{moment}" for f in dataclasses.fields(Balance) for mome
 """How the losses pull (see `harness.spec.Balance`), a column for each moment of training."""
 STATES = ("complete", "pruned", "failed", "unfinished", "unreadable")
 MANIFEST: Mapping[str, Any] = {
-    "study": str, "identity": dict, "budget": dict, "objectives": list, "widths": list, "seeds": list, "task": dict,
-    "teacher": dict, "versions": dict, "seconds": int | float, "ended": bool, "at_least": bool,
+    "study": str, "identity": dict, "budget": dict, "size_budgets": list, "objectives": list, "widths": list,
+    "seeds": list, "task": dict, "teacher": dict, "versions": dict, "started_ms": int, "seconds": int | float,
+    "ended": bool, "at_least": bool,
 }  # fmt: skip
 """What kind of thing each part of `study.json` is, where it is there."""
 CURVES = tuple(f.name for f in dataclasses.fields(Curve))
@@ -52,6 +54,7 @@ COLUMNS = (
     "val_accuracy_sd",
     *METRICS[1:],
     *FACTS,
+    "elapsed",
 )
 STUDENT_COLUMNS = ("number", "arm", "form", "width", "seed", "status", *METRICS, *FACTS, "device")
 
@@ -73,8 +76,9 @@ class StudyData:
 
     `manifest` is `study.json`. `trials` has a row a trial of the search and of its plain controls, `students` a row a
     student of a complete or pruned trial, `curves` a row for each trial number, seed and epoch (from 1). Accuracies and
-    agreements are fractions, sizes are counts. A pruned trial's are those of the epoch in its column `pruned_at`; that
-    column is there if any was pruned.
+    agreements are fractions, sizes are counts; `elapsed` is how many seconds after the sweep's first moment a complete
+    trial was trained to its end, stops between counted, where that is known. A pruned trial's values are those of the
+    epoch in its column `pruned_at`; that column is there if any was pruned.
 
     `others` are the trials of the other controls (their kind in column `arm`), and `confirmed` the configurations that
     were trained again on fresh seeds, with test metrics, and in column `source` the trial that had it first.
@@ -98,6 +102,11 @@ class StudyData:
     def equal(self) -> str:
         """The choice whose options share the trials equally; empty where none does."""
         return str((self.manifest.get("identity") or {}).get("equal") or "")
+
+    @property
+    def size_budgets(self) -> tuple[int, ...]:
+        """The study's limits on parameters, smallest first."""
+        return tuple(sorted(int(limit) for limit in self.manifest.get("size_budgets") or ()))
 
     @property
     def selected_by(self) -> str:
@@ -127,8 +136,9 @@ def load(study_dir: Path) -> StudyData:
     """
     manifest = manifest_at(study_dir / "study.json")
     parts = {name: _Rows() for name in ("trials", "others", "confirmed")}
+    began = float(manifest.get("started_ms") or math.nan) / 1000
     for number in numbers(study_dir):
-        row, records = _read_trial(trial_dir(study_dir, number), number)
+        row, records = _read_trial(trial_dir(study_dir, number), number, began)
         if row is not None:
             parts[_part_of(row)].add(row, records)
     searched = ((manifest.get("identity") or {}).get("space") or {}).keys()
@@ -170,7 +180,7 @@ class _Rows:
         `confirmed` trials have, where there is none yet."""
         students = _frame(self._students, (*STUDENT_COLUMNS, *(TEST_METRICS if confirmed else ())))
         source = ("source",) if confirmed else ()
-        columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", *searched, *source)))
+        columns = tuple(dict.fromkeys((*COLUMNS[:4], *KNOBS, "num_seeds", "elapsed", *searched, *source)))
         curves = pd.DataFrame(self._curves).astype(dict.fromkeys(CURVES, float))
         return Frames(_with_means(_frame(self._trials, columns), students), students, curves)
 
@@ -189,6 +199,8 @@ def manifest_at(path: Path) -> dict[str, Any]:
                 raise ValueError(problem)
         if any(not isinstance(name, str) for name in found.get("objectives") or []):
             raise ValueError("an objective is no name")
+        if not all(is_number(limit) for limit in found.get("size_budgets") or []):
+            raise ValueError("a size budget is no number")
         if not is_number(found.get("seconds") or 0):
             raise ValueError("seconds is no number")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -214,7 +226,7 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return cast(list[dict[str, Any]], frame.to_dict("records"))
 
 
-def _read_trial(folder: Path, number: int) -> tuple[dict[str, Any] | None, Sequence[Record]]:
+def _read_trial(folder: Path, number: int, began: float) -> tuple[dict[str, Any] | None, Sequence[Record]]:
     try:
         trial = read_spec(folder)
     except ValueError:
@@ -231,7 +243,13 @@ def _read_trial(folder: Path, number: int) -> tuple[dict[str, Any] | None, Seque
     state = "complete" if records else "unfinished" if reason is None else "failed"
     if records and records[0].status == "pruned":
         return {**_trial_row(trial, "pruned", records), "pruned_at": facts.get("pruned_at")}, records
-    return _trial_row(trial, state, records), records
+    return {**_trial_row(trial, state, records), "elapsed": _elapsed(facts.get("finished"), began)}, records
+
+
+def _elapsed(finished: object, began: float) -> float:
+    """The seconds from `began` to `finished`, both since 1970; NaN where either is not known, or the clock was set."""
+    after = finished - began if isinstance(finished, int | float) and is_number(finished) else math.nan
+    return after if after >= 0 else math.nan
 
 
 def _trial_row(trial: TrialSpec, state: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -310,6 +328,7 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Data
         "momentum",
         *METRICS,
         *TEST_METRICS,
+        "elapsed",
         "seconds",
         "train_flops",
     )

@@ -49,13 +49,17 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
 
 
 def hypervolume_over_trials(
-    trials: pd.DataFrame, reference: tuple[float, float], score: str = "val_accuracy", size: str = "num_params"
+    trials: pd.DataFrame,
+    reference: tuple[float, float],
+    score: str = "val_accuracy",
+    size: str = "num_params",
+    order: str = "number",
 ) -> pd.DataFrame:
-    """The hypervolume after each trial in order of number, with sizes in decades (log10), so that it is the area seen
-    on a log axis: columns `number`, `count` (trials so far), `hypervolume`. `reference` is (score, size).
+    """The hypervolume after each trial in the order of a column, with sizes in decades (log10), so that it is the area
+    seen on a log axis: columns `order`, `count` (trials so far), `hypervolume`. `reference` is (score, size).
     """
     log_reference = (reference[0], float(np.log10(reference[1])))
-    ordered = trials.sort_values("number")
+    ordered = trials.sort_values(order, kind="stable")
     points: list[tuple[float, float]] = []
     values: list[float] = []
     for point in zip(ordered[score].astype(float), np.log10(ordered[size].astype(float)), strict=True):
@@ -65,7 +69,7 @@ def hypervolume_over_trials(
         else:
             values.append(values[-1])
     count = np.arange(1, len(values) + 1)
-    return pd.DataFrame({"number": ordered["number"].to_numpy(), "count": count, "hypervolume": values})
+    return pd.DataFrame({order: ordered[order].to_numpy(), "count": count, "hypervolume": values})
 
 
 def reference_point(

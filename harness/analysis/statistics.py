@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import optimize, stats
@@ -109,6 +110,32 @@ def _powered(critical: float, freedom: int) -> float:
     while shortfall(high) < 0:
         high *= 2
     return float(optimize.brentq(shortfall, 0, high))
+
+
+@cache
+def many_to_one(num_others: int, freedom: int) -> float:
+    """Dunnett's one-sided 95% critical value (1955) of one mean against so many others of equal size.
+
+    With it Hsu (1984, `The Annals of Statistics` 12) keeps all means that may be the best: those not more than so many
+    standard errors of a difference below the highest hold the truly best in 95% of studies. `freedom` is that of the
+    pooled SD. NaN where there is none.
+    """
+    if freedom < 1 or num_others < 1:
+        return 0.0 if num_others < 1 <= freedom else math.nan
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    shares = (nodes + 1) / 2
+    scales = stats.chi.ppf(shares, freedom)[:, None] / math.sqrt(freedom)
+    own = np.linspace(-9, 9, 721)
+    density = stats.norm.pdf(own) * (own[1] - own[0])
+
+    def excess(critical: float) -> float:
+        inner = (stats.norm.cdf(own + math.sqrt(2) * critical * scales) ** num_others) @ density
+        return float(weights @ inner / 2) - (1 - LEVEL)
+
+    high = 4.0
+    while excess(high) < 0:
+        high *= 2
+    return float(optimize.brentq(excess, 0, high, xtol=1e-6))
 
 
 def holm(values: Sequence[float], looks: int = 1) -> list[float]:

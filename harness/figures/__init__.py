@@ -12,7 +12,7 @@ from harness.figures.knobs import best_by_width, form_by_width, importance_by_wi
 from harness.figures.language import bits_against_size
 from harness.figures.learning import learning_curves
 from harness.figures.options import gain_by_option, options_compared, pull_by_form
-from harness.figures.search import expected_best_of, hypervolume_against_trials, importance_bars
+from harness.figures.search import expected_best_of, hypervolume_growth, importance_bars
 from harness.figures.searches import searches_gain
 from harness.figures.size import Teacher, accuracy_against_size
 from harness.figures.style import HUES, note_of, paper, without_note
@@ -33,7 +33,7 @@ __all__ = [
     "form_by_width",
     "gain_by_option",
     "gain_by_width",
-    "hypervolume_against_trials",
+    "hypervolume_growth",
     "importance_bars",
     "importance_by_width",
     "learning_curves",

@@ -37,18 +37,21 @@ LOOKS: Mapping[str, tuple[str, str]] = {
 """Colour and marker of each control."""
 
 
-def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: float | None) -> Figure:
+def confirmed_accuracy(
+    trials: pd.DataFrame, forms: Sequence[str], teacher: float | None, budgets: Sequence[int] = ()
+) -> Figure:
     """Test accuracy against parameters on a log axis: the best distilled student of each width and its controls.
 
-    `trials` are those of `harness.analysis.judged.Confirmed`; `teacher` is its own test accuracy, a fraction.
+    `trials` are those of `harness.analysis.judged.Confirmed`; `teacher` is its own test accuracy, a fraction. `budgets`
+    are limits on parameters, drawn as verticals.
     """
     shown = trials[trials["role"].isin(["distilled", *NAMES])]
     figure = style.blank(
         3.1,
         f"Chosen on validation, then trained on {style.seeds_phrase(shown['num_seeds'])}, all of them fresh; mean test "
         "accuracy, with its 95% interval over seeds and test examples (crossed). Line: the front of the distilled. Set "
-        "side by side at each width, whose size is that of the distilled student; a mark on the dotted line, with an "
-        "arrow and its mean, is below the axis.",
+        "side by side at each width, whose size is that of the distilled student; a mark on the dotted line at "
+        "the foot, with an arrow and its mean, is below the axis.",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("parameters")
@@ -81,6 +84,7 @@ def confirmed_accuracy(trials: pd.DataFrame, forms: Sequence[str], teacher: floa
                 outside.mark((row["num_params"] * shift, row["width"]), said, colour, marker, colour)
             else:
                 _mark(axes, row["num_params"] * shift, row, (colour, marker), low, big=role == "distilled")
+    style.budget_lines(axes, budgets)
     lines = [style.key(colours[f], f, "o") for f in forms if f in set(shown.loc[shown["role"] == "distilled", "form"])]
     lines += [style.key(*reversed_look(role)) for role in roles if role in NAMES]
     if teacher is not None and not math.isnan(teacher):

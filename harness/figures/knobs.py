@@ -200,11 +200,11 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
         1.25 * len(names) + 1.3 + 0.15 * (len(set(" ".join(table["forms"]).split())) // 5),
         f"{style.trials(len(done), 'finished distilled')}. Stars: the best of each width, its form below; bars and "
         f"dots: the trials within epsilon of it ({ranges} points), their number and that of all above. Epsilon: "
-        + ("what the seeds of two trials could tell apart with 80% power, from their SD pooled over the more "
-           "accurate half of the width"
+        + ("what the seeds cannot tell from the best, with their SD pooled over the more accurate half of the width"
            if len(known) else "half a point, since the seeds show no spread")
-        + f"; {style.seeds_phrase(done['num_seeds'])}. A bar is a range of trials; no interval is shown, and the best "
-        "is the luckiest of many, so bars are rather too short.",
+        + f"; {style.seeds_phrase(done['num_seeds'])}. "
+        + ("Bars: 95% intervals (Hsu's, by Dunnett's test) of the knobs of the truly best of these trials."
+           if len(known) == len(table) else "Bars are ranges of trials, and no intervals where no spread is known."),
     )  # fmt: skip
     colours, marks = style.hues(forms), style.form_markers(forms)
     grid = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]

@@ -66,38 +66,51 @@ def expected_best_of(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def hypervolume_against_trials(
-    search: pd.DataFrame, controls_alone: float | None, reference: tuple[float, float], size: str = "num_params"
+def hypervolume_growth(
+    by_number: pd.DataFrame,
+    by_time: pd.DataFrame,
+    controls_alone: float | None,
+    reference: tuple[float, float],
+    size: str = "num_params",
 ) -> Figure:
-    """The front's hypervolume as search trials finish, against their number and the seconds spent.
+    """The front's hypervolume as search trials finish, against their number and against wall-clock.
 
-    `search` is from `pareto.hypervolume_over_trials`, with `seconds` of training up to each trial. `controls_alone` is
-    the hypervolume of all plain controls, a dashed line.
+    Both tables are from `pareto.hypervolume_over_trials`, the second in the order of `elapsed`, in seconds.
+    `controls_alone` is the hypervolume of all plain controls, a dashed line.
     """
     names = {"num_params": "parameters", "macs": "MACs"}
+    clock = "since the sweep began, with its teacher, the controls asked in between, and any stop before it was resumed"
     figure = style.blank(
         2.6,
-        f"{style.trials(len(search), 'finished search')} in order of number, mean over seeds; one search, no spread. "
+        f"{style.trials(len(by_number), 'finished search')}, mean over seeds; one search, no spread. "
         f"Area in accuracy × decades of {names.get(size, size)}, against the fixed reference of chance accuracy "
-        f"({100 * reference[0]:.3g}%) at {style.short(reference[1])} {names.get(size, size)}. Seconds: each student's "
-        "share of its cohort's wall-clock, summed over all search trials so far, whatever became of them; workers side "
-        "by side take less. Dashed: all plain controls alone.",
+        f"({100 * reference[0]:.3g}%) at {style.short(reference[1])} {names.get(size, size)}. Wall-clock: "
+        f"{clock if len(by_time) else 'not on record'}. Dashed: all plain controls alone.",
     )
-    if search.empty:
+    if by_number.empty:
         style.nothing_to_show(figure.add_subplot(), "No search trial has finished without diverging.")
         return figure
-    panels = figure.subplots(1, 2, sharey=True)
+    unit, seconds = _unit(float(by_time["elapsed"].max()))
+    drawn = [(by_number["count"], by_number, "search trials, by number")]
+    if len(by_time):
+        drawn.append((by_time["elapsed"] / seconds, by_time, f"wall-clock ({unit})"))
+    panels = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     panels[0].set_ylabel("hypervolume")
-    for axes, name, label in zip(panels, ("count", "seconds"), ("search trials finished", "training (s)"), strict=True):
+    for axes, (place, table, label) in zip(panels, drawn, strict=True):
         axes.set_xlabel(label)
-        axes.step(search[name], search["hypervolume"], where="post", color=style.HUES[0])
-        grew = search[search["hypervolume"].diff().fillna(1) > 0]
-        axes.plot(grew[name], grew["hypervolume"], "o", color=style.HUES[0], markersize=3, markeredgewidth=0)
+        axes.step(place, table["hypervolume"], where="post", color=style.HUES[0])
+        grew = table["hypervolume"].diff().fillna(1) > 0
+        axes.plot(place[grew], table["hypervolume"][grew], "o", color=style.HUES[0], markersize=3, markeredgewidth=0)
         if controls_alone is not None:
             axes.axhline(controls_alone, color=style.PLAIN_COLOUR, linestyle=(0, (5, 3)), linewidth=0.9)
         axes.grid(axis="y")
-        axes.set_xlim(0, 1.03 * float(search[name].max()) or 1)
+        axes.set_xlim(0, 1.03 * float(place.max()) or 1)
         axes.margins(y=0.12)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=name == "count"))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=table is by_number))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return figure
+
+
+def _unit(most: float) -> tuple[str, int]:
+    """What to give times up to `most` seconds in, and how many seconds that is."""
+    return ("s", 1) if not most >= 300 else ("min", 60) if most < 3 * 3600 else ("h", 3600)

@@ -38,9 +38,17 @@ class Teacher:
 
 
 def accuracy_against_size(
-    trials: pd.DataFrame, students: pd.DataFrame, forms: Sequence[str], size: str, teacher: Teacher | None
+    trials: pd.DataFrame,
+    students: pd.DataFrame,
+    forms: Sequence[str],
+    size: str,
+    teacher: Teacher | None,
+    budgets: Sequence[int] = (),
 ) -> Figure:
-    """Val accuracy against `size` on a log axis: every finished trial, the front, the tuned controls, the teacher."""
+    """Val accuracy against `size` on a log axis: every finished trial, the front, the tuned controls, the teacher.
+
+    `budgets` are limits on `size`, drawn as verticals.
+    """
     done = finished(trials)
     points = front(done, size=size)
     controls = best_by_width(trials, plain=True)
@@ -74,6 +82,7 @@ def accuracy_against_size(
     _front_marks(axes, points, forms, size)
     if teacher is not None:
         _teacher_line(axes, teacher, size)
+    style.budget_lines(axes, budgets)
     _legend(axes, done, forms)
     _width_labels(axes, done, size)
     return figure

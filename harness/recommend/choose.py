@@ -14,7 +14,7 @@ import pandas as pd
 from harness.analysis.answers import read_answers
 from harness.analysis.confirmed import CONTROLS, DISTILLED, NOT_SHOWN, scored
 from harness.analysis.intervals import variance_parts
-from harness.analysis.judged import ELIGIBLE, Confirmed, eligible, ranked, weakness
+from harness.analysis.judged import ELIGIBLE, Confirmed, against_plain, eligible, ranked, weakness
 from harness.analysis.load import rows_of
 from harness.spec import PLAIN
 
@@ -120,7 +120,7 @@ def recommend(
         p_best=float(table["p_best"].iloc[0]),
         expected_regret=float(table["expected_regret"].iloc[0]),
         p_reached=math.nan if least is None else float((draws >= least).mean()),
-        against_plain=_against_plain(confirmed, number),
+        against_plain=against_plain(confirmed, number),
         next_seeds=0 if other is None else seeds_to_tell(_differences(study_dir, confirmed, (number, other))),
         beside_distilled=chosen["width"] in _distilled_widths(confirmed),
         weakness=weakness(confirmed, chosen),
@@ -139,14 +139,6 @@ def _left_out(confirmed: Confirmed, limits: Mapping[str, float]) -> list[Mapping
 
 def _row(trials: pd.DataFrame, number: int) -> Mapping[str, Any]:
     return rows_of(trials.loc[[number]])[0]
-
-
-def _against_plain(confirmed: Confirmed, number: int) -> Mapping[str, Any] | None:
-    for table in (confirmed.comparisons, confirmed.by_option, confirmed.others_against_plain):
-        own = table[(table["distilled_number"] == number) & (table["control"] == PLAIN)]
-        if len(own):
-            return rows_of(own)[0]
-    return None
 
 
 def _distilled_widths(confirmed: Confirmed) -> set[int]:

@@ -18,6 +18,7 @@ from harness.report.language import bits_answer
 from harness.report.options import options_answer
 from harness.report.searches import searches_answer
 from harness.report.tables import configuration, number, points
+from harness.report.taking import budget_answers
 from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN, is_number
 
@@ -50,6 +51,7 @@ def _answer(report: Report) -> Iterator[Block]:
     said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
     yield Paragraph(f"**Answer.** {said}{plain(unconfirmed(report.data))}", "answer")
     if others := (
+        *budget_answers(report),
         *searches_answer(report),
         *bits_answer(report),
         *other_answers(report),

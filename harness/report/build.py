@@ -108,7 +108,10 @@ def drawings(report: Report) -> Iterator[Drawing]:
     trials, students, forms = data.trials, data.students, _by_accuracy(data)
     yield from _confirmed_drawings(report, forms)
     for size, label in zip(SIZES, ("parameters", "multiply-accumulates"), strict=True):
-        draw = functools.partial(figures.accuracy_against_size, trials, students, forms, size, _teacher(data, size))
+        budgets = data.size_budgets if size == "num_params" else ()
+        draw = functools.partial(
+            figures.accuracy_against_size, trials, students, forms, size, _teacher(data, size), budgets
+        )
         caption = (
             f"Validation accuracy against {label}: all trials, the Pareto front, the tuned plain controls, the teacher."
         )
@@ -198,7 +201,7 @@ def _confirmed_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Draw
         "confirmed_accuracy",
         "Test accuracy against parameters: the best distilled student of each width beside its tuned controls, on "
         "fresh seeds.",
-        functools.partial(figures.confirmed_accuracy, found.trials, forms, teacher),
+        functools.partial(figures.confirmed_accuracy, found.trials, forms, teacher, report.data.size_budgets),
     )
     yield Drawing(
         "confirmed_gain",
@@ -301,10 +304,12 @@ def _hypervolume(data: StudyData) -> Figure:
     classes = int((data.manifest.get("task") or {}).get("num_classes") or 1)
     reference = reference_point(done, classes, teacher.size if teacher else None, "num_params")
     controls = hypervolume_over_trials(done[is_plain(done)], reference)["hypervolume"]
-    search = hypervolume_over_trials(done[~is_plain(done)], reference)
-    every = data.trials[~is_plain(data.trials)].sort_values("number").set_index("number")["seconds"]
-    search["seconds"] = search["number"].map(every.fillna(0).cumsum())
-    return figures.hypervolume_against_trials(search, float(controls.iloc[-1]) if len(controls) else None, reference)
+    search = done[~is_plain(done)]
+    by_time = hypervolume_over_trials(search.dropna(subset=["elapsed"]), reference, order="elapsed")
+    return figures.hypervolume_growth(
+        hypervolume_over_trials(search, reference), by_time, float(controls.iloc[-1]) if len(controls) else None,
+        reference,
+    )  # fmt: skip
 
 
 def _teacher(data: StudyData, size: str) -> figures.Teacher | None:

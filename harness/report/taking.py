@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
+from harness.analysis.judged import against_plain
 from harness.analysis.load import rows_of
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
-from harness.report.tables import configuration, resampled, share, tested
+from harness.report.tables import configuration, number, points, resampled, share, tested
 
 
 def recommendation_section(report: Report) -> Iterator[Block]:
@@ -24,13 +26,11 @@ def recommendation_section(report: Report) -> Iterator[Block]:
     by_number = {int(row["number"]): row for row in rows_of(found.trials.drop_duplicates("number"))}
     rows = []
     for row in rows_of(found.recommended):
-        own, other = (
-            by_number[int(row["number"])],
-            by_number.get(-1 if pd.isna(row["runner_up"]) else int(row["runner_up"])),
-        )
+        own, other = (by_number.get(-1 if pd.isna(row[name]) else int(row[name])) for name in ("number", "runner_up"))
         rows.append([
-            f"{int(row['budget']):,}", configuration(own), tested(own), share(row["p_best"]),
-            f"{100 * row['expected_regret']:.2f}", NONE if other is None else configuration(other),
+            f"{int(row['budget']):,}", "nothing confirmed is as small" if own is None else configuration(own),
+            NONE if own is None else tested(own), NONE if own is None else share(row["p_best"]),
+            number(100 * row["expected_regret"], 2), NONE if other is None else configuration(other),
         ])  # fmt: skip
     head = ["at most (params)", "take", "test (%)", "P(best)", "expected regret (points)", "runner-up"]
     yield Table(
@@ -43,6 +43,34 @@ def recommendation_section(report: Report) -> Iterator[Block]:
         f"resamples of {resampled(found.num_seeds)}. For other limits, and to have the student as files: "
         f"`python -m harness.recommend {report.data.name} --max-params N --export DIR`."
     )
+
+
+def budget_answers(report: Report) -> Iterator[str]:
+    """What to take within each of the study's size budgets, one line a budget; nothing where it has none."""
+    found = report.confirmed
+    if not report.data.size_budgets:
+        return
+    by_number = {int(row["number"]): row for row in rows_of(found.trials.drop_duplicates("number"))}
+    for row in rows_of(found.recommended):
+        head = f"Within **{int(row['budget']):,} parameters**: "
+        if pd.isna(row["number"]):
+            yield f"{head}nothing that was confirmed is as small."
+            continue
+        own = by_number[int(row["number"])]
+        yield (
+            f"{head}{plain(configuration(own))}, {int(own['num_params']):,} parameters, {tested(own)}% on test"
+            f"{_over(report, own)}. P(best) {share(row['p_best'])} among what was confirmed and fits."
+        )
+
+
+def _over(report: Report, own: Mapping[str, Any]) -> str:
+    """What a configuration has over plain training of its width, as a clause; empty where that is not known."""
+    gain = against_plain(report.confirmed, int(own["number"]))
+    if gain is None:
+        return ""
+    value = points(gain["gain"], gain["crossed_low"], gain["crossed_high"])
+    holm = NONE if pd.isna(gain["holm_p"]) else f"{gain['holm_p']:.2g}"
+    return f", {value} points over plain training of its width: {gain['verdict']} (Holm p {holm})"
 
 
 def _left_out(report: Report) -> Iterator[Block]:

@@ -92,10 +92,12 @@ def indifference_section(report: Report) -> Iterator[Block]:
         f" At width {plain(', '.join(unknown))} the seeds show no spread: {100 * UNKNOWN:g} points." if unknown else ""
     )
     yield Paragraph(
-        "Epsilon: the true difference of two trials that their seeds would find with 80% power, from the SD of seeds "
-        "pooled over the more accurate half of the width's finished distilled trials, as if the two shared no seed."
-        f"{guess} The best is the luckiest of many, so the set is rather too small; a range of trials is no "
-        "confidence interval, and not all within it need be as good."
+        "Epsilon: the larger of the true difference of two trials that their seeds would find with 80% power, and of "
+        "what luck may lift the highest of so many means above the truly best trial's (Dunnett's one-sided 95%, as Hsu "
+        "uses it), from the SD of seeds pooled over the more accurate half of the width's finished distilled trials, "
+        f"as if they shared no seed.{guess} Where it is from the seeds, the set holds the truly best of these trials "
+        "in 95% of studies, and each range is a 95% interval of its knob; not all within it need be as good, and "
+        "settings that were not tried are not in it."
     )
     yield from report.figure("best_by_width", data="indifference.csv")
     yield from _robust(report)

@@ -1,0 +1,117 @@
+"""A study's own limits on size: what it says to take within each, in words, in the table, in the figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness import figures
+from harness.analysis.judged import ELIGIBLE, against_plain
+from harness.analysis.load import rows_of
+from harness.ledger import read_sealed, write_sealed
+from harness.report.build import drawings
+from harness.report.findings import Report, judge
+from harness.report.page import page
+from harness.report.tables import configuration
+from harness.space import Choice, Study
+from tests.confirming import swept
+from tests.fake_study import write_fake_study
+
+NARROW, WIDE = 247, 502
+"""Parameters of width 3 and 6 on the digits."""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Report:
+    folder = tmp_path_factory.mktemp("budgets")
+    more = f"other_controls=('shuffled',), size_budgets=({WIDE}, 100, {NARROW + 1}, {WIDE})"
+    assert swept(folder, digits_cache, confirm=2, more=more) == 0
+    return judge(folder / "out" / "mine")
+
+
+def test_each_budget_has_what_validation_chose_among_what_fits(report: Report) -> None:
+    found, table = report.confirmed, report.confirmed.recommended
+    assert report.data.size_budgets == (100, NARROW + 1, WIDE) and table["budget"].tolist() == [100, NARROW + 1, WIDE]
+    assert pd.isna(table["number"].iloc[0]) and pd.isna(table["p_best"].iloc[0])
+    for row in rows_of(table.iloc[1:]):
+        fits = found.trials[(found.trials["num_params"] <= row["budget"]) & found.trials["role"].isin(ELIGIBLE)]
+        assert row["number"] == fits.loc[fits["val_accuracy"].idxmax(), "number"]
+
+
+def test_the_answer_and_the_table_say_what_to_take_within_each_budget(report: Report) -> None:
+    text = page(report)
+    said = dict(re.findall(r"- Within \*\*(\d+) parameters\*\*: (.*)", text))
+    assert list(said) == ["100", str(NARROW + 1), str(WIDE)]
+    assert said["100"] == "nothing that was confirmed is as small."
+    assert "| 100 | nothing confirmed is as small | – | – | – | – |" in text
+    by_number = {row["number"]: row for row in rows_of(report.confirmed.trials.drop_duplicates("number"))}
+    for row in rows_of(report.confirmed.recommended.iloc[1:]):
+        own, line = by_number[row["number"]], said[str(int(row["budget"]))]
+        assert line.startswith(f"{configuration(own)}, {own['num_params']} parameters, ")
+        assert f" {100 * own['test_accuracy']:.2f} [" in line and f"P(best) {row['p_best']:.2f}" in line
+        gain = against_plain(report.confirmed, int(own["number"]))
+        assert (f"{100 * gain['gain']:+.2f} " in line and gain["verdict"] in line) if gain else "plain" in line
+
+
+def test_the_figures_of_parameters_have_a_vertical_for_each_budget_within_them(report: Report) -> None:
+    with figures.paper():
+        for drawing in drawings(report):
+            if drawing.stem.startswith(("confirmed_accuracy", "accuracy_")):
+                (axes,) = drawing.draw().axes
+                lines = [line.get_xdata() for line in axes.lines]
+                upright = [found[0] for x in lines if len(found := list(x)) == 2 and found[0] == found[1]]  # type: ignore[arg-type]
+                wanted = {NARROW + 1, WIDE} if drawing.stem in ("confirmed_accuracy", "accuracy_num_params") else set()
+                assert {NARROW + 1, WIDE} & set(upright) == wanted
+
+
+def test_the_study_is_the_same_with_other_budgets_and_without_them_all_sizes_are_budgets(report: Report) -> None:
+    plain = Study(task="digits", family="mlp", space={"width": Choice(2, 4), "form": Choice("kl")})
+    told = Study(task="digits", family="mlp", space=plain.space, size_budgets=(300,))
+    assert told.identity() == plain.identity()
+    path = report.folder / "study.json"
+    kept = path.read_bytes()
+    manifest = {name: value for name, value in (read_sealed(path) or {}).items() if name != "digest"}
+    write_sealed(path, {name: value for name, value in manifest.items() if name != "size_budgets"})
+    again = judge(report.folder)
+    assert again.data.size_budgets == () and again.confirmed.recommended["budget"].tolist() == [NARROW, WIDE]
+    assert "Within **" not in page(again)
+    write_sealed(path, {**manifest, "size_budgets": ["many"]})
+    with pytest.raises(ValueError, match="a size budget is no number"):
+        judge(report.folder)
+    path.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (0, "size_budgets 0 must be a tuple of numbers of parameters, as (1_000, 2_000)"),
+        ((100, 0), "size budget 0 is out of range; it must be "),
+        ((1.5,), "size budget 1.5 is out of range; it must be "),
+        (("1k",), "size budget '1k' is out of range; it must be "),
+    ],
+)
+def test_a_budget_that_is_none_is_named(given: object, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Study(task="digits", family="mlp", space={"width": Choice(2), "form": Choice("kl")}, size_budgets=given)  # type: ignore[arg-type]
+
+
+def test_a_trial_is_known_to_have_ended_so_many_seconds_after_the_sweep_began(report: Report) -> None:
+    trials = report.data.trials
+    assert (trials["elapsed"] > 0).all() and trials["elapsed"].max() < (report.data.manifest["seconds"] or 0) + 1
+    with figures.paper():
+        figure = next(drawing for drawing in drawings(report) if drawing.stem == "hypervolume").draw()
+    axes = figure.axes[1]
+    ends = sorted(trials.loc[(trials["arm"] == "search") & (trials["state"] == "complete"), "elapsed"])
+    assert axes.get_xlabel() == "wall-clock (s)" and list(axes.lines[0].get_xdata()) == pytest.approx(ends)  # type: ignore[arg-type]
+
+
+def test_where_no_end_is_on_record_the_hypervolume_stands_against_trials_alone(tmp_path: Path) -> None:
+    folder = write_fake_study(tmp_path)
+    found = judge(folder)
+    assert found.data.trials["elapsed"].isna().all()
+    with figures.paper():
+        figure = next(drawing for drawing in drawings(found) if drawing.stem == "hypervolume").draw()
+    assert len(figure.axes) == 1
