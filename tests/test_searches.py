@@ -169,3 +169,14 @@ def test_the_figure_shows_every_search_and_the_mean() -> None:
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [len(np.asarray(line.get_xdata())) for line in crosses] == [5] * len(WIDTHS)
     assert "5 searches" in figures.note_of(figure)
+
+
+def test_a_search_beyond_the_axis_is_named_at_its_edge() -> None:
+    found = searched(np.random.default_rng(0), 6, 0.02, 0.01, 0.05)
+    found[0] = {pair: difference + 0.4 for pair, difference in found[0].items()}
+    with figures.paper():
+        figure = figures.searches_gain(over_searches(found))
+    said = [text.get_text() for text in figure.axes[0].texts if text.get_text()]
+    shown = [len(list(line.get_xdata())) for line in figure.axes[0].lines if line.get_marker() == "x"]  # type: ignore[arg-type]
+    far = [f"{100 * found[0][width, CONTROLS[0]].mean():+.1f}" for width in WIDTHS]
+    assert said == far and shown == [5] * len(WIDTHS)
