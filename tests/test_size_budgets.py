@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -106,6 +107,14 @@ def test_a_trial_is_known_to_have_ended_so_many_seconds_after_the_sweep_began(re
     axes = figure.axes[1]
     ends = sorted(trials.loc[(trials["arm"] == "search") & (trials["state"] == "complete"), "elapsed"])
     assert axes.get_xlabel() == "wall-clock (s)" and list(axes.lines[0].get_xdata()) == pytest.approx(ends)  # type: ignore[arg-type]
+
+
+def test_where_nothing_was_confirmed_the_answer_says_so_of_the_budgets(tmp_path: Path) -> None:
+    folder = write_fake_study(tmp_path)
+    path = folder / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "size_budgets": [2000, 1000]}))
+    said = "What to take within **1,000, 2,000 parameters** is not said: nothing was confirmed on fresh seeds."
+    assert said in page(judge(folder))
 
 
 def test_where_no_end_is_on_record_the_hypervolume_stands_against_trials_alone(tmp_path: Path) -> None:

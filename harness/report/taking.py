@@ -48,6 +48,9 @@ def recommendation_section(report: Report) -> Iterator[Block]:
 def budget_answers(report: Report) -> Iterator[str]:
     """What to take within each of the study's size budgets, one line a budget; nothing where it has none."""
     found = report.confirmed
+    if report.data.size_budgets and found.recommended.empty:
+        limits = ", ".join(f"{limit:,}" for limit in report.data.size_budgets)
+        yield f"What to take within **{limits} parameters** is not said: nothing was confirmed on fresh seeds."
     if not report.data.size_budgets:
         return
     by_number = {int(row["number"]): row for row in rows_of(found.trials.drop_duplicates("number"))}
