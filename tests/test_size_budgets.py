@@ -14,9 +14,11 @@ from harness.analysis.judged import ELIGIBLE, against_plain
 from harness.analysis.load import rows_of
 from harness.ledger import read_sealed, write_sealed
 from harness.report.build import drawings
+from harness.report.controls import answer
 from harness.report.findings import Report, judge
 from harness.report.page import page
 from harness.report.tables import configuration
+from harness.report.unconfirmed import unconfirmed
 from harness.space import Choice, Study
 from tests.confirming import swept
 from tests.fake_study import write_fake_study
@@ -79,9 +81,10 @@ def test_the_study_is_the_same_with_other_budgets_and_without_them_all_sizes_are
     again = judge(report.folder)
     assert again.data.size_budgets == () and again.confirmed.recommended["budget"].tolist() == [NARROW, WIDE]
     assert "Within **" not in page(again)
-    write_sealed(path, {**manifest, "size_budgets": ["many"]})
-    with pytest.raises(ValueError, match="a size budget is no number"):
-        judge(report.folder)
+    for odd in ({"size_budgets": ["many"]}, {"size_budgets": [-5]}, {"size_budgets": [1.5]}, {"started_ms": 10**400}):
+        write_sealed(path, {**manifest, **odd})
+        with pytest.raises(ValueError, match=r"study\.json is damaged"):
+            judge(report.folder)
     path.write_bytes(kept)
 
 
@@ -115,6 +118,27 @@ def test_where_nothing_was_confirmed_the_answer_says_so_of_the_budgets(tmp_path:
     path.write_text(json.dumps({**json.loads(path.read_text()), "size_budgets": [2000, 1000]}))
     said = "What to take within **1,000, 2,000 parameters** is not said: nothing was confirmed on fresh seeds."
     assert said in page(judge(folder))
+
+
+def test_a_search_that_is_not_complete_and_a_control_that_was_hardly_tuned_are_named(
+    report: Report, tmp_path: Path
+) -> None:
+    assert "Plain training was hardly tuned at width (trials): 3 (2) and 6 (2)." in answer(report)
+    assert unconfirmed(report.data) == ""
+    folder = write_fake_study(tmp_path)
+    path = folder / "study.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "budget": {**manifest["budget"], "trials": 999}}))
+    trials = judge(folder).data.trials
+    ended = int(((trials["arm"] == "search") & trials["state"].isin(["complete", "failed"])).sum())
+    assert f"The search is not complete: {ended} of 999 trials have ended." in page(judge(folder)).split("\n\n")[2]
+
+
+def test_the_distilled_student_stands_at_its_size_and_its_controls_left_of_it(report: Report) -> None:
+    with figures.paper():
+        (axes,) = next(drawing for drawing in drawings(report) if drawing.stem == "confirmed_accuracy").draw().axes
+    marks = [float(next(iter(line.get_xdata()))) for line in axes.lines if line.get_marker() not in ("None", "")]  # type: ignore[arg-type]
+    assert {NARROW, WIDE} <= set(marks) and max(marks) == WIDE and all(x <= NARROW or x > 1.3 * NARROW for x in marks)
 
 
 def test_where_no_end_is_on_record_the_hypervolume_stands_against_trials_alone(tmp_path: Path) -> None:

@@ -62,8 +62,9 @@ def indifference(trials: pd.DataFrame) -> pd.DataFrame:
     """For each width the finished distilled trials within epsilon of its best: how many, and what they range over.
 
     `trials` are their numbers and `forms` their forms, parted by blanks; a range is missing where none of them has the
-    knob. Where epsilon is from the seeds, the set holds the truly best of the width's trials in 95% of studies, and the
-    ranges are 95% intervals of its knobs: of the trials that were tried, not of settings that were not.
+    knob. Where epsilon is from the seeds, and these are normal and spread alike in good trials, the set holds the truly
+    best of the width's trials in 95% of studies, and the ranges are 95% intervals of its knobs: of the trials that were
+    tried, not of settings that were not. Where students collapse, or one trial is much the noisiest, it holds less.
     """
     done = distilled(trials)
     least = epsilons(done)

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import pandas as pd
 
-from harness.ledger import TrialSpec, failure_of, numbers, read_sealed, read_spec, result_of, trial_dir
-from harness.space import Dimension, dimension_from_json
+from harness.ledger import COUNT, TrialSpec, failure_of, numbers, read_sealed, read_spec, result_of, trial_dir
+from harness.space import SIZE_BUDGET, Dimension, dimension_from_json
 from harness.spec import PLAIN, Balance, Curve, Record, StudentSpec, is_number
 
 METRICS = (
@@ -106,7 +106,7 @@ class StudyData:
     @property
     def size_budgets(self) -> tuple[int, ...]:
         """The study's limits on parameters, smallest first."""
-        return tuple(sorted(int(limit) for limit in self.manifest.get("size_budgets") or ()))
+        return tuple(sorted({int(limit) for limit in self.manifest.get("size_budgets") or ()}))
 
     @property
     def selected_by(self) -> str:
@@ -199,8 +199,10 @@ def manifest_at(path: Path) -> dict[str, Any]:
                 raise ValueError(problem)
         if any(not isinstance(name, str) for name in found.get("objectives") or []):
             raise ValueError("an objective is no name")
-        if not all(is_number(limit) for limit in found.get("size_budgets") or []):
-            raise ValueError("a size budget is no number")
+        if not all(SIZE_BUDGET.admits(limit) for limit in found.get("size_budgets") or []):
+            raise ValueError(f"a size budget is not {SIZE_BUDGET}")
+        if not COUNT.admits(found.get("started_ms") or 0):
+            raise ValueError("started_ms is no time")
         if not is_number(found.get("seconds") or 0):
             raise ValueError("seconds is no number")
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -49,9 +49,9 @@ def confirmed_accuracy(
     figure = style.blank(
         3.1,
         f"Chosen on validation, then trained on {style.seeds_phrase(shown['num_seeds'])}, all of them fresh; mean test "
-        "accuracy, with its 95% interval over seeds and test examples (crossed). Line: the front of the distilled. Set "
-        "side by side at each width, whose size is that of the distilled student; a mark on the dotted line at "
-        "the foot, with an arrow and its mean, is below the axis.",
+        "accuracy, with its 95% interval over seeds and test examples (crossed). Line: the front of the distilled. At "
+        "each width the distilled student stands at its size, its controls, as large, left of it; a mark with an arrow "
+        "and its mean is below the axis. Dotted verticals, if any: size budgets.",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("parameters")
@@ -72,7 +72,7 @@ def confirmed_accuracy(
     colours = style.hues(forms)
     for place, role in enumerate(roles):
         part = shown[shown["role"] == role].sort_values("num_params")
-        shift = 1.035 ** (place - (len(roles) - 1) / 2)
+        shift = 1.035**-place  # the distilled student stands at its size
         if role == "distilled":
             placed = part.assign(num_params=part["num_params"] * shift)
             line = step_line(front(placed, "test_accuracy"), right, "test_accuracy")

@@ -203,7 +203,8 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
         + ("what the seeds cannot tell from the best, with their SD pooled over the more accurate half of the width"
            if len(known) else "half a point, since the seeds show no spread")
         + f"; {style.seeds_phrase(done['num_seeds'])}. "
-        + ("Bars: 95% intervals (Hsu's, by Dunnett's test) of the knobs of the truly best of these trials."
+        + ("Bars: 95% intervals (Hsu's, by Dunnett's test, if all spread alike) of the knobs of the truly best of "
+           "these trials; of temperature, among those that have one."
            if len(known) == len(table) else "Bars are ranges of trials, and no intervals where no spread is known."),
     )  # fmt: skip
     colours, marks = style.hues(forms), style.form_markers(forms)

@@ -51,8 +51,8 @@ def _answer(report: Report) -> Iterator[Block]:
     said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
     yield Paragraph(f"**Answer.** {said}{plain(unconfirmed(report.data))}", "answer")
     if others := (
-        *budget_answers(report),
         *searches_answer(report),
+        *budget_answers(report),
         *bits_answer(report),
         *other_answers(report),
         *options_answer(report),

@@ -20,6 +20,8 @@ REMAINS: Mapping[str, str] = {
     "shuffled": "Against a shuffled teacher (is it what the teacher says of the example?)",
 }
 """What each control asks."""
+FEW_TRIALS = 4
+"""With fewer a control is not spoken of as tuned."""
 DEAF = 0.95
 """Above this alpha a convex objective is nearly plain training."""
 
@@ -88,7 +90,7 @@ def answer(report: Report) -> str:
         f"On the test split, over {fresh(found.num_seeds)}, distillation against tuned plain training of the same "
         f"width: {_verdicts(main)}."
     )
-    said += _hardly_taught(report)
+    said += _hardly_tuned(report) + _hardly_taught(report)
     said += f" {looks}" if (looks := _looks(report)) else ""
     low, high = 100 * float(main["found_80"].min()), 100 * float(main["found_80"].max())
     if pd.isna(low):
@@ -107,6 +109,13 @@ def _looks(report: Report) -> str:
         f"This was confirmed with {listed([str(size) for size in sizes])} seeds in turn, on the same test split, so it "
         f"may have been looked at {len(sizes)} times: Holm's p is multiplied by {len(sizes) ** 2}, the square of that."
     )
+
+
+def _hardly_tuned(report: Report) -> str:
+    """A sentence on the widths whose plain control had next to no trials to be tuned with; mostly empty."""
+    few = report.gains[report.gains["control_trials"] < FEW_TRIALS]
+    each = [f"{row['width']} ({row['control_trials']})" for row in rows_of(few)]
+    return f" Plain training was hardly tuned at width (trials): {listed(each)}." if each else ""
 
 
 def _hardly_taught(report: Report) -> str:

@@ -60,7 +60,7 @@ def searches_answer(report: Report) -> Iterator[str]:
     said = [_verdict(own[own["verdict"] == verdict]) for verdict in (BETTER, WORSE, NOT_SHOWN)]
     yield (
         f"Over {count} searches of this study, each with its own choices, distillation against plain training: "
-        f"{'; '.join(part for part in said if part)}. This speaks of the study, the sentence above of what this search "
+        f"{'; '.join(part for part in said if part)}. This speaks of the study, all else of what this search "
         f"found.{f' Fewer than {LEAST} searches compare them at width {listed(few)}.' if few else ''}"
     )
 

@@ -11,7 +11,7 @@ from harness.analysis.judged import against_plain
 from harness.analysis.load import rows_of
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
-from harness.report.tables import configuration, number, points, resampled, share, tested
+from harness.report.tables import configuration, points, resampled, share, tested
 
 
 def recommendation_section(report: Report) -> Iterator[Block]:
@@ -30,7 +30,8 @@ def recommendation_section(report: Report) -> Iterator[Block]:
         rows.append([
             f"{int(row['budget']):,}", "nothing confirmed is as small" if own is None else configuration(own),
             NONE if own is None else tested(own), NONE if own is None else share(row["p_best"]),
-            number(100 * row["expected_regret"], 2), NONE if other is None else configuration(other),
+            NONE if own is None else f"{100 * row['expected_regret']:.2f}",
+            NONE if other is None else configuration(other),
         ])  # fmt: skip
     head = ["at most (params)", "take", "test (%)", "P(best)", "expected regret (points)", "runner-up"]
     yield Table(
@@ -62,8 +63,17 @@ def budget_answers(report: Report) -> Iterator[str]:
         own = by_number[int(row["number"])]
         yield (
             f"{head}{plain(configuration(own))}, {int(own['num_params']):,} parameters, {tested(own)}% on test"
-            f"{_over(report, own)}. P(best) {share(row['p_best'])} among what was confirmed and fits."
+            f"{_over(report, own)}. P(best) {share(row['p_best'])} among what was confirmed and fits, expected regret "
+            f"{100 * row['expected_regret']:.2f} points{_next(by_number, row['runner_up'])}."
         )
+
+
+def _next(by_number: Mapping[int, Mapping[str, Any]], runner_up: Any) -> str:
+    """The runner-up on validation and what it has on test, as a clause; empty where there is none."""
+    if pd.isna(runner_up):
+        return ""
+    other = by_number[int(runner_up)]
+    return f"; runner-up {plain(configuration(other))}, {tested(other)}%"
 
 
 def _over(report: Report, own: Mapping[str, Any]) -> str:
@@ -73,7 +83,7 @@ def _over(report: Report, own: Mapping[str, Any]) -> str:
         return ""
     value = points(gain["gain"], gain["crossed_low"], gain["crossed_high"])
     holm = NONE if pd.isna(gain["holm_p"]) else f"{gain['holm_p']:.2g}"
-    return f", {value} points over plain training of its width: {gain['verdict']} (Holm p {holm})"
+    return f", {value} points against plain training of its width: {gain['verdict']} (Holm p {holm})"
 
 
 def _left_out(report: Report) -> Iterator[Block]:

@@ -95,9 +95,10 @@ def indifference_section(report: Report) -> Iterator[Block]:
         "Epsilon: the larger of the true difference of two trials that their seeds would find with 80% power, and of "
         "what luck may lift the highest of so many means above the truly best trial's (Dunnett's one-sided 95%, as Hsu "
         "uses it), from the SD of seeds pooled over the more accurate half of the width's finished distilled trials, "
-        f"as if they shared no seed.{guess} Where it is from the seeds, the set holds the truly best of these trials "
-        "in 95% of studies, and each range is a 95% interval of its knob; not all within it need be as good, and "
-        "settings that were not tried are not in it."
+        f"as if they shared no seed.{guess} Where it is from the seeds, these are normal and spread alike in good "
+        "trials, the set holds the truly best of these trials in 95% of studies, and each range is a 95% interval of "
+        "its knob (a temperature's, of those that have one); where some trials are far noisier, or students collapse, "
+        "it holds less often. Not all within it need be as good, and settings that were not tried are not in it."
     )
     yield from report.figure("best_by_width", data="indifference.csv")
     yield from _robust(report)

@@ -16,10 +16,18 @@ SIDES = {DISTILLED: "distilled", PLAIN_ROLE: NAMES[PLAIN_ROLE]}
 
 
 def unconfirmed(data: StudyData) -> str:
-    """Sentences on what the confirm stage lacks, by width; empty where it lacks nothing, or has not begun."""
-    if data.confirmed.trials.empty:
-        return ""
-    return "".join(f" {sentence}." for sentence in (*_open(data), *_one_sided(data)))
+    """Sentences on what the search lacks, and on what a confirm stage that has begun lacks; mostly empty."""
+    begun = len(data.confirmed.trials) > 0
+    return "".join(f" {said}." for said in (*_unsearched(data), *((*_open(data), *_one_sided(data)) if begun else ())))
+
+
+def _unsearched(data: StudyData) -> Iterator[str]:
+    """How much of the search has ended, where that is not all that was planned."""
+    planned = (data.manifest.get("budget") or {}).get("trials")
+    search = data.trials[data.trials["arm"] == "search"]
+    ended = int(search["state"].isin(("complete", "pruned", "failed")).sum())
+    if isinstance(planned, int) and ended < planned:
+        yield f"The search is not complete: {ended} of {planned} trials have ended"
 
 
 def _open(data: StudyData) -> Iterator[str]:
