@@ -51,6 +51,8 @@ body.replaceChildren(...cells.map((text) => {
 for (let time = 0; time < 2; time++) { head.querySelector("button").click(); found.sorted.push(column(head)); }
 parent.postMessage(JSON.stringify(found), "*");
 """
+BUDGETS_MS = (3_000, 30_000, 300_000)
+"""Virtual time does not wait for the frame, which has a process of its own: on a busy machine 3 seconds pass first."""
 FRAME = """<!doctype html><body><pre id="found"></pre><script>
 addEventListener("message", (event) => { document.getElementById("found").textContent = event.data; });
 </script><iframe style="width:WIDTHpx;height:800px;border:0" sandbox="allow-scripts"></iframe><script>
@@ -64,13 +66,13 @@ def page(tmp_path_factory: pytest.TempPathFactory, _figures: None) -> Path:
     return write(write_fake_study(tmp_path_factory.mktemp("results"), fake)).folder / "report.html"
 
 
-def browse(folder: Path, *arguments: str) -> tuple[str, list[str]]:
-    """What the browser prints, and what the page wrote to its console."""
+def browse(folder: Path, *arguments: str, budget_ms: int = 3000) -> tuple[str, list[str]]:
+    """What the browser prints after so much of its virtual time, and what the page wrote to its console."""
     assert BROWSER is not None
     command = [
         BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--enable-logging=stderr",
-        "--virtual-time-budget=3000", f"--user-data-dir={folder / 'profile'}", *arguments,
+        f"--virtual-time-budget={budget_ms}", f"--user-data-dir={folder / 'profile'}", *arguments,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, re.findall(r"CONSOLE.*", done.stderr)
@@ -82,10 +84,13 @@ def probed(page: Path, folder: Path, width: int) -> dict[str, Any]:
     script = f"<script>addEventListener('load', () => {{{PROBE}}});</script></body>"
     within = json.dumps(text.replace("</body>", script)).replace("</", "<\\/")
     (folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)).replace("PAGE", within))
-    dumped, console = browse(folder, "--dump-dom", (folder / "frame.html").as_uri())
-    assert console == []
-    found: dict[str, Any] = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', dumped, re.S)[1]))  # type: ignore[index]
-    return found
+    for budget_ms in BUDGETS_MS:
+        dumped, console = browse(folder, "--dump-dom", (folder / "frame.html").as_uri(), budget_ms=budget_ms)
+        assert console == []
+        if said := re.search(r'<pre id="found">(.+?)</pre>', dumped, re.S):
+            found: dict[str, Any] = json.loads(html.unescape(said[1]))
+            return found
+    raise AssertionError(f"the page within the frame said nothing within {BUDGETS_MS[-1]} ms")
 
 
 def test_the_page_has_no_errors_in_its_console_and_its_own_script_runs(page: Path, tmp_path: Path) -> None:
