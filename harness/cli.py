@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 
 from harness.files import keep_private
 from harness.problems import one_line
-from harness.space import NAME
+from harness.study_files import NAME
 from harness.urls import redact
 
 STUDIES = (Path("studies"), Path(__file__).parents[1] / "studies")

@@ -63,7 +63,8 @@ def say_goodbye(options: Options, console: Console, table: Table, why: str, page
     out = "" if options.out == cli.OUT else f" --out {shlex.quote(str(options.out))}"
     console.print(f"report   {options.study_dir / 'report.html'}; summary.md and figures beside it", highlight=False)
     console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)
-    console.print(f"take     python -m harness.recommend {options.name} --max-params N{out}", highlight=False)
+    if options.study.confirm:
+        console.print(f"take     python -m harness.recommend {options.name} --max-params N{out}", highlight=False)
     uri = redact(options.tracking)
     server = uri if uri.startswith("http") else "http://127.0.0.1:5000"
     if server != uri:

@@ -30,10 +30,10 @@ from harness.options import Options, check, cores, searches_of, settings
 from harness.outages import Owed, Patience, StoreError
 from harness.runs import in_common
 from harness.sampler import Sampler
-from harness.space import load_study
 from harness.spec import StudentSpec, by_lesson, digest, to_json
 from harness.stopping import Halt, Stop
 from harness.storage import set_aside
+from harness.study_files import load_study
 from harness.tracking import VIEWS, Tracker
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from harness.losses import LOSSES
 from harness.models import CNN1D, num_params
 from harness.report import build
 from harness.sampler import Sampler
-from harness.space import Choice, Study, Value, load_study
+from harness.space import Choice, Study, Value
 from harness.spec import StudentSpec
+from harness.study_files import load_study
 from harness.tracking import Tracker
 from tests.inline import jobs_here
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.losses import LOSSES
-from harness.space import load_study
+from harness.study_files import load_study
 from tests.inline import sweep_here
 
 ROOT = Path(__file__).parents[1]

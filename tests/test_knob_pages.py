@@ -17,7 +17,7 @@ from harness.analysis.knobs import Knobs, judge_knobs
 from harness.analysis.load import load
 from harness.figures import style
 from harness.report import markdown
-from harness.report.build import _knob_drawings
+from harness.report.drawings import _knob_drawings
 from harness.report.findings import Report, judge
 from harness.report.together import indifference_section, interaction_section, width_section
 from harness.sampler import importances

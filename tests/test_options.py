@@ -10,7 +10,7 @@ import pytest
 
 from harness import cli
 from harness.options import Options, check, cores, settings
-from harness.space import load_study
+from harness.study_files import load_study
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from harness import ledger, tasks
 from harness.executors import worker
 from harness.problems import place_of
-from harness.space import load_module, load_study
 from harness.spec import to_json
+from harness.study_files import load_module, load_study
 
 ROOT = Path(__file__).parents[1]
 STUDY = """

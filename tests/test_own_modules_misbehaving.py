@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from harness import cohort, targets, tasks, teacher
 from harness.models import init, module_family
 from harness.seeds import generator
-from harness.space import load_study
 from harness.spec import Record, StudentSpec
+from harness.study_files import load_study
 from harness.tasks import Task, TeacherRecipe, module_teacher, own_task
 
 SHAPE, CLASSES = (6, 4), 3

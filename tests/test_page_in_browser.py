@@ -52,7 +52,7 @@ for (let time = 0; time < 2; time++) { head.querySelector("button").click(); fou
 parent.postMessage(JSON.stringify(found), "*");
 """
 BUDGETS_MS = (3_000, 30_000, 300_000)
-"""Virtual time does not wait for the frame, which has a process of its own: on a busy machine 3 seconds pass first."""
+"""Virtual time may end before the frame has said anything: 3 seconds of it did so in one of four quiet runs."""
 FRAME = """<!doctype html><body><pre id="found"></pre><script>
 addEventListener("message", (event) => { document.getElementById("found").textContent = event.data; });
 </script><iframe style="width:WIDTHpx;height:800px;border:0" sandbox="allow-scripts"></iframe><script>

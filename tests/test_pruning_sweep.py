@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from harness import ledger
-from harness.report.build import drawings
+from harness.report.drawings import drawings
 from harness.report.findings import judge
 from tests.inline import sweep_here
 from tests.torture import wait_for_worker

@@ -22,7 +22,7 @@ from harness.figures import style
 from harness.ledger import read_json, write_json
 from harness.report import Report, write
 from harness.report.__main__ import app
-from harness.report.build import drawings
+from harness.report.drawings import drawings
 from harness.report.findings import judge
 from harness.report.page import page
 from harness.report.tables import front_table

@@ -180,9 +180,8 @@ def test_each_caption_says_how_many_and_what_interval(report: Report, text: str)
     for drawn in report.drawn.values():
         assert re.search(r"\d+ (\w+ )*(trials|students)", drawn.note), drawn.note
         assert re.search(r"seeds|students", drawn.note), drawn.note
-        assert re.search(
-            r"95% t interval|95% intervals|[Nn]o interval|no spread|range of the seeds|span its seeds", drawn.note
-        )
+        kinds = r"95% t interval|95% intervals \(Hsu's, |[Nn]o interval|no spread|range of the seeds|span its seeds"
+        assert re.search(kinds, drawn.note)
         assert escape(drawn.note) in text and drawn.caption in (report.folder / "summary.md").read_text()
 
 

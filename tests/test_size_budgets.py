@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,8 +14,8 @@ from harness import figures
 from harness.analysis.judged import ELIGIBLE, against_plain
 from harness.analysis.load import rows_of
 from harness.ledger import read_sealed, write_sealed
-from harness.report.build import drawings
 from harness.report.controls import answer
+from harness.report.drawings import drawings
 from harness.report.findings import Report, judge
 from harness.report.page import page
 from harness.report.tables import configuration
@@ -81,8 +82,10 @@ def test_the_study_is_the_same_with_other_budgets_and_without_them_all_sizes_are
     again = judge(report.folder)
     assert again.data.size_budgets == () and again.confirmed.recommended["budget"].tolist() == [NARROW, WIDE]
     assert "Within **" not in page(again)
-    for odd in ({"size_budgets": ["many"]}, {"size_budgets": [-5]}, {"size_budgets": [1.5]}, {"started_ms": 10**400}):
-        write_sealed(path, {**manifest, **odd})
+    odd: list[tuple[str, Any]] = [("size_budgets", [value]) for value in ("many", -5, 0, 1.5, True, 1e300)]
+    odd += [("started_ms", value) for value in (10**400, -1, True, "x")]
+    for name, value in odd:
+        write_sealed(path, {**manifest, name: value})
         with pytest.raises(ValueError, match=r"study\.json is damaged"):
             judge(report.folder)
     path.write_bytes(kept)
@@ -118,6 +121,23 @@ def test_where_nothing_was_confirmed_the_answer_says_so_of_the_budgets(tmp_path:
     path.write_text(json.dumps({**json.loads(path.read_text()), "size_budgets": [2000, 1000]}))
     said = "What to take within **1,000, 2,000 parameters** is not said: nothing was confirmed on fresh seeds."
     assert said in page(judge(folder))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "why"),
+    [
+        ({"confirm_seeds": []}, ": the stage was left out (`Study(confirm=0)` or `--no-confirm`)"),
+        ({"confirm_seeds": [1, 2], "ended": False}, ": the sweep was stopped before it"),
+        ({"confirm_seeds": [1, 2], "ended": True}, ""),
+    ],
+)
+def test_why_nothing_was_confirmed_is_what_the_studys_file_says(
+    tmp_path: Path, manifest: dict[str, object], why: str
+) -> None:
+    folder = write_fake_study(tmp_path)
+    path = folder / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **manifest}))
+    assert f"Nothing was confirmed{why}. No claim about the test split can be made." in page(judge(folder))
 
 
 def test_a_search_that_is_not_complete_and_a_control_that_was_hardly_tuned_are_named(

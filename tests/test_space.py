@@ -22,9 +22,9 @@ from harness.space import (
     active,
     dimension_from_json,
     direction,
-    load_study,
 )
 from harness.spec import PLAIN, digest
+from harness.study_files import load_study
 
 SPACE: dict[str, Dimension] = {
     "width": Choice(4, 2, 8),

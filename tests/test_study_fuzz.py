@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import cli
-from harness.space import Choice, Float, Form, Halving, Knob, Study, load_study
+from harness.space import Choice, Float, Form, Halving, Knob, Study
 from harness.spec import Range, digest
+from harness.study_files import load_study
 from tests.damage import odd_numbers, odd_values
 from tests.test_space import SOURCE, SPACE
 

@@ -25,7 +25,7 @@ from harness import cli, ledger, sweep
 from harness.costs import costs_from_json
 from harness.executors.inline import Inline
 from harness.options import Options
-from harness.space import load_study
+from harness.study_files import load_study
 from tests.inline import jobs_here, sweep_here
 
 ROOT = Path(__file__).parents[1]

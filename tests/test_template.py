@@ -18,8 +18,8 @@ from harness import ledger, tasks
 from harness.executors.worker import describe
 from harness.manifest import said_alone
 from harness.recommend.hand_out import hand_out
-from harness.space import load_study
 from harness.spec import to_json
+from harness.study_files import load_study
 from tests.inline import sweep_here
 from tests.owned import known, spec_of, task_of
 

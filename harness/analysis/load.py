@@ -14,8 +14,9 @@ from typing import Any, cast
 
 import pandas as pd
 
-from harness.ledger import COUNT, TrialSpec, failure_of, numbers, read_sealed, read_spec, result_of, trial_dir
-from harness.space import SIZE_BUDGET, Dimension, dimension_from_json
+from harness.analysis.declared import manifest_at
+from harness.ledger import TrialSpec, failure_of, numbers, read_spec, result_of, trial_dir
+from harness.space import Dimension, dimension_from_json
 from harness.spec import PLAIN, Balance, Curve, Record, StudentSpec, is_number
 
 METRICS = (
@@ -35,12 +36,6 @@ MOMENTS = ("start", "middle", "end")
 PULLS = tuple(f"{f.name}_{moment}" for f in dataclasses.fields(Balance) for moment in MOMENTS)
 """How the losses pull (see `harness.spec.Balance`), a column for each moment of training."""
 STATES = ("complete", "pruned", "failed", "unfinished", "unreadable")
-MANIFEST: Mapping[str, Any] = {
-    "study": str, "identity": dict, "budget": dict, "size_budgets": list, "objectives": list, "widths": list,
-    "seeds": list, "task": dict, "teacher": dict, "versions": dict, "started_ms": int, "seconds": int | float,
-    "ended": bool, "at_least": bool,
-}  # fmt: skip
-"""What kind of thing each part of `study.json` is, where it is there."""
 CURVES = tuple(f.name for f in dataclasses.fields(Curve))
 FACTS = ("num_params", "macs", "seconds", "train_flops", "cohort_size")
 COLUMNS = (
@@ -185,31 +180,6 @@ class _Rows:
         return Frames(_with_means(_frame(self._trials, columns), students), students, curves)
 
 
-def manifest_at(path: Path) -> dict[str, Any]:
-    """What a `study.json` says. Raises `FileNotFoundError` where there is none, `ValueError` where it is damaged."""
-    found = read_sealed(path)
-    if found is None:
-        raise FileNotFoundError(f"no study at {path.parent}: it has no study.json")
-    for name, kind in MANIFEST.items():
-        if not isinstance(found.get(name), kind | None):
-            raise ValueError(f"{path} is damaged: {name} is {found[name]!r:.80}; the study's sweep writes it anew")
-    try:
-        for name, data in ((found.get("identity") or {}).get("space") or {}).items():
-            if problem := dimension_from_json(data).problem(name):
-                raise ValueError(problem)
-        if any(not isinstance(name, str) for name in found.get("objectives") or []):
-            raise ValueError("an objective is no name")
-        if not all(SIZE_BUDGET.admits(limit) for limit in found.get("size_budgets") or []):
-            raise ValueError(f"a size budget is not {SIZE_BUDGET}")
-        if not COUNT.admits(found.get("started_ms") or 0):
-            raise ValueError("started_ms is no time")
-        if not is_number(found.get("seconds") or 0):
-            raise ValueError("seconds is no number")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error!r:.80}; the study's sweep writes it anew") from None
-    return found
-
-
 def finished(trials: pd.DataFrame) -> pd.DataFrame:
     """The complete trials of which no student diverged, by number, with whole sizes."""
     kept = trials[(trials["state"] == "complete") & (trials["status"] == "ok")]
@@ -250,7 +220,7 @@ def _read_trial(folder: Path, number: int, began: float) -> tuple[dict[str, Any]
 
 def _elapsed(finished: object, began: float) -> float:
     """The seconds from `began` to `finished`, both since 1970; NaN where either is not known, or the clock was set."""
-    after = finished - began if isinstance(finished, int | float) and is_number(finished) else math.nan
+    after = finished - began if is_number(finished) else math.nan
     return after if after >= 0 else math.nan
 
 

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from harness.analysis.chosen import ROLES
 from harness.analysis.confirmed import CONTROLS, DISTILLED, verdict
+from harness.analysis.declared import manifest_at
 from harness.analysis.intervals import crossed, crossed_error
 from harness.analysis.judged import read_confirmed
-from harness.analysis.load import load, manifest_at
+from harness.analysis.load import load
 from harness.analysis.statistics import found_by_rule, holm, minimum_detectable, paired
 
 COLUMNS = (

@@ -15,7 +15,7 @@ from harness import cli, ledger, tasks
 from harness.bench import driving, figure, front, measure, shares, steps, tables
 from harness.bench.measure import AT_LEAST, Question, cores
 from harness.bench.plain import check
-from harness.space import load_study
+from harness.study_files import load_study
 
 PARTS = tuple(tables.TABLES)
 FIGURES = (".png", ".pdf", ".svg")

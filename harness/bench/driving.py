@@ -26,8 +26,9 @@ from harness.executors.inline import Inline
 from harness.executors.trials import Training, run_cohort
 from harness.runs import Sweep
 from harness.sampler import Sampler
-from harness.space import Study, load_study
+from harness.space import Study
 from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec, digest, to_json
+from harness.study_files import load_study
 from harness.tracking import Tracker
 
 COUNTS = (10, 100, 1000, 5000)

@@ -27,8 +27,8 @@ from harness.files import cannot_be_written, keep_private
 from harness.models import init, num_params
 from harness.problems import one_line
 from harness.seeds import generator
-from harness.space import place_in_study
 from harness.spec import Record, StudentSpec, spec_from_json
+from harness.study_files import place_in_study
 from harness.tasks import LockedSplit, Split
 from harness.urls import redact
 

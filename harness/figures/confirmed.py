@@ -49,9 +49,9 @@ def confirmed_accuracy(
     figure = style.blank(
         3.1,
         f"Chosen on validation, then trained on {style.seeds_phrase(shown['num_seeds'])}, all of them fresh; mean test "
-        "accuracy, with its 95% interval over seeds and test examples (crossed). Line: the front of the distilled. At "
-        "each width the distilled student stands at its size, its controls, as large, left of it; a mark with an arrow "
-        "and its mean is below the axis. Dotted verticals, if any: size budgets.",
+        "accuracy, with its 95% interval over seeds and test examples (crossed). Line: the front of the distilled, "
+        "each named by its form. At each width the distilled student stands at its size, its controls, as large, left "
+        "of it; a mark with an arrow and its mean is below the axis. Dotted verticals, if any: size budgets.",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("parameters")
@@ -84,6 +84,10 @@ def confirmed_accuracy(
                 outside.mark((row["num_params"] * shift, row["width"]), said, colour, marker, colour)
             else:
                 _mark(axes, row["num_params"] * shift, row, (colour, marker), low, big=role == "distilled")
+            if role == "distilled":
+                top = row["test_accuracy"] if math.isnan(row["test_high"]) else min(row["test_high"], 1.0)
+                axes.annotate(row["form"], (row["num_params"], max(top, low)), xytext=(0, 2), ha="center", va="bottom",
+                              textcoords="offset points", fontsize=6, color=style.INK)  # fmt: skip
     style.budget_lines(axes, budgets)
     lines = [style.key(colours[f], f, "o") for f in forms if f in set(shown.loc[shown["role"] == "distilled", "form"])]
     lines += [style.key(*reversed_look(role)) for role in roles if role in NAMES]

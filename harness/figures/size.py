@@ -59,9 +59,11 @@ def accuracy_against_size(
     figure = style.blank(
         2.95 + 0.15 * math.ceil((len(forms) + 2) / 3),  # the legend has three columns
         f"Faint: {style.trials(len(done), 'finished')}, mean over {style.seeds_phrase(done['num_seeds'])}, set "
-        f"side by side by form.{below} Outlined: on the front. Controls: best of the plain trials of each width; "
-        "bars span its seeds. Front and controls are both chosen on this same validation split."
-        + (measured if size == "latency_ms" else ""),
+        f"side by side by form, plain training first.{below} Outlined, at their size: on the front. Controls: best of "
+        "the plain trials of each width; bars span its seeds. Front and controls are both chosen on this same "
+        "validation split."
+        + (measured if size == "latency_ms" else "")
+        + (" Dotted verticals: size budgets." if budgets else ""),
     )
     axes = figure.add_subplot()
     axes.set_xlabel(LABELS.get(size, size))

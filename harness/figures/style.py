@@ -133,17 +133,16 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def budget_lines(axes: Axes, budgets: Sequence[float]) -> bool:
-    """Dotted verticals at the budgets that lie within an axis of sizes; whether there are any."""
+def budget_lines(axes: Axes, budgets: Sequence[float]) -> None:
+    """Dotted verticals at the budgets that lie within an axis of sizes."""
     low, high = axes.get_xlim()
-    shown = [limit for limit in budgets if low < limit < high]
-    for limit in shown:
+    for limit in (limit for limit in budgets if low < limit < high):
         axes.axvline(limit, color=MUTED, linestyle=(0, (1, 2)), linewidth=0.8, zorder=1)
         axes.annotate(
             f"at most {short(limit)}", (limit, 0.1), xycoords=("data", "axes fraction"), xytext=(-2, 0), rotation=90,
-            textcoords="offset points", ha="right", va="bottom", fontsize=6, color=MUTED,
+            textcoords="offset points", ha="right", va="bottom", fontsize=6, color=MUTED, zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4},
         )  # fmt: skip
-    return bool(shown)
 
 
 def percent_axis(axes: Axes, which: str) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
 from harness.losses.table import FEATURES, LOSSES
-from harness.space import load_module
 from harness.spec import NONE, PLAIN, StudentSpec
+from harness.study_files import load_module
 
 
 def weights(spec: StudentSpec) -> tuple[float, float]:

@@ -3,7 +3,7 @@
     report = write(Path("results/mnist5k"))
     Console().print(closing_table(report))
 
-`python -m harness.report --help` is the same as a program. A new figure is a line in `build.drawings`, a new part of
+`python -m harness.report --help` is the same as a program. A new figure is a line in `drawings.drawings`, a new part of
 the page a function that yields blocks and its name in `page.SECTIONS`.
 """
 

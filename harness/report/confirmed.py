@@ -22,10 +22,7 @@ def confirmed_section(report: Report) -> Iterator[Block]:
     found = report.confirmed
     if found.trials.empty:
         yield Heading("Confirmed on fresh seeds")
-        yield Paragraph(
-            "Nothing was confirmed: the search is not complete, or the stage was left out (`--no-confirm`). No claim "
-            "about the test split can be made."
-        )
+        yield Paragraph(f"Nothing was confirmed{_why_not(report)}. No claim about the test split can be made.")
         return
     yield Heading("Confirmed on fresh seeds")
     gains = {row["width"]: row for row in rows_of(found.comparisons) if row["control"] == "ce"}
@@ -50,7 +47,7 @@ def confirmed_section(report: Report) -> Iterator[Block]:
         "Every configuration was chosen on validation in the search and trained again, with nothing changed but its "
         f"{fresh(found.num_seeds)}, which the search never used. The numbers are of the last epoch; nothing was chosen "
         "by the test split, whose accuracy after earlier epochs was noted for the selection audit alone. Intervals are "
-        "of the crossed kind: both seeds and test examples are taken as samples. Controls were tuned with as many "
+        "of the crossed kind: both seeds and test examples are taken as samples. The other controls had as many "
         "trials as plain training. Gap closed: the share of the way from plain training of that width to the teacher. "
         f"P(on front): the share of resamples of {resampled(found.num_seeds)} in which no other configuration of this "
         "table is as good and smaller."
@@ -64,6 +61,14 @@ def confirmed_section(report: Report) -> Iterator[Block]:
         )
     yield from report.figure("confirmed_accuracy", data="confirmed.csv")
     yield from _costs(report)
+
+
+def _why_not(report: Report) -> str:
+    """Why there is no confirm stage, as far as the study's own file says."""
+    seeds = report.data.manifest.get("confirm_seeds")
+    if seeds is not None and not seeds:
+        return ": the stage was left out (`Study(confirm=0)` or `--no-confirm`)"
+    return ": the sweep was stopped before it" if report.data.manifest.get("ended") is False else ""
 
 
 def _costs(report: Report) -> Iterator[Block]:

@@ -23,7 +23,7 @@ def recommendation_section(report: Report) -> Iterator[Block]:
     yield from _left_out(report)
     if found.recommended.empty:
         return
-    by_number = {int(row["number"]): row for row in rows_of(found.trials.drop_duplicates("number"))}
+    by_number = _by_number(report)
     rows = []
     for row in rows_of(found.recommended):
         own, other = (by_number.get(-1 if pd.isna(row[name]) else int(row[name])) for name in ("number", "runner_up"))
@@ -46,16 +46,19 @@ def recommendation_section(report: Report) -> Iterator[Block]:
     )
 
 
+def _by_number(report: Report) -> dict[int, Mapping[str, Any]]:
+    """The confirmed trials, each once."""
+    return {int(row["number"]): row for row in rows_of(report.confirmed.trials.drop_duplicates("number"))}
+
+
 def budget_answers(report: Report) -> Iterator[str]:
     """What to take within each of the study's size budgets, one line a budget; nothing where it has none."""
-    found = report.confirmed
-    if report.data.size_budgets and found.recommended.empty:
-        limits = ", ".join(f"{limit:,}" for limit in report.data.size_budgets)
+    found, budgets = report.confirmed, report.data.size_budgets
+    if budgets and found.recommended.empty:
+        limits = ", ".join(f"{limit:,}" for limit in budgets)
         yield f"What to take within **{limits} parameters** is not said: nothing was confirmed on fresh seeds."
-    if not report.data.size_budgets:
-        return
-    by_number = {int(row["number"]): row for row in rows_of(found.trials.drop_duplicates("number"))}
-    for row in rows_of(found.recommended):
+    by_number = _by_number(report)
+    for row in rows_of(found.recommended) if budgets else ():
         head = f"Within **{int(row['budget']):,} parameters**: "
         if pd.isna(row["number"]):
             yield f"{head}nothing that was confirmed is as small."

@@ -1,4 +1,4 @@
-"""What is not confirmed, or cannot be: half a confirm stage must not be read as the answer."""
+"""What is not searched or confirmed yet, or cannot be: half a sweep must not be read as the answer."""
 
 from __future__ import annotations
 

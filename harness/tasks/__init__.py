@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
-from harness.space import load_module
+from harness.study_files import load_module
 from harness.tasks import cifar, digits, fashion_mnist, mnist1d, mnist5k, orange, pydoc, snippets
 from harness.tasks.answers import logits_teacher
 from harness.tasks.given import module_teacher
