@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -50,24 +51,32 @@ def say_how_to_go_on(options: Options, console: Console) -> None:
         console.print("\nstopped; nothing is lost. It goes on from here with")
     else:
         console.print("\nstopped; what was not yet measured is measured by the same command")
-    console.print(f"[b]{options.command}[/]", soft_wrap=True)
+    console.print(f"[b]{escape(options.command)}[/]", soft_wrap=True)
 
 
 def say_goodbye(options: Options, console: Console, table: Table, why: str, pages: Mapping[str, str]) -> None:
     """What was found as a table, and what to do next: `pages` are those of the UI, by name."""
     console.print(table)
     if why == "timeout":
-        console.print(f"the time was up before the budget. It goes on with\n[b]{options.command}[/]", soft_wrap=True)
+        console.print(
+            f"the time was up before the budget. It goes on with\n[b]{escape(options.command)}[/]", soft_wrap=True
+        )
     if why == "failures":
-        console.print(f"[red]stopped: too many trials failed; see {options.study_dir / 'worker*.log'}[/]")
+        console.print(f"[red]stopped: too many trials failed; see {escape(str(options.study_dir / 'worker*.log'))}[/]")
     out = "" if options.out == cli.OUT else f" --out {shlex.quote(str(options.out))}"
-    console.print(f"report   {options.study_dir / 'report.html'}; summary.md and figures beside it", highlight=False)
-    console.print(f"again    python -m harness.report {options.name}{out}", highlight=False)
+    console.print(
+        f"report   {options.study_dir / 'report.html'}; summary.md and figures beside it", highlight=False, markup=False
+    )
+    console.print(f"again    python -m harness.report {options.name}{out}", highlight=False, markup=False)
     if options.study.confirm:
-        console.print(f"take     python -m harness.recommend {options.name} --max-params N{out}", highlight=False)
+        console.print(
+            f"take     python -m harness.recommend {options.name} --max-params N{out}", highlight=False, markup=False
+        )
     uri = redact(options.tracking)
     server = uri if uri.startswith("http") else "http://127.0.0.1:5000"
     if server != uri:
-        console.print(f"runs     mlflow ui --backend-store-uri {shlex.quote(uri)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"runs     mlflow ui --backend-store-uri {shlex.quote(uri)}", highlight=False, markup=False, soft_wrap=True
+        )
     for name, page in pages.items():
-        console.print(f"         {name}: {server}{page}", highlight=False, soft_wrap=True)
+        console.print(f"         {name}: {server}{page}", highlight=False, markup=False, soft_wrap=True)

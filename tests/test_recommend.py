@@ -26,7 +26,7 @@ from harness.analysis.answers import read_answers
 from harness.analysis.confirmed import NOT_SHOWN
 from harness.analysis.judged import ELIGIBLE, Confirmed, judge_confirmed, ranked
 from harness.analysis.load import load, rows_of
-from harness.export import read_architecture
+from harness.export import formats, read_architecture
 from harness.recommend.__main__ import _command, _next, app, evidence, say
 from harness.recommend.choose import recommend, seeds_to_tell
 from harness.recommend.hand_out import trained
@@ -120,6 +120,16 @@ def test_the_recommended_is_best_on_validation_and_never_the_shuffled_teacher(fo
     sizes = {int(n): float(s) for n, s in zip(found.trials["number"], found.trials["num_params"], strict=True)}
     table = ranked(found, sizes, math.inf)
     assert table["p_best"].sum() == pytest.approx(1) and table["val_accuracy"].is_monotonic_decreasing
+
+
+def test_the_extra_that_onnx_needs_is_named_whole(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "PACKAGES", ("no_such_package",))
+    folder = tmp_path / "student[1]"  # brackets that are no markup
+    code, said = told(["mine", "--out", home, "--export", folder], capsys, monkeypatch)
+    assert code == 0 and "pip install 'distillation-harness[export]'" in said and "exported to" in said
+    assert "student[1]" in said.replace(" ", "")
 
 
 def test_the_program_says_what_to_take_and_how_sure_that_is(

@@ -102,16 +102,18 @@ def main(
     say(console, found, data, min_accuracy)
     if found.runner_up is not None:
         said = _next(found, judged, _command(found, data, out, (storage, tracking_uri)))
-        console.print(f"next       {said}", soft_wrap=True, highlight=False)
+        console.print(f"next       {said}", soft_wrap=True, highlight=False, markup=False)
     result = as_data(found) | {"not_confirmed": unconfirmed(data).strip()}
     if export is not None:
         from harness.recommend.hand_out import hand_out  # torch takes seconds to import
 
         done = hand_out(folder, int(found.chosen["number"]), export, evidence(found, data))
         result["export"] = {"folder": str(done.folder), "notes": list(done.notes)}
-        console.print(f"exported to {done.folder}: {done.size_bytes:,} bytes of weights; start with README.md")
+        console.print(
+            f"exported to {done.folder}: {done.size_bytes:,} bytes of weights; start with README.md", markup=False
+        )
         for note in done.notes:
-            console.print(note, soft_wrap=True)
+            console.print(note, soft_wrap=True, markup=False)  # it may name an extra, `[export]`
         if register is not None and run is not None:
             result["registered"] = _register(found, folder, export, register, (uri, run))
             console.print(f"registered as {result['registered']}", highlight=False)

@@ -41,7 +41,8 @@ def main(
     report = write(folder)
     console = Console()
     console.print(closing_table(report))
-    console.print(f"The page: {folder / 'report.html'}, the same as summary.md", soft_wrap=True, highlight=False)
+    page = f"The page: {folder / 'report.html'}, the same as summary.md"
+    console.print(page, soft_wrap=True, highlight=False, markup=False)
     tables = f"{folder}/*.csv and tables/*.tex"
     console.print(f"Figures: {folder / 'figures'}; tables: {tables}", soft_wrap=True, highlight=False, markup=False)
 
