@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -69,6 +70,23 @@ def test_the_figures_of_parameters_have_a_vertical_for_each_budget_within_them(r
                 upright = [found[0] for x in lines if len(found := list(x)) == 2 and found[0] == found[1]]  # type: ignore[arg-type]
                 wanted = {NARROW + 1, WIDE} if drawing.stem in ("confirmed_accuracy", "accuracy_num_params") else set()
                 assert {NARROW + 1, WIDE} & set(upright) == wanted
+
+
+@pytest.mark.parametrize("budgets", [(), (249,), (247, 503), (501,)])
+def test_no_trial_is_drawn_beyond_a_budget_that_it_keeps_and_controls_stand_at_their_size(
+    report: Report, budgets: tuple[int, ...]
+) -> None:
+    data = report.data
+    with figures.paper():
+        drawn = figures.accuracy_against_size(data.trials, data.students, ["kl", "mse"], "num_params", None, budgets)
+    (axes,) = drawn.axes
+    places = np.concatenate([np.asarray(cloud.get_offsets())[:, 0] for cloud in axes.collections]).tolist()
+    for limit in budgets:
+        for size in (NARROW, WIDE):
+            own = [place for place in places if abs(place / size - 1) < 0.05]
+            assert own and all((place > limit) == (size > limit) for place in own if size != limit)
+    (controls,) = axes.containers
+    assert list(controls[0].get_xdata()) == [NARROW, WIDE]
 
 
 def test_the_study_is_the_same_with_other_budgets_and_without_them_all_sizes_are_budgets(report: Report) -> None:

@@ -241,7 +241,7 @@ def selection_audit(audit: pd.DataFrame) -> Figure:
     axes.grid(axis="y")
     for place, (name, _, marker) in enumerate(CLAIMS):
         over = 100 * (audit[name] - audit["honest"])
-        spots = [index + 0.18 * (place - 1) for index in range(len(audit))]
+        spots = [index + 0.28 * (place - 1) for index in range(len(audit))]
         colour = style.HUES[place]
         axes.vlines(spots, 0, over, color=colour, linewidth=1.2)
         axes.plot(spots, over, marker, color=colour, markersize=4.5)

@@ -117,7 +117,7 @@ def _alpha_limits(alphas: pd.Series[float]) -> tuple[float, float]:
 def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str]) -> Figure:
     """Paired gain of the best distilled trial over the best control, by width, from `compare.gains`.
 
-    Small dots are seeds, large ones their mean, bars the 95% t interval; the band is what could not be detected.
+    Small dots are seeds, large marks their mean, bars the 95% t interval; the band is what could not be detected.
     """
     figure = style.blank(2.9, _gain_caption(gains))
     axes = figure.add_subplot()
@@ -128,12 +128,13 @@ def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
         return figure
     places = np.arange(len(gains), dtype=float)
     form_of = trials.set_index("number")["form"]
-    colours = style.hues(forms)
+    colours, marks = style.hues(forms), style.form_markers(forms)
     limit = _gain_limit(gains)
     for place, row in zip(places, rows_of(gains), strict=True):
         reach = min(100 * row["mde"], 2 * limit) if row["mde"] > 0 else 0
         axes.fill_between([place - 0.5, place + 0.5], -reach, reach, color="#efefef", linewidth=0, zorder=0)
-        _one_gain(axes, place, row, colours[str(form_of[row["distilled"]])], limit)
+        form = str(form_of[row["distilled"]])
+        _one_gain(axes, place, row, colours[form], marks[form], limit)
     axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
     axes.set_xlim(-0.5, len(gains) - 0.5)
     axes.set_ylim(-limit, 1.17 * limit)  # the means stand in a row above the data
@@ -141,7 +142,7 @@ def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
     names = [f"{w}\n({style.short(n)})" for w, n in zip(gains["width"], gains["num_params"], strict=True)]
     axes.set_xticklabels(names)
     used = [form for form in colours if (form_of.loc[gains["distilled"]] == form).any()]
-    style.legend_above(axes, style.form_keys(used, colours), columns=6)
+    style.legend_above(axes, style.form_keys(used, colours, marks), columns=6)
     return figure
 
 
@@ -158,7 +159,7 @@ def _gain_caption(gains: pd.DataFrame) -> str:
         else "The seeds show no spread from which to say what could be detected."
     )
     return (
-        f"Best distilled less best plain trial of the same width, {tried}{seeds}. Small dots: seeds; large dots and "
+        f"Best distilled less best plain trial of the same width, {tried}{seeds}. Small dots: seeds; large marks and "
         "numbers: mean; bars: 95% t interval (arrow: continues beyond the axis; none where seeds agree exactly or "
         "n = 1). "
         f"{band} Both sides are the best of several trials chosen on this validation split: an estimate, not a "
@@ -175,7 +176,7 @@ def _gain_limit(gains: pd.DataFrame) -> float:
     return 1.15 * float(max([1.6 * seeds, *ends, 0.5]))
 
 
-def _one_gain(axes: Axes, place: float, row: dict[str, Any], colour: str, limit: float) -> None:
+def _one_gain(axes: Axes, place: float, row: dict[str, Any], colour: str, marker: str, limit: float) -> None:
     low, high, gain = (100 * float(row[name]) for name in ("low", "high", "gain"))
     if not math.isnan(low):
         axes.plot([place, place], [max(low, -limit), min(high, limit)], color=colour, linewidth=1.2, zorder=2)
@@ -185,5 +186,5 @@ def _one_gain(axes: Axes, place: float, row: dict[str, Any], colour: str, limit:
     values = [100 * float(value) for value in row["differences"]]
     spots = place + 0.14 + 0.07 * (np.arange(len(values)) % 4)
     axes.plot(spots, values, "o", color=colour, markersize=2.6, alpha=0.65, markeredgewidth=0, zorder=3)
-    axes.plot(place, gain, "o", color=colour, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6, zorder=4)
+    axes.plot(place, gain, marker, color=colour, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6, zorder=4)
     axes.text(place, 1.04 * limit, f"{gain:+.2f}", ha="center", va="bottom", fontsize=6.5)

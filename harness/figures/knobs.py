@@ -247,11 +247,16 @@ def _interval(
     colours, marks = looks
     if pd.isna(row[f"{name}_low"]):
         return
-    axes.plot([place, place], [row[f"{name}_low"], row[f"{name}_high"]], color=style.FAINT, linewidth=5,
-              solid_capstyle="butt", zorder=1)  # fmt: skip
-    for form, own in near.groupby("form"):
-        axes.scatter(np.full(len(own), place), own[name], s=13, color=colours[str(form)], marker=marks[str(form)],
-                     linewidths=0.3, edgecolors="white", zorder=2, rasterized=len(near) > style.MANY)  # fmt: skip
+    low, high = float(row[f"{name}_low"]), float(row[f"{name}_high"])
+    axes.fill_between([place - 0.24, place + 0.24], low, high, color=style.FAINT, linewidth=1, zorder=1)
+    forms = [form for form in colours if form in set(near["form"])]  # side by side, so that none hides another
+    beside = np.linspace(-0.16, 0.16, len(forms)) if len(forms) > 1 else np.zeros(1)
+    spots = dict(zip(forms, place + beside, strict=True))
+    for form, spot in spots.items():
+        own = near.loc[near["form"] == form, name]
+        axes.scatter(np.full(len(own), spot), own, s=13, color=colours[form], marker=marks[form], linewidths=0.3,
+                     edgecolors="white", zorder=2, rasterized=len(near) > style.MANY)  # fmt: skip
     if not pd.isna(row[f"best_{name}"]):
-        axes.plot(place, row[f"best_{name}"], "*", color=colours[str(row["best_form"])], markersize=9,
-                  markeredgecolor="white", markeredgewidth=0.5, zorder=3)  # fmt: skip
+        form = str(row["best_form"])
+        axes.plot(spots[form], row[f"best_{name}"], "*", color=colours[form], markersize=9, markeredgecolor="white",
+                  markeredgewidth=0.5, zorder=3)  # fmt: skip

@@ -19,8 +19,8 @@ from harness.analysis.pareto import front, step_line
 from harness.figures import style
 from harness.spec import PLAIN
 
-SHIFT = 1.06
-"""How far a column of trials spreads sideways by form, as a factor: the sizes themselves are equal."""
+SHIFT = 1.045
+"""How far the faint trials of a width spread sideways by form, as a factor at most: the sizes themselves are equal."""
 LABELS = {
     "num_params": "parameters", "macs": "multiply-accumulates for one example",
     "latency_ms": "milliseconds for one example (measured median)",
@@ -59,9 +59,9 @@ def accuracy_against_size(
     figure = style.blank(
         2.95 + 0.15 * math.ceil((len(forms) + 2) / 3),  # the legend has three columns
         f"Faint: {style.trials(len(done), 'finished')}, mean over {style.seeds_phrase(done['num_seeds'])}, set "
-        f"side by side by form, plain training first.{below} Outlined, at their size: on the front. Controls: best of "
-        "the plain trials of each width; bars span its seeds. Front and controls are both chosen on this same "
-        "validation split."
+        f"side by side by form about their size, plain training first.{below} At their size: outlined, the front; "
+        "controls, the best of the plain trials of each width; bars span its seeds. Front and controls are both chosen "
+        "on this same validation split."
         + (measured if size == "latency_ms" else "")
         + (" Dotted verticals: size budgets." if budgets else ""),
     )
@@ -72,6 +72,7 @@ def accuracy_against_size(
         style.nothing_to_show(axes, "No trial has finished without diverging, so there is nothing to place.")
         return figure
     right, shift = _size_axis(axes, done[size])
+    shift = min(shift, _room(done[size], budgets))
     top = max(float(done["val_accuracy"].max()), teacher.val_accuracy if teacher else 0)
     # Room at the foot for the widths' names and at the head for the teacher's line.
     axes.set_ylim(low - 0.09 * (top - low), top + 0.06 * (top - low))
@@ -80,7 +81,7 @@ def accuracy_against_size(
     _cloud(axes, done[done["val_accuracy"] >= low], forms, size, shift)
     line = step_line(points, right, size=size)
     axes.plot(line[size], line["val_accuracy"], color=style.MUTED, linewidth=1.3, zorder=2.5, solid_joinstyle="miter")
-    _controls(axes, controls, students, size, shift)
+    _controls(axes, controls, students, size)
     _front_marks(axes, points, forms, size)
     if teacher is not None:
         _teacher_line(axes, teacher, size)
@@ -102,6 +103,13 @@ def _size_axis(axes: Axes, sizes: pd.Series[float]) -> tuple[float, float]:
     return most * 1.22, SHIFT
 
 
+def _room(sizes: pd.Series[float], budgets: Sequence[int]) -> float:
+    """The factor by which sizes can move sideways and none comes to lie beyond a budget that it keeps, or reversed."""
+    known = [float(size) for size in sizes.unique()]
+    gaps = [abs(math.log(limit / size)) for limit in budgets for size in known if size != limit]
+    return math.exp(0.8 * min(gaps, default=math.inf))
+
+
 def _floor(done: pd.DataFrame, points: pd.DataFrame, controls: pd.DataFrame, teacher: Teacher | None) -> float:
     """The axis begins where the results do: a few badly tuned trials must not flatten the rest."""
     if done.empty:
@@ -113,21 +121,21 @@ def _floor(done: pd.DataFrame, points: pd.DataFrame, controls: pd.DataFrame, tea
 
 def _cloud(axes: Axes, done: pd.DataFrame, forms: Sequence[str], size: str, spread: float) -> None:
     """All trials, faint: plain training left of the true size, then the forms in order, within a few percent of it."""
-    colours = style.hues(forms)
+    colours, marks = style.hues(forms), style.form_markers(forms)
     shown = [PLAIN, *forms]
     shifts = np.geomspace(1 / spread, spread, len(shown))
     for form, shift in zip(shown, shifts, strict=True):
         part = done[done["form"] == form]
         axes.scatter(
-            part[size] * shift, part["val_accuracy"], s=7, color=colours[form], alpha=0.32, linewidths=0,
-            rasterized=len(done) > style.MANY,
+            part[size] * shift, part["val_accuracy"], s=8, color=colours[form], marker=marks[form], alpha=0.4,
+            linewidths=0.9 if form == PLAIN else 0, rasterized=len(done) > style.MANY,
         )  # fmt: skip
 
 
-def _controls(axes: Axes, controls: pd.DataFrame, students: pd.DataFrame, size: str, shift: float) -> None:
-    """The best control of each width, in the plain trials' column, with the span of its seeds."""
+def _controls(axes: Axes, controls: pd.DataFrame, students: pd.DataFrame, size: str) -> None:
+    """The best control of each width, with the span of its seeds."""
     ordered = controls.sort_values(size)
-    places = ordered[size] / shift
+    places = ordered[size]
     axes.plot(places, ordered["val_accuracy"], color=style.PLAIN_COLOUR, linewidth=1, linestyle=(0, (1, 1.2)))
     seeds = students[students["number"].isin(ordered["number"])].groupby("number")["val_accuracy"]
     middle = ordered["val_accuracy"].to_numpy()
@@ -140,11 +148,12 @@ def _controls(axes: Axes, controls: pd.DataFrame, students: pd.DataFrame, size: 
 
 
 def _front_marks(axes: Axes, points: pd.DataFrame, forms: Sequence[str], size: str) -> None:
-    colours, marks = style.hues(forms), style.markers(points["width"].tolist())
+    colours, marks = style.hues(forms), style.form_markers(forms)
     for row in rows_of(points):
+        plain = row["form"] == PLAIN  # a bar has no edge
         axes.scatter(
-            row[size], row["val_accuracy"], s=32, marker=marks[row["width"]], color=colours[row["form"]],
-            edgecolors=style.INK, linewidths=0.8, zorder=3,
+            row[size], row["val_accuracy"], s=32, marker=marks[row["form"]], color=colours[row["form"]], zorder=3,
+            edgecolors=None if plain else style.INK, linewidths=2.4 if plain else 0.8,
         )  # fmt: skip
 
 
@@ -160,8 +169,8 @@ def _teacher_line(axes: Axes, teacher: Teacher, size: str) -> None:
 
 
 def _legend(axes: Axes, done: pd.DataFrame, forms: Sequence[str]) -> None:
-    colours = style.hues(forms)
-    handles = style.form_keys([form for form in forms if (done["form"] == form).any()], colours)
+    colours, marks = style.hues(forms), style.form_markers(forms)
+    handles = style.form_keys([form for form in forms if (done["form"] == form).any()], colours, marks)
     if is_plain(done).any():
         handles.append(
             Line2D([], [], color=style.PLAIN_COLOUR, linestyle=(0, (1, 1.2)), marker="_", label="plain control")

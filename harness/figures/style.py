@@ -1,7 +1,7 @@
 """How every figure looks: palette, marks, log ticks and the caption line.
 
-Colours are Okabe and Ito's (safe for colour-blind readers), one hue a loss form; markers tell widths apart. Sizes are
-for one column of a paper: `COLUMN` inches wide.
+Colours are Okabe and Ito's (safe for colour-blind readers), one hue a loss form. Markers tell widths
+apart, or forms where an axis tells widths. Sizes are for one column of a paper: `COLUMN` inches wide.
 """
 
 from __future__ import annotations
@@ -93,8 +93,11 @@ def form_keys(forms: Iterable[str], colours: Mapping[str, str], marks: Mapping[s
 
 
 def form_markers(forms: Sequence[str]) -> dict[str, str]:
-    """A marker a loss form, by its place, where greyscale must tell them apart; those beyond the palette share one."""
-    return dict.fromkeys(forms, REST) | dict(zip(forms, MARKERS[: len(HUES)], strict=False))
+    """A marker a loss form, by its place, where greyscale must tell them apart; those beyond the palette share one.
+
+    Plain training's is a bar.
+    """
+    return dict.fromkeys(forms, REST) | dict(zip(forms, MARKERS[: len(HUES)], strict=False)) | {PLAIN: "_"}
 
 
 def markers(widths: Sequence[int]) -> dict[int, str]:
