@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from harness import cli
 from harness.driver import Progress as Done
@@ -54,9 +53,8 @@ def say_how_to_go_on(options: Options, console: Console) -> None:
     console.print(f"[b]{escape(options.command)}[/]", soft_wrap=True)
 
 
-def say_goodbye(options: Options, console: Console, table: Table, why: str, pages: Mapping[str, str]) -> None:
-    """What was found as a table, and what to do next: `pages` are those of the UI, by name."""
-    console.print(table)
+def say_goodbye(options: Options, console: Console, why: str, pages: Mapping[str, str], *, confirmed: bool) -> None:
+    """What to do next: `pages` are those of the UI, by name; without anything `confirmed` nothing can be taken."""
     if why == "timeout":
         console.print(
             f"the time was up before the budget. It goes on with\n[b]{escape(options.command)}[/]", soft_wrap=True
@@ -68,7 +66,7 @@ def say_goodbye(options: Options, console: Console, table: Table, why: str, page
         f"report   {options.study_dir / 'report.html'}; summary.md and figures beside it", highlight=False, markup=False
     )
     console.print(f"again    python -m harness.report {options.name}{out}", highlight=False, markup=False)
-    if options.study.confirm:
+    if confirmed:
         console.print(
             f"take     python -m harness.recommend {options.name} --max-params N{out}", highlight=False, markup=False
         )

@@ -283,7 +283,8 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
         written: Report = report.write(options.study_dir)
         metrics = manifest.sweep_metrics(written, said, session.started)
         is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
-    screen.say_goodbye(options, console, report.closing_table(written), why, _pages(tracker))
+    console.print(report.closing_table(written))
+    screen.say_goodbye(options, console, why, _pages(tracker), confirmed=len(written.confirmed.trials) > 0)
     if not is_logged:
         raise Halt(f"tracking does not answer; {len(owed)} trials are not logged yet, and the same command logs them")
     return 1 if why == "failures" else 0

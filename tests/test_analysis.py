@@ -157,6 +157,17 @@ def test_one_seed_and_seeds_that_agree_exactly_have_no_interval() -> None:
         paired([])
 
 
+def test_beyond_forty_seeds_signs_are_flipped_at_random() -> None:
+    shifted = np.random.default_rng(1).normal(0.02, 0.05, 60)
+    assert sign_flip_p(shifted[:41].tolist()) == pytest.approx(sign_flip_p(shifted[:40].tolist()), abs=0.01)
+    found = paired(shifted.tolist())
+    assert found.p_sign_flip == pytest.approx(stats.ttest_1samp(shifted, 0).pvalue, rel=0.3)
+    assert found.p_sign_flip == sign_flip_p(shifted.tolist())  # the same at every call
+    assert paired([1.0] * 1000).p_sign_flip == paired([1.0] * 1000).p_floor == 2 / 100_000
+    with pytest.raises(ValueError, match="no differences"):
+        sign_flip_p([])
+
+
 @settings(deadline=None)
 @given(DIFFERENCES)
 def test_the_sign_flip_p_is_the_share_of_all_patterns_at_least_as_extreme(differences: list[float]) -> None:

@@ -7,11 +7,13 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -19,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from harness import ledger, manifest, tasks
 from harness.analysis.answers import read_answers
 from harness.analysis.chosen import ROLES, chosen, confirmed_in_roles
-from harness.analysis.load import load
+from harness.analysis.load import load, rows_of
 from harness.arms import FRESH_SEED, read_arm
 from harness.cohort import checkpoint
 from harness.executors import worker
@@ -75,15 +77,37 @@ def test_the_front_and_the_best_of_every_control_are_confirmed_at_its_widths(hom
     widths = set(chosen(data)["width"])
     assert set(zip(table["width"], table["role"], strict=True)) >= {(w, role) for w in widths for role in ROLES}
     assert set(table.loc[table["on_front"], "source"]) and (table["num_seeds"] == SEEDS).all()
-    for row in table.itertuples():
-        rivals = (
-            data.trials
-            if row.role in ("distilled", "ce")
-            else data.others.trials[data.others.trials["arm"] == row.role]
-        )
-        source = rivals[rivals["number"] == row.source].iloc[0]
-        same = rivals[(rivals["width"] == row.width) & ((rivals["form"] == "ce") == (source["form"] == "ce"))]
-        assert source["val_accuracy"] == same["val_accuracy"].max()
+    every = pd.concat([data.trials, data.others.trials])
+    silent = (every["form"] == "ce") | (every["alpha"] == 1)  # a teacher of no weight teaches nothing
+    plain = silent & (every["arm"] != "smoothing")
+    for row in rows_of(table):
+        rivals = {
+            "distilled": ~plain & (every["arm"] == "search"), "ce": plain, "smoothing": every["arm"] == "smoothing",
+        }.get(row["role"], plain | (every["arm"] == row["role"]))  # fmt: skip
+        best = every.loc[rivals & (every["width"] == row["width"]), "val_accuracy"].max()
+        assert every.loc[every["number"] == row["source"], "val_accuracy"].item() == best
+        assert (row["form"] == "ce") == (row["source"] in set(every.loc[silent, "number"]))
+
+
+def test_a_teacher_that_is_given_no_weight_is_none(home: Path) -> None:
+    data = load(home / "mine")
+    others = data.others.trials
+    best = others.index[(others["arm"] == "shuffled") & (others["width"] == 6)][0]
+    number = int(others.loc[best, "number"])
+    found = {}
+    for alpha, mixing in ((1.0, "convex"), (0.5, "convex"), (1.0, "additive"), (0.0, "additive")):
+        deaf = others.copy()
+        deaf.loc[best, ["alpha", "mixing", "val_accuracy"]] = alpha, mixing, 2.0
+        own = replace(data, others=replace(data.others, trials=deaf))
+        table = chosen(own)
+        found[alpha, mixing] = set(table.loc[table["source"] == number, "role"])
+        unlabelled = replace(own, manifest={**own.manifest, "task": {**own.manifest["task"], "unlabelled": 5}})
+        roles = set(chosen(unlabelled).loc[lambda rows, number=number: rows["source"] == number, "role"])
+        assert roles == ({"shuffled"} if mixing == "convex" else found[alpha, mixing])  # it teaches those alone
+    assert found == {
+        (1.0, "convex"): {"ce", "self", "shuffled"}, (0.5, "convex"): {"shuffled"}, (1.0, "additive"): {"shuffled"},
+        (0.0, "additive"): {"ce", "self", "shuffled"},
+    }  # fmt: skip
 
 
 def test_a_configuration_is_trained_again_with_nothing_changed_but_its_seeds(home: Path) -> None:
@@ -146,7 +170,7 @@ def test_what_a_student_answered_is_what_its_network_says(home: Path) -> None:
         logits = family.apply(params, family.prepare(test.inputs))
         chances = logits.double().softmax(-1)
         assert (logits.argmax(-1).numpy() == answers.predicted[place]).all()
-        assert np.allclose(chances.max(-1).values.numpy(), answers.confidence[place], atol=1e-5)
+        assert np.allclose(chances.amax(-1).numpy(), answers.confidence[place], atol=1e-5)
         assert answers.correct[place].mean() == pytest.approx(record.metrics["test_accuracy"], abs=1e-12)
         truth = torch.nn.functional.one_hot(test.labels, task.num_classes)
         assert (chances - truth).square().sum(-1).mean().item() == pytest.approx(record.metrics["test_brier"], abs=1e-6)

@@ -66,13 +66,15 @@ def test_a_control_that_collapses_on_some_seeds_is_warned_of_and_silences_no_oth
     table = made.table()
     assert table.loc[2, "mde"] > 3 * table["mde"].drop(index=2).max()
     assert table["verdict"].drop(index=2).eq("better").all() and before["verdict"].eq("better").all()
-    said = "2 of 20 students collapsed: far below their median sibling"
+    said = "2 of 20 students collapsed: far below their best siblings"
     assert table["warning"].tolist() == ["", "", said, *[""] * 17]
 
 
 def test_what_counts_as_collapsed_and_as_outlying() -> None:
     assert collapsed(pd.Series([0.9, 0.91, 0.1, 0.92])) == 1 and collapsed(pd.Series([0.9, 0.89, 0.88])) == 0
     assert collapsed(pd.Series([0.9, 0.9, 0.5])) == 1  # guessing between two classes
+    assert collapsed(pd.Series([0.1] * 7 + [0.9, 0.91, 0.92])) == 7  # most have
+    assert collapsed(pd.Series([0.1, 0.12, 0.11, 0.9])) == 0  # one has learned: `outlying`
     assert collapsed(pd.Series([0.9, 0.1])) == 0 and collapsed(pd.Series([0.1, 0.11, 0.04])) == 1
     # Grubbs' bound for ten at the 1% level, two-sided, is 2.482 SDs in tables; nine zeros and one reach 2.846.
     one_off, even = np.eye(10)[0], np.arange(10.0)

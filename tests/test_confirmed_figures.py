@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWN
 from matplotlib.text import Annotation
 
 from harness import figures
@@ -66,6 +68,10 @@ def test_what_is_off_the_axis_has_its_own_mark_and_a_label_that_can_be_read() ->
         assert sorted(set(arrows(axes))) == ["↑+40.0", "↑+50.0"]
         assert {line.get_marker() for line in axes.lines} <= {"None", "o", "s", "^", "D"}
         bars = [line.get_ydata() for line in axes.lines if line.get_linewidth() in (0.7, 2.0)]
+        wide = comparisons([0.01, -0.01, 0.012, 0.011])
+        wide.loc[wide["control"] == "smoothing", ["crossed_low", "crossed_high"]] = -0.9, 0.02
+        ends: list[Any] = [line.get_marker() for line in drawn(figures.confirmed_gain(wide)).lines]
+        assert ends.count(CARETDOWN) == 3  # an interval that is cut says so
         beyond = max(abs(text.xy[1]) for text in axes.texts if isinstance(text, Annotation))
         assert max(float(np.abs(np.asarray(ends)).max()) for ends in bars) < beyond
 
@@ -81,7 +87,7 @@ def test_the_front_of_the_distilled_is_a_step_that_never_falls() -> None:
 
 def test_loss_forms_have_marks_of_their_own() -> None:
     marks = style.form_markers([f"form{place}" for place in range(12)])
-    assert len(set(marks.values())) == 11 and marks["form10"] == marks["form11"] == style.REST
+    assert len(set(marks.values())) == 12 and marks["form10"] == marks["form11"] == style.REST
 
 
 def test_accuracy_stands_against_latency_where_it_was_measured(tmp_path: Path) -> None:

@@ -16,7 +16,15 @@ from scipy import stats
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.proportion import proportion_confint
 
-from harness.analysis.intervals import Interval, bootstrap_t, crossed, crossed_error, mean_squares, outperforms
+from harness.analysis.intervals import (
+    Interval,
+    bootstrap_t,
+    crossed,
+    crossed_error,
+    crossed_share,
+    mean_squares,
+    outperforms,
+)
 from harness.analysis.statistics import paired
 from tests.simulated import LUCKY, MIXED, NOISY, TASTY, World, answers
 
@@ -52,6 +60,42 @@ def test_the_crossed_interval_holds_what_all_seeds_and_all_examples_would_show(w
     assert held.mean() == pytest.approx(0.95, abs=0.02)
     found = crossed(values[0])
     assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, freedom[0]) * error[0])
+
+
+@pytest.mark.parametrize("world", [NOISY, LUCKY, MIXED, TASTY])
+@pytest.mark.parametrize(
+    ("accuracy", "examples", "seeds", "least", "most"),
+    [(0.9, 300, 10, 0.93, 0.97), (0.99, 1000, 5, 0.93, 0.98), (0.995, 200, 10, 0.95, 1.0), (0.3, 200, 3, 0.93, 0.97)],
+)
+def test_the_interval_of_an_accuracy_holds_it_near_the_ceiling_too(
+    world: World, accuracy: float, examples: int, seeds: int, least: float, most: float
+) -> None:
+    rng = np.random.default_rng(11)
+    ability = stats.norm.ppf(accuracy) / stats.norm.ppf(world.truth([1.0])[0])
+    assert world.truth([ability])[0] == pytest.approx(accuracy)
+    made = [answers(rng, world, [ability], 100, seeds, examples).right[:, 0] for _ in range(6)]
+    found = [crossed_share(table) for part in made for table in part]
+    held = np.mean([own.low <= accuracy <= own.high for own in found])
+    luck = 1.96 * math.sqrt(0.95 * 0.05 / len(found))
+    assert least - luck <= held <= most + luck
+
+
+def test_the_interval_of_an_accuracy_is_clopper_and_pearsons_where_each_example_is_answered_once() -> None:
+    right = np.repeat((np.arange(400) >= 20)[None], 10, axis=0)  # seeds add nothing: 380 of 400
+    found = crossed_share(right)
+    error, freedom = (float(value) for value in crossed_error(right))
+    count = 0.95 * 0.05 / error**2 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, min(freedom, 19))) ** 2
+    least = 0.95 * 0.05 / error**2 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, freedom)) ** 2
+    count = max(count, min(least, 400 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, freedom)) ** 2))
+    assert (found.low, found.high) == pytest.approx(proportion_confint(0.95 * count, count, method="beta"))
+    assert count == pytest.approx(400, rel=0.05)
+    every = crossed_share(np.ones((5, 300)))
+    assert (every.mean, every.high) == (1, 1) and every.low == pytest.approx(
+        0.025 ** (1 / (300 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 4)) ** 2))
+    )
+    none = crossed_share(np.zeros((5, 300)))
+    assert none.low == 0 and none.high == pytest.approx(1 - every.low)
+    assert math.isnan(crossed_share(right[:1]).low) and crossed_share(right[:1]).mean == 0.95
 
 
 def test_an_interval_over_seeds_alone_does_not_hold_what_other_examples_would_show() -> None:

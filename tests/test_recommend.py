@@ -23,10 +23,12 @@ from rich.console import Console
 
 from harness import cli, ledger
 from harness.analysis.answers import read_answers
-from harness.analysis.confirmed import NOT_SHOWN
+from harness.analysis.chosen import chosen, is_plain_itself
+from harness.analysis.confirmed import CONTROLS, NOT_SHOWN
 from harness.analysis.judged import ELIGIBLE, Confirmed, judge_confirmed, ranked
 from harness.analysis.load import load, rows_of
 from harness.export import formats, read_architecture
+from harness.figures.confirmed import NAMES
 from harness.recommend.__main__ import _command, _next, app, evidence, say
 from harness.recommend.choose import recommend, seeds_to_tell
 from harness.recommend.hand_out import trained
@@ -84,7 +86,8 @@ def test_the_report_of_a_confirmed_study_answers_from_the_test_split(home: Path,
 
 
 def test_a_claim_is_made_only_where_its_interval_excludes_zero(found: Confirmed) -> None:
-    assert len(found.comparisons) == 2 * 3
+    controls = found.trials[found.trials["role"].isin(CONTROLS)]
+    assert len(found.comparisons) == controls.groupby("width")["number"].nunique().sum() >= 2 * 2
     for row in rows_of(found.comparisons):
         if row["verdict"] != "no difference shown":
             assert row["holm_p"] < 0.05 and abs(row["gain"]) >= row["mde"]
@@ -221,7 +224,8 @@ def test_the_confirmed_are_two_tables_and_energy_stands_where_it_was_measured(ho
     report = judge(home / "mine")
     tables = [block for block in confirmed_section(report) if isinstance(block, Table)]
     assert [table.name for table in tables] == ["confirmed", "confirmed_costs"]
-    assert all(len(table.head) <= 14 and len(table.rows) == len(report.confirmed.trials) for table in tables)
+    shown = report.confirmed.trials[~is_plain_itself(report.confirmed.trials)]
+    assert all(len(table.head) <= 14 and len(table.rows) == len(shown) for table in tables)
     assert not any("mJ" in name for table in tables for name in table.head)
     trials = report.confirmed.trials.assign(energy_mj=0.25, energy_64_mj=float("nan"))
     metered = replace(report, confirmed=replace(report.confirmed, trials=trials))
@@ -244,12 +248,24 @@ def test_seeds_that_were_added_after_a_look_make_every_claim_harder(home: Path, 
     fewer = data.confirmed.trials.assign(num_seeds=2, number=data.confirmed.trials["number"] + 1000)
     trials = pd.concat([data.confirmed.trials, fewer], ignore_index=True)
     twice = judge_confirmed(home / "mine", replace(data, confirmed=replace(data.confirmed, trials=trials)))
-    assert twice.looks == [2, SEEDS]
+    assert twice.looks == [SEEDS, 2]
     for first, second in ((found.comparisons, twice.comparisons), (found.classes, twice.classes)):
         assert second["holm_p"].tolist() == pytest.approx((4 * first["holm_p"]).clip(upper=1).tolist(), nan_ok=True)
     report = replace(judge(home / "mine"), confirmed=twice)
-    assert "confirmed with 2 and 3 seeds in turn" in answer(report) and "multiplied by 4" in answer(report)
-    assert "in turn" not in answer(judge(home / "mine"))
+    assert "was run 2 times, with 3 and 2 seeds" in answer(report) and "multiplied by 4" in answer(report)
+    assert "times, with" not in answer(judge(home / "mine"))
+
+
+def test_search_trials_that_were_added_after_a_look_are_a_look(home: Path) -> None:
+    data = load(home / "mine")
+    confirmed = data.confirmed.trials
+    later = data.trials.head(1).assign(number=confirmed["number"].max() + 1)
+    again = confirmed.tail(1).assign(number=confirmed["number"].max() + 2)
+    searched = replace(data, trials=pd.concat([data.trials, later], ignore_index=True))
+    assert judge_confirmed(home / "mine", searched).looks == [SEEDS]  # nothing was confirmed anew
+    trials = pd.concat([confirmed, again], ignore_index=True)
+    both = replace(searched, confirmed=replace(data.confirmed, trials=trials))
+    assert judge_confirmed(home / "mine", both).looks == [SEEDS, SEEDS]
 
 
 @pytest.mark.parametrize("what", ["result.json", "confirmed.safetensors"])
@@ -261,7 +277,7 @@ def test_a_confirm_stage_that_was_cut_short_is_reported_as_far_as_it_goes(
     for folder in folders[::2]:
         (folder / what).unlink()
     left = judge_confirmed(tmp_path / "mine", load(tmp_path / "mine"))
-    assert len(left.trials) == (len(folders) if what != "result.json" else len(folders) // 2)
+    assert left.trials["number"].nunique() == (len(folders) if what != "result.json" else len(folders) // 2)
     assert (left.comparisons["verdict"] == "no difference shown").any() or left.comparisons.empty
     with monkeypatch.context() as patched:
         patched.setattr(build, "drawings", lambda _: ())
@@ -311,8 +327,10 @@ def test_what_is_not_confirmed_and_what_cannot_be_compared_is_named_first(
     assert code == 0 and "lacks Not confirmed yet: width 6 (all of it). What is missing was not weighed here." in said
     states = data.confirmed.trials["state"].mask(data.confirmed.trials["arm"] == "control", "failed")
     failed = replace(data, confirmed=replace(data.confirmed, trials=data.confirmed.trials.assign(state=states)))
-    both = "width 3 (plain training), width 6 (plain training)"
-    assert unconfirmed(failed) == f" Given up in the confirm stage: {both}."
+    given_up = failed.confirmed.trials.loc[failed.confirmed.trials["state"] == "failed", "source"]
+    sides = chosen(data)[chosen(data)["source"].isin(given_up)]
+    each = [f"width {w} ({', '.join(NAMES[role] for role in own['role'])})" for w, own in sides.groupby("width")]
+    assert len(each) == 2 and unconfirmed(failed) == f" Given up in the confirm stage: {', '.join(each)}."
     one_sided = replace(data, trials=data.trials[(data.trials["arm"] == "control") | (data.trials["width"] == 6)])
     assert unconfirmed(one_sided).endswith("Not to be compared: width 3 (no finished distilled trial).")
 
@@ -369,9 +387,9 @@ def spoken(home: Path, confirmed: Confirmed) -> tuple[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("role", "words", "teacher"),
     [
-        ("ce", "control it is plain training: distillation is not needed here", "none"),
-        ("smoothing", "control it is label smoothing, without a teacher: distillation is not needed here", "none"),
-        ("self", "control its teacher is a student of its own width: a larger teacher is not", "a plainly trained"),
+        ("ce", "control it is plain training: ", "none"),
+        ("smoothing", "control it is label smoothing, without a teacher: ", "none"),
+        ("self", "control its teacher is a student of its own width: ", "a plainly trained"),
     ],
 )
 def test_what_is_said_of_a_control_that_is_taken_is_of_its_kind(
@@ -381,12 +399,21 @@ def test_what_is_said_of_a_control_that_is_taken_is_of_its_kind(
     taken = trials.index[trials["role"] == ("smoothing" if role == "self" else role)][0]  # the study has no self
     trials.loc[taken, ["role", "val_accuracy"]] = role, 2.0
     said, card = spoken(home, replace(found, trials=trials))
-    assert words in said and card["trained_as"] == role and card["teacher"].startswith(teacher)
+    assert words + "no difference is shown to the best distilled student of its width (" in said
+    assert card["trained_as"] == role and card["teacher"].startswith(teacher)
     assert ("over plain training of its width" in said) == (role != "ce")
     assert (card["verdict_against_plain_training"] == "it is plain training") == (role == "ce")
     assert (card["gain_over_control"] is None) == (role == "ce")
-    said, _ = spoken(home, replace(found, trials=trials[trials["role"] != "distilled"]))
-    assert "no distilled student of its width was confirmed" in said and "not needed here" not in said
+    for verdict, other in (("better", "better on test, though validation chose this ("), ("worse", "worse (")):
+        judged = found.comparisons.assign(verdict=verdict)
+        said, _ = spoken(home, replace(found, trials=trials, comparisons=judged))
+        assert f"{words}the best distilled student of its width is shown to be {other}" in said
+    none = found.comparisons.head(0)
+    said, _ = spoken(home, replace(found, trials=trials, comparisons=none))
+    assert f"{words}it cannot be compared with a distilled one" in said
+    lone = trials[trials["role"] != "distilled"]
+    said, _ = spoken(home, replace(found, trials=lone, comparisons=none))
+    assert f"{words}no distilled student of its width was confirmed" in said
 
 
 def test_a_student_at_chance_is_not_taken_without_a_word(home: Path, found: Confirmed) -> None:

@@ -21,12 +21,14 @@ from harness.spec import Record, digest
 @dataclass(frozen=True)
 class Answers:
     """Of a confirmed trial, a row a student in the order of its seeds: what each `predicted` of every test example and
-    the `confidence` it had in that, `[seeds, examples]`; `labels` are `[examples]`. `sample`
-    `[seeds, tokens]` is what a language model wrote, None of other tasks."""
+    the `confidence` it had in that, `[seeds, examples]`; `labels` are `[examples]`. `chance` is what it gave to the
+    label, None in a file of an earlier version; `sample` `[seeds, tokens]` is what a language model wrote, None of
+    other tasks."""
 
     predicted: NDArray[np.int32]
     confidence: NDArray[np.float32]
     labels: NDArray[np.int32]
+    chance: NDArray[np.float32] | None = None
     sample: NDArray[np.int32] | None = None
 
     @property
@@ -41,11 +43,22 @@ class Answers:
         The positions of one text are no independent sample, so intervals are over examples. A count that does not fit
         leaves the answers as they are.
         """
-        right = self.correct
-        if not 0 < examples < right.shape[1] or right.shape[1] % examples:
-            return right
-        shares: NDArray[np.float64] = right.reshape(len(right), examples, -1).mean(axis=2)
-        return shares
+        return _by_example(self.correct, examples)
+
+    def losses_by_example(self, examples: int) -> NDArray[np.generic] | None:
+        """The mean cross-entropy of each example's labels in nats, `[seeds, examples]`, as `by_example`; None without
+        chances."""
+        if self.chance is None:
+            return None
+        least = np.finfo(np.float32).smallest_subnormal  # a chance of zero is what float32 makes of one below this
+        return _by_example(-np.log(np.maximum(self.chance, least).astype(float)), examples)
+
+
+def _by_example(values: NDArray[np.generic], examples: int) -> NDArray[np.generic]:
+    if not 0 < examples < values.shape[1] or values.shape[1] % examples:
+        return values
+    shares: NDArray[np.float64] = values.reshape(len(values), examples, -1).astype(float).mean(axis=2)
+    return shares
 
 
 def read_answers(study_dir: Path, numbers: Iterable[int]) -> tuple[dict[int, Answers], dict[int, str]]:
@@ -104,9 +117,11 @@ def _read(folder: Path, trial: TrialSpec, records: Sequence[Record]) -> Answers:
         predicted = np.stack([tensors[f"{place}/predicted"] for place in places])
         confidence = np.stack([tensors[f"{place}/confidence"] for place in places])
         wrote = [tensors[f"{place}/sample"] for place in places if f"{place}/sample" in tensors]
-        sample = np.stack(wrote) if len(wrote) == len(records) else None
-        answers = Answers(predicted, confidence, tensors["0/labels"], sample)
-        if not predicted.shape == confidence.shape == (len(records), *answers.labels.shape):
+        chances = [tensors[f"{place}/chance"] for place in places if f"{place}/chance" in tensors]
+        sample, chance = (np.stack(own) if len(own) == len(records) else None for own in (wrote, chances))
+        answers = Answers(predicted, confidence, tensors["0/labels"], chance, sample)
+        shapes = {own.shape for own in (predicted, confidence, chance) if own is not None}
+        if shapes != {(len(records), *answers.labels.shape)}:
             raise ValueError("their shapes differ")
         _agree(answers, records)
     except (OSError, SafetensorError, KeyError, ValueError) as error:

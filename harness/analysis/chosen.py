@@ -1,4 +1,9 @@
-"""What validation chose of a study: the configurations that the confirm stage is about, and in which role."""
+"""What validation chose of a study: the configurations that the confirm stage is about, and in which role.
+
+A distilled student that gives its teacher no weight is plain training, whatever its form. So plain training is the best
+of all trials that were that, in whatever arm; and since it is in the space of a self-teacher and of a shuffled one,
+neither is ever less than it on validation: at its best it may be plain training itself.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.compare import best_by_width, best_of_each
+from harness.analysis.compare import best_of_each
 from harness.analysis.confirmed import CONTROLS, DISTILLED
 from harness.analysis.load import Frames, StudyData, finished, is_plain, rows_of
 from harness.analysis.pareto import front
+from harness.arms import OTHER_TEACHERS
+from harness.spec import NONE, PLAIN
 
 FRONT, OPTION = "front", "option"
 PLAIN_ROLE = CONTROLS[0]
@@ -32,7 +39,10 @@ def chosen(data: StudyData) -> pd.DataFrame:
 
 def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
     by = data.selected_by
-    done = finished(data.trials)
+    done, others = finished(data.trials), finished(data.others.trials)
+    taught = ~teacherless(done, data)
+    idle = [done[~taught], others[teacherless(others, data) & others["arm"].isin(OTHER_TEACHERS)]]
+    plain = pd.concat([part for part in idle if len(part)] or idle[:1])
     scored = done.assign(score=-done["val_loss"] if by == "val_loss" else done["val_accuracy"])
     best = front(scored, "score").drop_duplicates("num_params")  # of equals the first
     on_front = set(best["number"])
@@ -43,23 +53,43 @@ def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
             yield {"source": number, "role": role, "width": int(row["width"]), "on_front": number in on_front,
                    "option": str(row[data.equal]) if role == OPTION else ""}  # fmt: skip
 
-    own = [*rows(best_by_width(data.trials, plain=False, by=by), DISTILLED)]
-    own += rows(best_by_width(data.trials, plain=True, by=by), PLAIN_ROLE)
+    own = [*rows(best_of_each(done[taught], by), DISTILLED), *rows(best_of_each(plain, by), PLAIN_ROLE)]
     for kind in ROLES[2:]:
-        trials = data.others.trials
-        own += rows(best_of_each(finished(trials[trials["arm"] == kind]), by), kind)
+        of_kind = others[others["arm"] == kind]
+        pool = pd.concat([of_kind, plain]).drop_duplicates("number") if kind in OTHER_TEACHERS else of_kind
+        own += rows(best_of_each(pool[pool["width"].isin(of_kind["width"])], by), kind)
     if data.equal:
-        distilled = data.trials[~is_plain(data.trials)]
-        for _, some in distilled.groupby(data.equal):
-            own += rows(best_by_width(some, plain=False, by=by), OPTION)
+        for _, some in done[taught].groupby(data.equal):
+            own += rows(best_of_each(some, by), OPTION)
     yield from own
     known = {row["source"] for row in own}
     yield from rows(best[~best["number"].isin(known)], FRONT)
 
 
+def teacherless(trials: pd.DataFrame, data: StudyData) -> pd.Series[bool]:
+    """Which trials gave their teacher no weight: plain training by their form, or by their alpha.
+
+    Under `convex` the teacher alone teaches examples without a label, whatever alpha is: where there are any, only
+    those of plain form.
+    """
+    alone = "convex" if not (data.manifest.get("task") or {}).get("unlabelled") else ""
+    weightless = ((trials["mixing"] == alone) & (trials["alpha"] == 1)) | (
+        (trials["mixing"] == "additive") & (trials["alpha"] == 0)
+    )
+    return is_plain(trials) | (weightless & (trials["feature"] == NONE))
+
+
+def is_plain_itself(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows of `confirmed_in_roles` are of a control that did best as plain training: that has a row itself."""
+    return trials["role"].isin(OTHER_TEACHERS) & is_plain(trials)
+
+
 def confirmed_in_roles(data: StudyData) -> Frames:
     """What was confirmed of that: `trials` with columns `role`, `on_front` and `option` (a trial of two roles twice),
-    its students and curves. Of a configuration that was confirmed more than once the one with most seeds."""
+    its students and curves. Of a configuration that was confirmed more than once the one with most seeds.
+
+    What gave its teacher no weight has the form of plain training, and no temperature.
+    """
     every = data.confirmed.trials
     done = every[every["state"] == "complete"]  # with students that diverged too: what was chosen counts as it is
     done = done.sort_values(["source", "num_seeds", "number"], ascending=[True, False, True]).drop_duplicates("source")
@@ -67,6 +97,11 @@ def confirmed_in_roles(data: StudyData) -> Frames:
     order = trials["role"].map({role: place for place, role in enumerate((*ROLES, FRONT, OPTION))})
     trials = trials.assign(order=order).sort_values(["width", "order", "number"], kind="stable")
     trials = trials.drop(columns="order").reset_index(drop=True)
+    idle = teacherless(trials, data)
+    trials = trials.assign(
+        form=trials["form"].mask(idle, PLAIN), alpha=trials["alpha"].mask(idle, 1.0),
+        temperature=trials["temperature"].mask(idle), mixing=trials["mixing"].mask(idle, "convex"),
+    )  # fmt: skip
     numbers = set(trials["number"])
     students, curves = (
         frame[frame["number"].isin(numbers)] for frame in (data.confirmed.students, data.confirmed.curves)

@@ -36,7 +36,7 @@ COMPARED = ("width", "chosen", *(COMPARED_AS.get(name, name) for name in COLUMNS
 WHOLE = ("width", "distilled_number", "control_number", "num_seeds", "num_diverged")
 TEXT = ("control", "verdict", "warning")
 FEW_SEEDS = 5
-MEDIAN_OF = 3
+SIBLINGS = 3
 """Of two seeds none is the odd one."""
 COLLAPSE = 0.2
 FEW_EXAMPLES = 25
@@ -56,9 +56,15 @@ class _Pair:
 
 
 def comparisons(
-    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS, looks: int = 1
+    trials: pd.DataFrame,
+    students: pd.DataFrame,
+    correct: Correct,
+    draws: int = DRAWS,
+    looks: int = 1,
+    planned: int = 0,
 ) -> pd.DataFrame:
-    """Distilled less control on the test split, a row for each width and control role that has both: `COLUMNS`.
+    """Distilled less control on the test split, a row for each width and control role that has both: `COLUMNS`. A
+    control that is the trial of plain training too has no row of its own.
 
     `trials` has number, role, width; `students` number, seed, test_accuracy and, where known, status; `correct` maps a
     number to its right answers, [seeds, examples], rows in the order of its students. Accuracies are fractions.
@@ -71,7 +77,8 @@ def comparisons(
     unsteady control would silence the rest. `spread` is the SD of the differences over seeds, or, where test examples
     leave more doubt, sqrt(seeds) times the crossed standard error.
 
-    `looks` is how often the comparisons were looked at, each time with more seeds (see `holm`).
+    `looks` is how often the comparisons were looked at, each time with more seeds (see `holm`); `planned` how many rows
+    there will be when all that is to be confirmed is: Holm's correction is for so many from the start.
 
     A student that diverged counts with the accuracy of its uniform guess, on every example alike. `warning` says what
     makes a row weak: few seeds, few examples, students that diverged or collapsed.
@@ -89,11 +96,13 @@ def comparisons(
         for control in CONTROLS:
             if (width, DISTILLED) in role.index and (width, control) in role.index:
                 numbers = int(role[width, DISTILLED]), int(role[width, control])
+                if control != CONTROLS[0] and role.get((width, CONTROLS[0])) == numbers[1]:
+                    continue  # it is plain training itself
                 pair = _pair(students, correct, numbers)
                 if len(pair.accuracy):
                     names = {"distilled_number": numbers[0], "control_number": numbers[1]}
                     rows.append({"width": int(width), "control": control, **names, **_row(pair, draws)})
-    return _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks)
+    return _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks, planned)
 
 
 def option_comparisons(
@@ -186,11 +195,12 @@ def _pair(students: pd.DataFrame, correct: Correct, numbers: tuple[int, int]) ->
 def collapsed(accuracy: pd.Series[float]) -> int:
     """How many of a configuration's seeds came to nothing where their siblings, two or more, have learned.
 
-    They have less than half of the accuracy of the median seed, or `COLLAPSE` less: half of it may be below chance.
+    They have less than half of the accuracy of the second best seed, or `COLLAPSE` less: half of it may be below
+    chance. Of the second best, so that it is seen where most have collapsed, and no lucky seed makes the rest look so.
     The mean and the SD of the differences then say more of the collapse than of the rest.
     """
-    middle = float(accuracy.median()) if len(accuracy) >= MEDIAN_OF else 0.0
-    return int((accuracy < max(middle / 2, middle - COLLAPSE)).sum())
+    good = float(accuracy.nlargest(2).iloc[-1]) if len(accuracy) >= SIBLINGS else 0.0
+    return int((accuracy < max(good / 2, good - COLLAPSE)).sum())
 
 
 def outlying(differences: NDArray[np.floating]) -> bool:
@@ -239,7 +249,7 @@ def _warning(pair: _Pair, sd: float, floor: float) -> str:
     if pair.num_diverged:
         said.append(f"{pair.num_diverged} of {2 * count} students diverged and count as guessing")
     if pair.num_collapsed:
-        said.append(f"{pair.num_collapsed} of {2 * count} students collapsed: far below their median sibling")
+        said.append(f"{pair.num_collapsed} of {2 * count} students collapsed: far below their best siblings")
     if outlying(pair.accuracy.to_numpy()):
         said.append("one seed's difference is far from all others: the mean and the spread rest on it")
     if pair.examples is None:
@@ -251,16 +261,23 @@ def _warning(pair: _Pair, sd: float, floor: float) -> str:
     return "; ".join(said)
 
 
-def _judged(table: pd.DataFrame, looks: int) -> pd.DataFrame:
-    """Add what needs the whole table: Holm's p, the difference that the rule finds, and the verdict."""
+def _judged(table: pd.DataFrame, looks: int, planned: int = 0) -> pd.DataFrame:
+    """Add what needs the whole table: Holm's p, the difference that the rule finds, and the verdict.
+
+    The family of Holm's correction has `planned` rows where that is more: those to come count from the start.
+    """
     kinds = {name: "int64" if name in WHOLE else object if name in TEXT else float for name in COLUMNS}
     judged = table.astype(kinds)  # an empty table's, too
     spreads = list(zip(judged["spread"], judged["num_seeds"], strict=True))
     mde = [minimum_detectable(spread, count) for spread, count in spreads]
-    found_80 = [found_by_rule(spread, count, looks**2 * len(judged)) for spread, count in spreads]
-    larger = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False)
+    larger, rows = judged[["p_t", "p_crossed"]].max(axis=1, skipna=False), max(len(judged), planned)
+    found_80 = [
+        found_by_rule(spread, count, looks**2 * rows) if known else math.nan
+        for (spread, count), known in zip(spreads, larger.notna(), strict=True)
+    ]
+    family = [*larger.tolist(), *[math.nan] * (rows - len(judged))]
     judged = judged.assign(
-        holm_p=np.array(holm(larger.tolist(), looks), dtype=float), mde=np.array(mde, dtype=float),
+        holm_p=np.array(holm(family, looks)[: len(judged)], dtype=float), mde=np.array(mde, dtype=float),
         found_80=np.array(found_80, dtype=float),
     )  # fmt: skip
     verdicts = [

@@ -149,6 +149,40 @@ def crossed(values: NDArray[np.generic]) -> Interval:
     return Interval(mean, mean - reach, mean + reach, p)
 
 
+def crossed_share(values: NDArray[np.generic]) -> Interval:
+    """The mean of [seeds, examples] of shares, such as an accuracy, with a crossed interval within 0 and 1; p is NaN.
+
+    Near 0 and 1 the symmetric `crossed` interval fails on one side: of an accuracy of 99.5% on 200 examples it held the
+    truth in 73 to 82% of simulated studies. So this one is of the kind of Korn and Graubard (1998, `Survey Methodology`
+    24): Clopper and Pearson's, of as many independent answers as would have the crossed standard error, and fewer
+    for the quantile of its t. The freedom is at most that of the examples that were not answered alike by all seeds and
+    rightly: where few are wrong, the standard error rests on these. But the interval is never wider than that of one
+    independent answer an example, if seeds add nothing to that. In 1,000 studies each of four simulated worlds, at
+    accuracies of 10 to 99.9% and 3 to 10 seeds, it held the truth in 94.5 to 97.1% where ten examples or more are wrong
+    on average, in 95.5 to 100% where fewer are; with two seeds in 92.6 to 96.2%. NaN with one seed.
+    """
+    table = values.astype(float)
+    mean = float(table.mean()) if table.size else math.nan
+    if min(table.shape) < 2:
+        return Interval(mean, math.nan, math.nan)
+    num_seeds, num_examples = table.shape
+    error, freedom = (float(value) for value in crossed_error(table))
+    known = math.isfinite(error) and 0 < mean < 1
+    answers = mean * (1 - mean) / error**2 if known else float(num_examples)
+    rare = int(((table < 1) if mean >= 0.5 else (table > 0)).any(axis=0).sum())
+    least, own = (_quantile_share(freedom if known else num_seeds - 1, most) for most in (math.inf, max(rare - 1, 1)))
+    count = max(answers * own, min(answers, num_examples) * least)
+    right = mean * count
+    low = float(stats.beta.ppf(LEVEL / 2, right, count - right + 1)) if right > 0 else 0.0
+    high = float(stats.beta.ppf(1 - LEVEL / 2, right + 1, count - right)) if right < count else 1.0
+    return Interval(mean, low, high)
+
+
+def _quantile_share(freedom: float, most: float) -> float:
+    """The square of the normal quantile over that of t with at most so much freedom."""
+    return float(stats.norm.ppf(1 - LEVEL / 2) / stats.t.ppf(1 - LEVEL / 2, min(freedom, most))) ** 2
+
+
 def outperforms(differences: Sequence[float]) -> Interval:
     """P(A > B): the share of paired seeds in which A is better, ties as halves; NaN without seeds.
 

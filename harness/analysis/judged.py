@@ -13,9 +13,18 @@ import pandas as pd
 from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
 from harness.analysis.calibration import class_gains, reliability, with_holm
-from harness.analysis.chosen import OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles
-from harness.analysis.confirmed import DISTILLED, Correct, comparisons, option_comparisons, options_compared, scored
-from harness.analysis.intervals import crossed
+from harness.analysis.chosen import OPTION, PLAIN_ROLE, ROLES, chosen, confirmed_in_roles, is_plain_itself
+from harness.analysis.confirmed import (
+    CONTROLS,
+    DISTILLED,
+    Correct,
+    comparisons,
+    option_comparisons,
+    options_compared,
+    scored,
+)
+from harness.analysis.intervals import crossed_share
+from harness.analysis.language import Losses
 from harness.analysis.latency import read_latency
 from harness.analysis.load import Frames, StudyData, rows_of
 from harness.analysis.two_level import accuracy_draws, p_front, recommendations, within
@@ -36,10 +45,12 @@ class Confirmed:
     what choosing on test would have claimed. `wrote` are the tokens of language models' samples, by trial. `classes`
     are gains by class at each width, `reliability` tables of confidence by width and role. `left_out` are the trials
     that `draws` lacks, and why.
-    `others_against_plain` is as `by_option`, of what else may be recommended. `chance` is the accuracy of always saying
-    the commonest class, as far as it is known, else NaN. `looks` are the numbers of fresh seeds with which the stage
-    was run, fewest first: two or more mean that seeds were added, perhaps after a look at what fewer showed, and
-    p-values are corrected for that (see `harness.analysis.statistics.holm`).
+    `losses` are the test losses by seed and example in nats of a language model's trials, by number.
+    `others_against_plain` is as `by_option`, of what else may be recommended. `chance` is the accuracy of always
+    saying the commonest class, as far as it is known, else NaN. `looks` are the numbers of fresh seeds of each run of
+    the stage that trained something, first to last: two or more mean that seeds or search trials were added, perhaps
+    after a look at what was shown before, and p-values are corrected for that (see
+    `harness.analysis.statistics.holm`).
     """
 
     trials: pd.DataFrame
@@ -53,6 +64,7 @@ class Confirmed:
     reliability: pd.DataFrame
     draws: pd.DataFrame
     wrote: Mapping[int, Sequence[int]]
+    losses: Losses
     left_out: Mapping[int, str]
     others_against_plain: pd.DataFrame
     chance: float
@@ -83,8 +95,7 @@ def read_confirmed(study_dir: Path, data: StudyData) -> Answered:
     """Read what was confirmed of a study, with what its students answered on the test split."""
     frames = confirmed_in_roles(data)
     answers, lost = read_answers(study_dir, sorted({int(number) for number in frames.trials["number"]}))
-    examples = int(((data.manifest.get("task") or {}).get("sizes") or {}).get("test") or 0)
-    correct = {number: own.by_example(examples) for number, own in answers.items()}
+    correct = {number: own.by_example(_num_texts(data)) for number, own in answers.items()}
     scores = {number: table for number in correct if (table := scored(number, frames.students, correct)) is not None}
     return Answered(frames, answers, lost, correct, scores)
 
@@ -107,20 +118,39 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     return Confirmed(
         trials=_with_intervals(trials, scores, draws),
         students=students,
-        comparisons=comparisons(one_each, students, correct, looks=times),
+        comparisons=comparisons(one_each, students, correct, looks=times, planned=num_planned(data)),
         by_option=option_comparisons(trials, students, correct, looks=times),
         options_compared=options_compared(trials, students, correct, looks=times),
         recommended=_recommended(trials, draws, data.size_budgets),
-        audit=audit.choices(frames.curves, one_each),
+        audit=audit.choices(frames.curves, one_each.drop_duplicates("number")),
         classes=_classes(one_each, answers, times),
         reliability=_reliability(one_each, answers),
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
+        losses=_losses(data, answers),
         left_out={**read.lost, **other_seeds},
         others_against_plain=_others_against_plain(trials, students, correct, times),
         chance=_chance(data, answers),
         looks=looks,
     )
+
+
+def num_planned(data: StudyData) -> int:
+    """How many comparisons there are when all that validation chose is confirmed: its controls by width."""
+    table = chosen(data)
+    controls = table[table["role"].isin(CONTROLS)].groupby("width")["source"].nunique()
+    return int(controls[controls.index.isin(table.loc[table["role"] == DISTILLED, "width"])].sum())
+
+
+def _losses(data: StudyData, answers: Mapping[int, Answers]) -> Losses:
+    found = {number: own.losses_by_example(_num_texts(data)) for number, own in answers.items()}
+    known = {number: losses for number, losses in found.items() if losses is not None}
+    return known if data.characters_a_label else {}
+
+
+def _num_texts(data: StudyData) -> int:
+    """How many examples the test split has, each of which may have several labels; 0 where it is not known."""
+    return int(((data.manifest.get("task") or {}).get("sizes") or {}).get("test") or 0)
 
 
 def _chance(data: StudyData, answers: Mapping[int, Answers]) -> float:
@@ -146,16 +176,26 @@ def weakness(confirmed: Confirmed, row: Mapping[str, Any]) -> str:
 def _others_against_plain(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, looks: int) -> pd.DataFrame:
     """Each eligible configuration that `comparisons` and `by_option` leave out, less plain training of its width."""
     plain = trials["role"] == PLAIN_ROLE
-    others = trials["role"].isin(ELIGIBLE) & ~plain & ~trials["role"].isin((DISTILLED, OPTION))
+    others = (
+        trials["role"].isin(ELIGIBLE) & ~plain & ~trials["role"].isin((DISTILLED, OPTION)) & ~is_plain_itself(trials)
+    )
     named = trials[others].assign(option=trials["role"], role=OPTION)
     return option_comparisons(pd.concat([named, trials[plain]]), students, correct, looks=looks)
 
 
 def _looks(data: StudyData) -> Sequence[int]:
-    """With how many fresh seeds the stage was run, fewest first, by what was trained: a look that trained nothing
-    anew is none."""
+    """With how many fresh seeds the stage was run each time, first to last, by what was trained: a look that trained
+    nothing anew is none.
+
+    Trials have their numbers in order, and the stage begins when the search has ended: search trials between confirmed
+    ones were added after a run of the stage, and may have changed what validation chose.
+    """
     trials = data.confirmed.trials
-    return sorted({int(count) for count in trials.loc[trials["state"] == "complete", "num_seeds"]})
+    done = trials[trials["state"] == "complete"].sort_values("number")
+    searched = np.sort(np.concatenate([data.trials["number"], data.others.trials["number"]]).astype(float))
+    before = np.searchsorted(searched, done["number"].to_numpy(dtype=float))
+    runs = dict.fromkeys(zip(before.tolist(), done["num_seeds"].astype(int).tolist(), strict=True))
+    return [count for _, count in runs]
 
 
 def _draws(scores: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
@@ -167,7 +207,7 @@ def _draws(scores: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _with_intervals(trials: pd.DataFrame, scores: Mapping[int, pd.DataFrame], draws: pd.DataFrame) -> pd.DataFrame:
-    found = {number: crossed(table.to_numpy()).within(0, 1) for number, table in scores.items()}
+    found = {number: crossed_share(table.to_numpy()) for number, table in scores.items()}
     bounds = [
         (found[n].low, found[n].high) if n in found else (np.nan, np.nan) for n in (int(n) for n in trials["number"])
     ]

@@ -85,9 +85,11 @@ def over_searches(searches: Mapping[int, Differences]) -> pd.DataFrame:
     `gain` is the mean over searches; `low` and `high` are its 95% t interval over searches on these test examples, the
     crossed one holds new test examples too; `least`, `most` and `sd` say how searches differ, `gains` (in points) and
     `seeds` name them. Claims are made as in `harness.analysis.confirmed.comparisons`: Holm's correction over all rows,
-    of the larger p, and a gain that is at least detectable. Fewer than three searches show nothing.
+    of the larger p, and a gain that is at least detectable. Fewer than three searches show nothing. A control that was
+    plain training itself in every search has no row of its own.
     """
     known = {pair for own in searches.values() for pair in own}
+    known = {pair for pair in known if not _plain_itself(pair, searches)}
     pairs = sorted(known, key=lambda pair: (pair[0], CONTROLS.index(pair[1])))
     rows = [_row(pair, {seed: own[pair] for seed, own in searches.items() if pair in own}) for pair in pairs]
     whole = ("width", "num_searches")
@@ -104,6 +106,16 @@ def over_searches(searches: Mapping[int, Differences]) -> pd.DataFrame:
     each = zip(table["holm_p"], table["gain"], table["mde"], strict=True)
     verdicts = [verdict(*row) for row in each]
     return table.assign(verdict=np.array(verdicts, dtype=object))
+
+
+def _plain_itself(pair: tuple[int, str], searches: Mapping[int, Differences]) -> bool:
+    """Whether a control was plain training itself in every search that has it."""
+    width, control = pair
+    return control != CONTROLS[0] and all(
+        (width, CONTROLS[0]) in own and np.array_equal(own[pair], own[width, CONTROLS[0]])
+        for own in searches.values()
+        if pair in own
+    )
 
 
 def _row(pair: tuple[int, str], own: Mapping[int, NDArray[np.float64]]) -> dict[str, Any]:

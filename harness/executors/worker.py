@@ -54,6 +54,7 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
         "vocabulary": list(task.vocabulary),
         "input_shape": list(task.input_shape),
         "sizes": {name: len(split) for name, split in splits.items()},
+        "unlabelled": int((task.train.labels == tasks.UNLABELLED).sum()),
         "hashes": {name: split.hash for name, split in splits.items()},
         "num_params": {str(w): num_params(family, w, task.input_shape, task.num_classes) for w in widths},
         "alone": {str(w): why for w in widths if (why := cohort.alone(family, w, task))},

@@ -16,7 +16,7 @@ from harness.analysis.statistics import LEVEL
 from harness.figures import style
 from harness.figures.gain import COLOURS
 
-MOST_PANELS = 4
+MOST_PANELS = 6
 MOST_CLASSES = 30
 PAIR: Mapping[str, tuple[str, str, str]] = {
     "distilled": (style.HUES[0], "distilled", "o"),
@@ -31,13 +31,14 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
     `table` is that of `harness.analysis.judged.Confirmed`.
     """
     widths = sorted(table["width"].unique()) if len(table) else []
-    shown = widths if len(widths) <= MOST_PANELS else [*widths[:2], *widths[-2:]]
+    shown = widths if len(widths) <= MOST_PANELS else [*widths[:3], *widths[-3:]]
+    skipped = f" The {len(shown)} narrowest and widest of {len(widths)} widths." if len(shown) < len(widths) else ""
     rows = max(1, math.ceil(len(shown) / 2))
     figure = style.blank(
         1.75 * rows + 0.75,
         "Test examples of all fresh seeds in 15 bins of confidence; a mark's size grows with the number in its bin, "
         "and bins of fewer than 10 are left out. On the dashed line confidence is right; below it the student is too "
-        "sure. ECE: expected calibration error, mean over seeds. No interval is shown.",
+        f"sure. ECE: expected calibration error, mean over seeds. No interval is shown.{skipped}",
     )
     if not shown:
         style.nothing_to_show(figure.add_subplot(), "What confirmed students answered is not on disk.")
@@ -83,7 +84,7 @@ def class_gain(classes: pd.DataFrame) -> Figure:
     figure = style.blank(
         0.9 + 0.26 * max(len(widths), 2) + 0.45,
         f"Best distilled less best plain configuration, {style.seeds_phrase(counts)}; each cell a class of test "
-        "examples. Outlined: Holm's p over the classes of its width is below .05, over seeds and examples. Hatched: "
+        "examples. Outlined: Holm's p over the classes of all widths is below .05, over seeds and examples. Hatched: "
         f"distilled is worse. No interval is shown.{left_out}",
     )
     axes = figure.add_subplot()

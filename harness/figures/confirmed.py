@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETDOWN, CARETUP
 
 from harness.analysis.confirmed import NOT_SHOWN
 from harness.analysis.load import rows_of
@@ -45,13 +46,16 @@ def confirmed_accuracy(
     `trials` are those of `harness.analysis.judged.Confirmed`; `teacher` is its own test accuracy, a fraction. `budgets`
     are limits on parameters, drawn as verticals.
     """
-    shown = trials[trials["role"].isin(["distilled", *NAMES])]
+    shown = trials[trials["role"].isin(["distilled", *NAMES])].drop_duplicates("number")
+    bars = "with its 95% interval over seeds and test examples"
+    bars = bars if shown["test_low"].notna().any() else "without an interval, which takes two seeds"
+    limits = " Dotted verticals: size budgets." if budgets else ""
     figure = style.blank(
         3.1,
         f"Chosen on validation, then trained on {style.seeds_phrase(shown['num_seeds'])}, all of them fresh; mean test "
-        "accuracy, with its 95% interval over seeds and test examples (crossed). Line: the front of the distilled, "
-        "each named by its form. At each width the distilled student stands at its size, its controls, as large, left "
-        "of it; a mark with an arrow and its mean is below the axis. Dotted verticals, if any: size budgets.",
+        f"accuracy, {bars}. Line: the front of the distilled, each named by its form. At each width the distilled "
+        "student stands at its size, its controls, as large, left of it; a mark with an arrow and its mean is below "
+        f"the axis, and an interval that ends in an arrowhead goes on there.{limits}",
     )
     axes = figure.add_subplot()
     axes.set_xlabel("parameters")
@@ -146,6 +150,8 @@ def _mark(axes: Axes, place: float, row: Mapping[str, Any], look: tuple[str, str
     if not math.isnan(float(row["test_low"])):
         low, high = max(float(row["test_low"]), floor), min(float(row["test_high"]), 1.0)
         axes.plot([place, place], [low, high], color=colour, linewidth=1.1 if big else 0.8, zorder=2.5)
+        if float(row["test_low"]) < floor:
+            axes.plot(place, floor, marker=CARETDOWN, color=colour, markersize=3.4, zorder=2.5)
     axes.plot(place, mean, marker, color=colour, markersize=5.5 if big else 3.6, markeredgecolor="white",
               markeredgewidth=0.5, zorder=3)  # fmt: skip
 
@@ -156,11 +162,14 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
     Thin bars: 95% over seeds and test examples; thick: over seeds alone. The band is what could not be detected.
     """
     counts: Sequence[int] = comparisons["num_seeds"].tolist()
+    limit = gain_limit(comparisons) if len(comparisons) else math.inf
+    gains = 100 * comparisons["gain"]
+    far = "A mark on the dotted line, with an arrow and its mean, is beyond it. " if (gains.abs() > limit).any() else ""
     figure = style.blank(
-        2.75,
+        2.95,
         f"Distilled less control, paired by seed and test example; {style.seeds_phrase(counts)}. Thick bars: 95% t "
-        "interval over seeds; thin: over seeds and test examples (crossed); a mark on the dotted line, with an arrow "
-        "and its mean, is beyond it. Filled: a difference is shown (Holm's p over all of them below .05, and at least "
+        "interval over seeds; thin: over seeds and test examples (crossed); one that ends in an arrowhead goes on. "
+        f"{far}Filled: a difference is shown (Holm's p over all of them below .05, and at least "
         "the detectable difference); hollow: none is. Bands: less than is detectable.",
     )
     axes = figure.add_subplot()
@@ -171,8 +180,6 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
         return figure
     widths = sorted(comparisons["width"].unique())
     controls = [name for name in NAMES if (comparisons["control"] == name).any()]
-    limit = gain_limit(comparisons)
-    gains = 100 * comparisons["gain"]
     beyond = {side: Outside(axes, side * limit, -side * 2 * limit * STRIP) for side in (-1, 1)}
     most = {side: comparisons[side * gains > limit].groupby("width").size().max() for side in beyond}
     axes.set_ylim(*(beyond[side].open(0 if math.isnan(most[side]) else int(most[side])) for side in (-1, 1)))
@@ -201,12 +208,14 @@ def gain_limit(comparisons: pd.DataFrame) -> float:
 
 
 def _gain(axes: Axes, place: float, row: Mapping[str, Any], beyond: Mapping[int, Outside]) -> None:
-    (colour, marker), limit = LOOKS[row["control"]], beyond[1].edge
+    (colour, marker), limit, gain = LOOKS[row["control"]], beyond[1].edge, 100 * float(row["gain"])
     for names, width in ((("crossed_low", "crossed_high"), 0.7), (("low", "high"), 2.0)):
         ends = [100 * float(row[name]) for name in names]
         if not math.isnan(ends[0]):
             axes.plot([place, place], np.clip(ends, -limit, limit), color=colour, linewidth=width, zorder=2)
-    gain = 100 * float(row["gain"])
+            for end in (end for end in ends if abs(end) > limit >= abs(gain)):  # it goes on
+                side, mark = (limit, CARETUP) if end > 0 else (-limit, CARETDOWN)
+                axes.plot(place, side, marker=mark, color=colour, markersize=3.4, zorder=2)
     face = "white" if row["verdict"] == NOT_SHOWN else colour
     if abs(gain) > limit:
         side, arrow = (1, "↑") if gain > 0 else (-1, "↓")

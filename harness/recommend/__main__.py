@@ -15,26 +15,36 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness import cli
+from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
 from harness.analysis.judged import Confirmed, judge_confirmed
 from harness.analysis.load import StudyData, load
-from harness.recommend.choose import LIMITS, SURE, Recommendation, recommend
-from harness.report.tables import configuration, fresh, resampled
+from harness.recommend.choose import AS_GOOD, LIMITS, SURE, Recommendation, recommend
+from harness.report.tables import configuration, fresh_seeds, number, points, resampled
 from harness.report.unconfirmed import unconfirmed
+from harness.space import TEACHER_KNOBS
 from harness.spec import PLAIN
 from harness.urls import redact
 
 KNOBS = ("form", "alpha", "temperature", "lr", "weight_decay", "label_smoothing", "epochs", "batch_size")
 SAID = (
     "number", "source", "role", "width", "form", "alpha", "temperature", "lr", "num_params", "macs", "latency_ms",
-    "size_kib", "num_seeds", "val_accuracy", "test_accuracy", "test_low", "test_high",
+    "size_kib", "weight_decay", "label_smoothing", "num_seeds", "val_accuracy", "test_accuracy", "test_low",
+    "test_high",
 )  # fmt: skip
 """What the JSON says of a configuration."""
-WITHOUT: Mapping[str, tuple[str, str]] = {
-    "ce": ("it is plain training", "distillation is not needed here"),
-    "smoothing": ("it is label smoothing, without a teacher", "distillation is not needed here"),
-    "self": ("its teacher is a student of its own width", "a larger teacher is not needed here"),
+WITHOUT: Mapping[str, str] = {
+    "ce": "it is plain training",
+    "smoothing": "it is label smoothing, without a teacher",
+    "self": "its teacher is a student of its own width",
 }
-"""What is said of a configuration that is a control, and of distillation where that was confirmed at its width too."""
+"""What is said of a configuration that is a control."""
+BESIDE: Mapping[str, str] = {
+    NOT_SHOWN: "no difference is shown to the best distilled student of its width",
+    BETTER: "the best distilled student of its width is shown to be better on test, though validation chose this",
+    WORSE: "the best distilled student of its width is shown to be worse",
+}
+SEEDS = 10
+"""Fresh seeds to go on with where nothing says how many."""
 NONE_BESIDE = "no distilled student of its width was confirmed to compare it with"
 app = typer.Typer(
     add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
@@ -165,10 +175,10 @@ def say(console: Console, found: Recommendation, data: StudyData, least: float |
     def line(text: str) -> None:
         console.print(text, soft_wrap=True, highlight=False)
 
-    line(f"[b]take[/]       {configuration(own)}, lr {own['lr']:.2g}: {own['num_params']:,} parameters, "
+    line(f"[b]take[/]       {configuration(own)}{_others(own, data)}: {own['num_params']:,} parameters, "
          f"{own['macs']:,} MACs{_speed(own)}")  # fmt: skip
     interval = ": no interval" if pd.isna(own["test_low"]) else " [95%, over seeds and test examples]"
-    line(f"test       {_percent(own)} over {fresh(own['num_seeds'])}{interval}")
+    line(f"test       {_percent(own)} over {fresh_seeds(own['num_seeds'])}{interval}")
     if found.weakness:
         line(f"[b]weak[/]       {found.weakness}")
     if least is not None:
@@ -178,23 +188,53 @@ def say(console: Console, found: Recommendation, data: StudyData, least: float |
     for row in found.left_out:
         line(f"left out   {configuration(row)} (trial {row['number']}): {row['why']}")
     if found.kind in WITHOUT:
-        beside = found.beside_distilled
-        line(f"control    {WITHOUT[found.kind][0]}: {WITHOUT[found.kind][1] if beside else NONE_BESIDE}")
+        line(f"control    {WITHOUT[found.kind]}: {escape(_beside(found))}")
     if gain is not None:
-        span = f"{100 * gain['gain']:+.2f} [{100 * gain['crossed_low']:+.2f}, {100 * gain['crossed_high']:.2f}] points"
-        said = "[b]plain training is as good[/] as far as is shown" if found.plain_is_as_good else gain["verdict"]
         head = "" if found.kind in WITHOUT else "control"
-        line(f"{head:10} over plain training of its width {span}, Holm p {gain['holm_p']:.2g}: {said}")
+        line(f"{head:10} over plain training of its width {escape(_gain(gain))}: {_said_of(found, gain)}")
     if found.runner_up is not None:
         line(f"runner-up  {configuration(found.runner_up)}: {_percent(found.runner_up)}")
     if lacks := unconfirmed(data).strip():
         line(f"[b]lacks[/]      {escape(lacks)} What is missing was not weighed here.")
 
 
+def _others(own: Mapping[str, Any], data: StudyData) -> str:
+    """The knobs that `configuration` does not name and that the study, or a control, has searched."""
+    names = dict.fromkeys(("lr", *(["label_smoothing"] if own["role"] == "smoothing" else []), *data.space))
+    plain = own["form"] == PLAIN
+    kept = [name for name in names if name in own and name not in ("form", "alpha", "temperature", "width")
+            and not pd.isna(own[name]) and not (plain and name in TEACHER_KNOBS)]  # fmt: skip
+    return "".join(f", {name.replace('_', ' ')} {number(own[name], 2)}" for name in kept)
+
+
+def _beside(found: Recommendation) -> str:
+    """What a control that is taken is against the best distilled student of its width."""
+    over = found.distilled_over
+    if over is None:
+        return "it cannot be compared with a distilled one" if found.beside_distilled else NONE_BESIDE
+    return f"{BESIDE[over['verdict']]} ({_gain(over)})"
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    holm = "" if pd.isna(row["holm_p"]) else f", Holm p {row['holm_p']:.2g}"
+    return f"{points(row['gain'], row['crossed_low'], row['crossed_high'])} points{holm}"
+
+
+def _said_of(found: Recommendation, gain: Mapping[str, Any]) -> str:
+    if pd.isna(gain["holm_p"]):
+        return f"it cannot be told from it ({gain['warning']})"
+    if found.plain_is_as_good:
+        return f"[b]plain training is as good[/], to within {100 * AS_GOOD:g} points"
+    return "[b]no difference is shown[/]" if found.no_gain_shown else str(gain["verdict"])
+
+
 def _next(found: Recommendation, judged: Confirmed, command: str) -> str:
     """Which trials would settle what is open between the first two, by words that no verdict contradicts."""
-    gain, other = found.against_plain, found.runner_up
-    if gain and other and found.plain_is_as_good and other["number"] == gain["control_number"]:
+    own, gain, other = found.chosen, found.against_plain, found.runner_up
+    if own["num_seeds"] < 2:
+        return f"more seeds: one says nothing of how they differ: {command}"
+    told = gain is not None and found.no_gain_shown and not pd.isna(gain["found_80"])
+    if gain and other and told and other["number"] == gain["control_number"]:
         alone = "for these two alone the seeds suffice; " if found.next_seeds == 0 else ""
         lead = (
             f"{alone}a true difference of {100 * gain['found_80']:.2f} points is what the verdict finds with 80% power"
@@ -224,7 +264,7 @@ def _command(found: Recommendation, data: StudyData, out: Path, where: tuple[str
     from harness.options import stores
 
     budget, identity = (data.manifest.get(name) or {} for name in ("budget", "identity"))
-    said = ["python", "-m", "harness.sweep", _study(data), "--confirm", str(found.next_seeds)]
+    said = ["python", "-m", "harness.sweep", _study(data), "--confirm", str(found.next_seeds or SEEDS)]
     said += ["--trials", str(budget["trials"])] if "trials" in budget else []
     said += ["--seed", str(identity["seed"])] if "seed" in identity else []
     said += [] if out == cli.OUT else ["--out", str(out)]
@@ -315,6 +355,7 @@ def as_data(found: Recommendation) -> dict[str, Any]:
         "num_fitting": found.num_fitting,
         "p_reached": None if math.isnan(found.p_reached) else found.p_reached,
         "against_plain": row(found.against_plain, compared),
+        "no_gain_shown": found.no_gain_shown,
         "plain_is_as_good": found.plain_is_as_good,
         "runner_up": row(found.runner_up, SAID),
         "next_seeds": found.next_seeds,

@@ -29,6 +29,8 @@ SURE = 0.95
 POWERED = 2.8
 """How many standard errors a difference must be to be found with 80% power at the 5% level: 1.96 + 0.84."""
 MOST_SEEDS = 1000
+AS_GOOD = 0.005
+"""A gain of less than half a point is none: plain training is as good."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class Recommendation:
     `p_reached` is the share of draws in which its test accuracy reaches the one asked for, NaN where none was.
     `against_plain` is its row of comparisons with plain training, `next_seeds` how many fresh seeds would tell it from
     the runner-up with 80% power: 0 where it is told already, None where no number of seeds would.
-    `left_out` are the rows of those that fit but cannot be judged, each with its `why`. `beside_distilled` says that a
-    distilled configuration of its width was confirmed, `weakness` what speaks against it as such.
+    `left_out` are the rows of those that fit but cannot be judged, each with its `why`. `distilled_over` is, of a
+    control that is taken, the row of comparisons of the best distilled student of its width with it, None where there
+    is none; `beside_distilled` says that one was confirmed. `weakness` is what speaks against the chosen as such.
     """
 
     chosen: Mapping[str, Any]
@@ -51,6 +54,7 @@ class Recommendation:
     p_reached: float
     against_plain: Mapping[str, Any] | None
     next_seeds: int | None
+    distilled_over: Mapping[str, Any] | None
     beside_distilled: bool
     weakness: str = ""
     left_out: Sequence[Mapping[str, Any]] = ()
@@ -63,9 +67,15 @@ class Recommendation:
         return PLAIN if self.chosen["form"] == PLAIN else DISTILLED
 
     @property
-    def plain_is_as_good(self) -> bool:
+    def no_gain_shown(self) -> bool:
         """Whether it is not plain training, and no difference from that of its width is shown."""
         return self.against_plain is not None and self.against_plain["verdict"] == NOT_SHOWN
+
+    @property
+    def plain_is_as_good(self) -> bool:
+        """Whether plain training of its width is shown to be as good to within `AS_GOOD`: the 95% interval of what it
+        gains over that ends below."""
+        return self.against_plain is not None and bool(self.against_plain["crossed_high"] < AS_GOOD)
 
 
 def recommend(
@@ -85,7 +95,7 @@ def recommend(
     if trials.empty:
         raise ValueError(
             "no configuration was confirmed, so nothing can be recommended; run its sweep to the end, without "
-            "--no-confirm"
+            "--no-confirm (and where every trial diverged, with a lower lr)"
         )
     fitting = trials
     for column, limit in limits.items():
@@ -122,6 +132,7 @@ def recommend(
         p_reached=math.nan if least is None else float((draws >= least).mean()),
         against_plain=against_plain(confirmed, number),
         next_seeds=0 if other is None else seeds_to_tell(_differences(study_dir, confirmed, (number, other))),
+        distilled_over=_distilled_over(confirmed, number),
         beside_distilled=chosen["width"] in _distilled_widths(confirmed),
         weakness=weakness(confirmed, chosen),
         left_out=_left_out(confirmed, {**limits, "num_params": min(limits.get("num_params", math.inf), largest)}),
@@ -144,6 +155,11 @@ def _row(trials: pd.DataFrame, number: int) -> Mapping[str, Any]:
 def _distilled_widths(confirmed: Confirmed) -> set[int]:
     every = confirmed.trials
     return set(every.loc[~every["role"].isin(CONTROLS) & (every["form"] != PLAIN), "width"])
+
+
+def _distilled_over(confirmed: Confirmed, number: int) -> Mapping[str, Any] | None:
+    rows = rows_of(confirmed.comparisons[confirmed.comparisons["control_number"] == number])
+    return rows[0] if rows else None
 
 
 def _differences(study_dir: Path, confirmed: Confirmed, numbers: Sequence[int]) -> np.ndarray[Any, Any]:

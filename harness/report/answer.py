@@ -17,7 +17,7 @@ from harness.report.findings import Report
 from harness.report.language import bits_answer
 from harness.report.options import options_answer
 from harness.report.searches import searches_answer
-from harness.report.tables import configuration, number, points
+from harness.report.tables import configuration, listed, number, points
 from harness.report.taking import budget_answers
 from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN, is_number
@@ -40,11 +40,8 @@ def head(report: Report) -> Iterator[Block]:
 def _answer(report: Report) -> Iterator[Block]:
     front = report.front
     if front.empty:
-        found = len(report.data.trials)
-        yield Paragraph(
-            f"**No answer yet.** Of {found} trial{'' if found == 1 else 's'} on disk, none finished without diverging.",
-            "answer",
-        )
+        yield Paragraph(f"**No answer yet.** {_nothing_finished(report)}", "answer")
+        yield from (Paragraph(said) for said in budget_answers(report))
         return
     count = "one configuration" if len(front) == 1 else f"{len(front)} configurations"
     confirmed = confirmed_answer(report)
@@ -64,7 +61,20 @@ def _answer(report: Report) -> Iterator[Block]:
     if confirmed:
         yield Paragraph(f"In the search, the Pareto front on validation has {count}. {_gain_answer(report)}")
     yield Paragraph("On the front, small to large, with gains in points and their 95% intervals:")
-    yield List(tuple(_place(row) for row in rows_of(front)))
+    yield List(tuple(dict.fromkeys(_place(row) for row in rows_of(front))))  # equal trials are said once
+
+
+def _nothing_finished(report: Report) -> str:
+    """How many trials there are, and what became of them."""
+    both = pd.concat([report.data.trials, report.data.others.trials])
+    count, diverged = len(both), int((both["status"] == "diverged").sum())
+    said = f"Of {count} trial{'' if count == 1 else 's'} on disk, controls included, none finished without diverging."
+    if not diverged:
+        return said
+    return (
+        f"{said} {diverged} diverged: a lower lr, gradient clipping (`clip_norm`) or another optimiser is the first "
+        "thing to try."
+    )
 
 
 def _weak_students(report: Report) -> Iterator[Block]:
@@ -116,8 +126,11 @@ def _gain_answer(report: Report) -> str:
     else:
         rest = widths - len(shown)
         others = f"; at the other {rest}, no difference is shown" if rest else ""
-        each = ", ".join(f"{width}" for width in shown["width"])
-        said = f"Against the tuned plain control, validation shows a paired difference at width {each}{others}. "
+        sides = {"better": shown[shown["gain"] > 0], "worse": shown[shown["gain"] < 0]}
+        each = [
+            f"{side} at width {listed(own['width'].astype(str).tolist())}" for side, own in sides.items() if len(own)
+        ]
+        said = f"Against the tuned plain control, distillation is shown {' and '.join(each)} on validation{others}. "
     return said + _power(gains) + " " + _selection(gains)
 
 
@@ -133,7 +146,7 @@ def _power(gains: pd.DataFrame) -> str:
 def _selection(gains: pd.DataFrame) -> str:
     plain, distilled = (_span(gains[f"{side}_trials"]) for side in ("control", "distilled"))
     return (
-        f"Both sides are the best of several trials ({plain} plain, {distilled} distilled at a width), chosen on the "
+        f"Each side is the best of its trials ({plain} plain, {distilled} distilled at a width), chosen on the "
         "same validation split that measures them: every gain is a search-stage estimate, not a confirmed claim."
     )
 

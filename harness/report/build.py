@@ -70,6 +70,7 @@ def _confirmed_tables(report: Report) -> dict[str, pd.DataFrame]:
     tables |= {"bits.csv": report.bits} if len(report.bits) else {}
     tables |= {"recommended.csv": found.recommended, "classes.csv": found.classes, "reliability.csv": found.reliability}
     tables |= {"comparisons_by_option.csv": found.by_option} if len(found.by_option) else {}
+    tables |= {"comparisons_of_others.csv": found.others_against_plain} if len(found.others_against_plain) else {}
     return tables | ({"options_compared.csv": found.options_compared} if len(found.options_compared) else {})
 
 

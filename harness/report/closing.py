@@ -26,7 +26,7 @@ def closing_table(report: Report) -> RichTable:
         return front_table(report)
     gains = {row["width"]: row for row in rows_of(found.comparisons) if row["control"] == "ce"}
     said = (
-        f"On the test split, mean over {fresh(found.num_seeds)}; gain: the best distilled less the best plain "
+        f"On the test split, mean over {fresh(found)}; gain: the best distilled less the best plain "
         "configuration, both chosen on validation [95% over seeds and test examples]. Every control: summary.md."
     ) + unconfirmed(report.data)
     table = RichTable(title=f"{report.data.name}: confirmed", title_justify="left", caption=said, box=box.SIMPLE_HEAD,

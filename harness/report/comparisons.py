@@ -42,7 +42,7 @@ def gain_section(report: Report) -> Iterator[Block]:
     """The gain of the best distilled trial at each width, and how sure it is."""
     yield Heading("Distillation against plain training")
     if report.controls.empty:
-        yield Paragraph("No plain control has finished, so nothing can be compared.")
+        yield Paragraph("No plain control has finished without diverging, so nothing can be compared.")
         return
     table = {row["width"]: row for row in rows_of(report.gains)}
     rows = []

@@ -7,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.chosen import is_plain_itself
 from harness.analysis.importance import edges_of_chosen
 from harness.analysis.latency import measured_on
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL
+from harness.arms import OTHER_TEACHERS
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
@@ -27,10 +29,11 @@ def confirmed_section(report: Report) -> Iterator[Block]:
     yield Heading("Confirmed on fresh seeds")
     gains = {row["width"]: row for row in rows_of(found.comparisons) if row["control"] == "ce"}
     rows = []
-    for row in rows_of(found.trials[found.trials["role"] != "option"]):
+    for row in rows_of(_own_rows(found.trials)):
         gain = gains.get(row["width"]) if row["role"] == "distilled" else None
         rows.append([
-            str(row["width"]), _role(row), f"{row['num_params']:,}", str(row["form"]), *knobs(row), tested(row),
+            str(row["width"]), _role(row, found.trials), f"{row['num_params']:,}", str(row["form"]), *knobs(row),
+            tested(row),
             NONE if gain is None else points(gain["gain"], gain["crossed_low"], gain["crossed_high"]),
             NONE if gain is None else number(gain["holm_p"], 2), f"{100 * row['val_accuracy']:.2f}",
             share(row["gap_closed"]), share(row["p_front"]), str(row["num_seeds"]),
@@ -45,12 +48,12 @@ def confirmed_section(report: Report) -> Iterator[Block]:
     )  # fmt: skip
     yield Paragraph(
         "Every configuration was chosen on validation in the search and trained again, with nothing changed but its "
-        f"{fresh(found.num_seeds)}, which the search never used. The numbers are of the last epoch; nothing was chosen "
-        "by the test split, whose accuracy after earlier epochs was noted for the selection audit alone. Intervals are "
-        "of the crossed kind: both seeds and test examples are taken as samples. The other controls had as many "
-        "trials as plain training. Gap closed: the share of the way from plain training of that width to the teacher. "
-        f"P(on front): the share of resamples of {resampled(found.num_seeds)} in which no other configuration of this "
-        "table is as good and smaller."
+        f"{fresh(found)}, which the search never used. The numbers are of the last epoch; nothing was chosen "
+        "by the test split, whose accuracy after earlier epochs was noted for the selection audit alone. Both seeds "
+        "and test examples are taken as samples: intervals of gains are of the crossed kind, those of accuracies are "
+        f"Korn and Graubard's with its error.{_tried(report)} Gap closed: the share of the way from plain training of "
+        f"that width to the teacher. P(on front): the share of resamples of {resampled(found.num_seeds)} in which no "
+        "other confirmed configuration is smaller and at least as accurate, or as small and more accurate."
     )
     if edge := edges_of_chosen(found.trials, report.data.space, {"distilled": "distilled", **NAMES}):
         yield Paragraph(
@@ -63,6 +66,25 @@ def confirmed_section(report: Report) -> Iterator[Block]:
     yield from _costs(report)
 
 
+def _tried(report: Report) -> str:
+    """With how many trials at a width each control was tuned, where not all had as many as plain training."""
+    trials, others = report.data.trials, report.data.others.trials
+    each = {str(kind): own.groupby("width").size().to_dict() for kind, own in others.groupby("arm")}
+    if not each:
+        return ""
+    wanted = trials[trials["arm"] == "control"].groupby("width").size().to_dict()
+    said = " The other controls had as many trials as plain training."
+    if any(own.get(width, 0) < count for own in each.values() for width, count in wanted.items()):
+        counts = [f"{plain(NAMES.get(kind, kind))} {sum(own.values())}" for kind, own in each.items()]
+        said = f" Trials of controls over all widths: plain training {sum(wanted.values())}, {', '.join(counts)}."
+    if set(each) & set(OTHER_TEACHERS):
+        said += (
+            " A configuration that gives its teacher no weight is plain training, whatever its form: plain training is "
+            "the best of all these too, and a self- or shuffled teacher that did best so has no row of its own."
+        )
+    return said
+
+
 def _why_not(report: Report) -> str:
     """Why there is no confirm stage, as far as the study's own file says."""
     seeds = report.data.manifest.get("confirm_seeds")
@@ -73,12 +95,12 @@ def _why_not(report: Report) -> str:
 
 def _costs(report: Report) -> Iterator[Block]:
     """The same configurations: how near they are to the teacher, how well calibrated, and what they cost."""
-    trials = report.confirmed.trials
-    trials = trials[trials["role"] != "option"]
+    trials = _own_rows(report.confirmed.trials)
     metered = bool(trials["energy_mj"].notna().any())
     rows = [
-        [str(row["width"]), _role(row), f"{100 * row['test_agreement']:.1f}", number(row["test_kl"]),
-         number(row["test_loss"]), f"{100 * row['test_ece']:.1f}", number(row["test_brier"]), f"{row['macs']:,}",
+        [str(row["width"]), _role(row, report.confirmed.trials), f"{100 * row['test_agreement']:.1f}",
+         number(row["test_kl"]), number(row["test_loss"]), f"{100 * row['test_ece']:.1f}", number(row["test_brier"]),
+         f"{row['macs']:,}",
          *_speed(row), *([_energy(row)] if metered else []), NONE if pd.isna(row["size_kib"]) else
          number(row["size_kib"])]
         for row in rows_of(trials)
@@ -104,10 +126,17 @@ def _where(report: Report) -> str:
     return said + " KiB: the weights as a safetensors file." if where else ""
 
 
-def _role(row: Mapping[str, Any]) -> str:
+def _own_rows(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows to show: options have tables of their own, and a control that is plain training is in its row."""
+    return trials[(trials["role"] != "option") & ~is_plain_itself(trials)]
+
+
+def _role(row: Mapping[str, Any], trials: pd.DataFrame) -> str:
     name = {"distilled": "distilled", "front": "on the front"}.get(
         row["role"], NAMES.get(row["role"], str(row["role"]))
     )
+    same = trials.loc[is_plain_itself(trials) & (trials["number"] == row["number"]), "role"]
+    name += f" (= {', '.join(NAMES[role] for role in same)})" if len(same) else ""
     return name + (", on the front" if row["on_front"] and row["role"] != "front" else "")
 
 
@@ -158,12 +187,14 @@ def calibration_section(report: Report) -> Iterator[Block]:
     classes = report.confirmed.classes
     if len(classes):
         shown = classes[classes["holm_p"] < LEVEL]
-        listed = [
+        each = [
             f"class {row['label']} at width {row['width']} ({100 * row['gain']:+.1f} points)" for row in rows_of(shown)
         ]
         yield Paragraph(
-            "Against plain training, a difference is shown for " + plain(", ".join(listed)) + "." if listed else
+            "Against plain training, a difference is shown for " + plain(", ".join(each)) + "." if each else
             "Against plain training, no class of any width shows a difference (Holm over the classes of all widths)."
+            if classes["holm_p"].notna().any() else
+            "No class can be compared with plain training: that takes two seeds, and answers that vary."
         )  # fmt: skip
     yield from report.figure("reliability", data="reliability.csv")
     yield from report.figure("fit", data="trials.csv")

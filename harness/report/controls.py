@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.chosen import is_plain_itself
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
+from harness.analysis.judged import num_planned
 from harness.analysis.load import rows_of
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
@@ -39,11 +41,14 @@ def comparison_section(report: Report) -> Iterator[Block]:
     head = ["width", "control", *COMPARED]
     caption = "Gain of the best distilled configuration over each control, paired by seed and test example."
     yield Table("comparisons", caption, head, rows, "comparisons.csv")
-    count = len(found.comparisons)
+    count, planned = len(found.comparisons), num_planned(report.data)
+    family = (
+        f"all {count} rows" if planned <= count else f"all {planned} rows that there will be, of which {count} are here"
+    )
     yield Paragraph(
         "Gain: mean over seeds of the paired difference, with its 95% t interval over seeds, then the interval over "
         "seeds and test examples (crossed); the CSV has the bootstrap-t interval too. p: the larger of both; Holm's "
-        f"correction is over all {count} rows. The exact sign flip cannot go below its floor. P(better): the share of "
+        f"correction is over {family}. The exact sign flip cannot go below its floor. P(better): the share of "
         "seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference that one "
         "such test would find with 80% power, from the spread of the row's own pair. A difference is named only where "
         "Holm's p is below .05 and the gain is at least detectable. Found at 80%: the true difference that this whole "
@@ -54,6 +59,14 @@ def comparison_section(report: Report) -> Iterator[Block]:
     if looks := _looks(report):
         yield Paragraph(looks)
     yield from report.figure("confirmed_gain", data="comparisons.csv")
+    if len(others := found.others_against_plain):
+        rows = [[NAMES.get(row["option"], "on the front"), str(row["width"]), *compared_cells(row)] for row in
+                rows_of(others)]  # fmt: skip
+        caption = (
+            f"What else may be recommended less plain training of its width: a family of {len(others)} for Holm's "
+            "correction, apart from the table above."
+        )
+        yield Table("comparisons_of_others", caption, ["what", "width", *COMPARED], rows, "comparisons_of_others.csv")
     if found.by_option.empty:
         return
     knob = plain(report.data.equal)
@@ -87,27 +100,33 @@ def answer(report: Report) -> str:
     if main.empty:
         return ""
     said = (
-        f"On the test split, over {fresh(found.num_seeds)}, distillation against tuned plain training of the same "
+        f"On the test split, over {fresh(found)}, distillation against tuned plain training of the same "
         f"width: {_verdicts(main)}."
     )
     said += _hardly_tuned(report) + _hardly_taught(report)
     said += f" {looks}" if (looks := _looks(report)) else ""
+    unknown = [f"{row['width']} ({row['warning']})" for row in rows_of(main) if pd.isna(row["holm_p"])]
+    said += f" Nothing can be claimed at width {listed(unknown)}." if unknown else ""
     low, high = 100 * float(main["found_80"].min()), 100 * float(main["found_80"].max())
     if pd.isna(low):
         return said
-    span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+    if low >= 100:
+        return f"{said} No true difference would be found with 80% power: the spread is too large."
+    most = "over 100" if high >= 100 else f"{high:.2f}"
+    span = f"{low:.2f}" if f"{low:.2f}" == most else f"{low:.2f} to {most}"
     depending = ", depending on the width" if "to" in span else ""
     return f"{said} The rule for a claim finds a true difference of {span} points with 80% power{depending}."
 
 
 def _looks(report: Report) -> str:
-    """That seeds were added after a look, and what it costs; mostly empty."""
+    """That seeds or search trials were added after a look, and what it costs; mostly empty."""
     sizes = report.confirmed.looks
     if len(sizes) < 2:
         return ""
     return (
-        f"This was confirmed with {listed([str(size) for size in sizes])} seeds in turn, on the same test split, so it "
-        f"may have been looked at {len(sizes)} times: Holm's p is multiplied by {len(sizes) ** 2}, the square of that."
+        f"The confirm stage was run {len(sizes)} times, with {listed([str(size) for size in sizes])} seeds, on the "
+        f"same test split, which may have been looked at in between: Holm's p is multiplied by {len(sizes) ** 2}, the "
+        "square of that."
     )
 
 
@@ -130,12 +149,15 @@ def _hardly_taught(report: Report) -> str:
 
 def other_answers(report: Report) -> tuple[str, ...]:
     """A sentence on each other control: what remains of the gain beside it."""
-    found = report.confirmed.comparisons
-    return tuple(
-        f"{REMAINS[control]}: {_verdicts(found[found['control'] == control])}."
-        for control in REMAINS
-        if (found["control"] == control).any()
-    )
+    found, trials = report.confirmed.comparisons, report.confirmed.trials
+    said = []
+    for control, question in REMAINS.items():
+        own = found[found["control"] == control]
+        same = trials.loc[is_plain_itself(trials) & (trials["role"] == control), "width"].astype(str).tolist()
+        parts = [_verdicts(own)] if len(own) else []
+        parts += [f"its best ignores its teacher at width {listed(same)}, and is plain training"] if same else []
+        said += [f"{question}: {'; '.join(parts)}."] if parts else []
+    return tuple(said)
 
 
 def _verdicts(table: pd.DataFrame) -> str:

@@ -98,7 +98,8 @@ def _judged(study_dir: Path) -> Report:
 def _bits(data: StudyData, confirmed: Confirmed) -> pd.DataFrame:
     if not data.characters_a_label or confirmed.trials.empty:
         return pd.DataFrame()
-    return bits(confirmed.trials, confirmed.students, data.characters_a_label)
+    looks = max(len(confirmed.looks), 1)
+    return bits(confirmed.trials, confirmed.students, confirmed.losses, data.characters_a_label, looks)
 
 
 def _searches(study_dir: Path) -> pd.DataFrame:

@@ -28,15 +28,21 @@
     body.append(...rows.map(([, row]) => row));
   };
 
-  for (const table of document.querySelectorAll("figure.table table")) {
-    if (table.tBodies[0].rows.length < 2) continue;
-    for (const head of table.tHead.rows[0].cells) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...head.childNodes);
-      button.addEventListener("click", () => sort(table, head));
-      head.replaceChildren(button);
-      head.setAttribute("aria-sort", "none");
-    }
-  }
+  const heads = Array.from(document.querySelectorAll("figure.table table"))
+    .filter((table) => table.tBodies[0].rows.length > 1)
+    .flatMap((table) => Array.from(table.tHead.rows[0].cells, (head) => [table, head]));
+
+  const wrap = ([table, head]) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    button.addEventListener("click", () => sort(table, head));
+    head.replaceChildren(button);
+    if (!head.hasAttribute("aria-sort")) head.setAttribute("aria-sort", "none");
+  };
+
+  heads.forEach(wrap);
+  // A head with a button in it is not repeated on the pages that a table goes on to.
+  addEventListener("beforeprint", () => heads.forEach(([, head]) => head.replaceChildren(...head.firstChild.childNodes)));
+  addEventListener("afterprint", () => heads.forEach(wrap));
 })();

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.judged import Confirmed
 from harness.analysis.load import rows_of
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE
@@ -127,7 +128,13 @@ def share(value: Any) -> str:
     return NONE if pd.isna(value) else f"{value:.2f}"
 
 
-def fresh(count: int) -> str:
+def fresh(found: Confirmed) -> str:
+    """`10 fresh seeds`, `1 fresh seed`, `4 to 10 fresh seeds`."""
+    least, most = int(found.trials["num_seeds"].min()), int(found.trials["num_seeds"].max())
+    return fresh_seeds(most) if least == most else f"{least} to {fresh_seeds(most)}"
+
+
+def fresh_seeds(count: int) -> str:
     """`10 fresh seeds`, `1 fresh seed`."""
     return f"{count} fresh seed{'' if count == 1 else 's'}"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.confirmed import FEW_SEEDS
 from harness.analysis.judged import against_plain
 from harness.analysis.load import rows_of
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
@@ -41,9 +42,25 @@ def recommendation_section(report: Report) -> Iterator[Block]:
     yield Paragraph(
         "The choice is by mean validation accuracy on the fresh seeds, among what was confirmed, but for the shuffled "
         "teacher; P(best) and the expected regret (what is lost, on average, by not having the best of these) are over "
-        f"resamples of {resampled(found.num_seeds)}. For other limits, and to have the student as files: "
-        f"`python -m harness.recommend {report.data.name} --max-params N --export DIR`."
+        f"resamples of {resampled(found.num_seeds)}.{_few(found.num_seeds)} For other limits, and to have the student "
+        f"as files: `python -m harness.recommend {report.data.name} --max-params N --export DIR`."
     )
+
+
+def _few(num_seeds: int) -> str:
+    """What few seeds do to the resamples, as a sentence; empty where there are enough."""
+    if not 1 < num_seeds < FEW_SEEDS:
+        return ""
+    return (
+        f" With {num_seeds} seeds their spread is hardly known: resamples are wide, and the regret is said too large."
+    )
+
+
+def _unsure(num_seeds: int) -> str:
+    """What is not in the resamples of so few seeds, as an aside; empty where there are enough."""
+    if num_seeds >= FEW_SEEDS:
+        return ""
+    return " (one seed: what others would say is not in this)" if num_seeds == 1 else f" (on {num_seeds} seeds alone)"
 
 
 def _by_number(report: Report) -> dict[int, Mapping[str, Any]]:
@@ -67,7 +84,7 @@ def budget_answers(report: Report) -> Iterator[str]:
         yield (
             f"{head}{plain(configuration(own))}, {int(own['num_params']):,} parameters, {tested(own)}% on test"
             f"{_over(report, own)}. P(best) {share(row['p_best'])} among what was confirmed and fits, expected regret "
-            f"{100 * row['expected_regret']:.2f} points{_next(by_number, row['runner_up'])}."
+            f"{100 * row['expected_regret']:.2f} points{_unsure(found.num_seeds)}{_next(by_number, row['runner_up'])}."
         )
 
 
@@ -86,7 +103,9 @@ def _over(report: Report, own: Mapping[str, Any]) -> str:
         return ""
     value = points(gain["gain"], gain["crossed_low"], gain["crossed_high"])
     holm = NONE if pd.isna(gain["holm_p"]) else f"{gain['holm_p']:.2g}"
-    return f", {value} points against plain training of its width: {gain['verdict']} (Holm p {holm})"
+    others = report.confirmed.others_against_plain["distilled_number"]
+    apart = " in a table of its own" if (others == own["number"]).any() else ""
+    return f", {value} points against plain training of its width: {gain['verdict']} (Holm p {holm}{apart})"
 
 
 def _left_out(report: Report) -> Iterator[Block]:
