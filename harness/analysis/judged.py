@@ -143,9 +143,10 @@ def num_planned(data: StudyData) -> int:
 
 
 def _losses(data: StudyData, answers: Mapping[int, Answers]) -> Losses:
+    if not data.characters_a_label:
+        return {}
     found = {number: own.losses_by_example(_num_texts(data)) for number, own in answers.items()}
-    known = {number: losses for number, losses in found.items() if losses is not None}
-    return known if data.characters_a_label else {}
+    return {number: losses for number, losses in found.items() if losses is not None}
 
 
 def _num_texts(data: StudyData) -> int:

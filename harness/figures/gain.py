@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ COLOURS = LinearSegmentedColormap.from_list("gain", ["#5e3c99", "#b2abd2", "#f7f
 GAIN_LABEL = "gain over the best plain control of the same width (points)"
 
 
-def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str]) -> Figure:
+def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str], near: Collection[int] = ()) -> Figure:
     """A panel a form: each finished trial at its alpha and temperature, coloured by its gain in points.
 
-    A form without a temperature, or with only one, shows its gain against alpha instead.
+    A form without a temperature, or with only one, shows its gain against alpha instead. `near` are the numbers of
+    trials that cannot be told from the best of their width (`harness.analysis.indifference`).
     """
     done = finished(trials.assign(gain=100 * gain_over_control(trials)))
     done = done[~is_plain(done) & done["gain"].notna()]
@@ -40,7 +41,8 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str]) -> Figure:
     figure = style.blank(
         1.6 * rows + 1.25,
         f"{style.trials(len(done), 'finished distilled')}, mean over {style.seeds_phrase(done['num_seeds'])}; "
-        "markers tell widths apart; outlined: the best trial of each width; dotted: above the control. "
+        "markers tell widths apart; thick outline: the best trial of each width, thin: not told from it; dotted: "
+        "above the control. "
         "The scale is centred on the control and "
         f"stops at ±{limit:.3g} points; beyond it, colours saturate and heights are clipped. No interval is shown."
         f"{left_out}",
@@ -55,7 +57,7 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str]) -> Figure:
     norm = TwoSlopeNorm(0, -limit, limit)
     drawn = None
     for axes, form in zip(grid.ravel(), shown, strict=False):
-        drawn = _panel(axes, form, done, marks, norm) or drawn
+        drawn = _panel(axes, form, done.assign(near=done["number"].isin(near)), marks, norm) or drawn
     for axes in grid.ravel()[len(shown) :]:
         axes.set_axis_off()
     if drawn is not None:
@@ -87,9 +89,9 @@ def _panel(
         outlined = rows["number"].isin(best)
         drawn = axes.scatter(
             rows["alpha"], heights[rows.index], c=rows["gain"], cmap=COLOURS, norm=norm, marker=marks[int(str(width))],
-            s=20, linewidths=[1.1 if yes else 0.3 for yes in outlined], clip_on=False, zorder=3,
+            s=20, linewidths=np.select([outlined, rows["near"]], [1.5, 0.6], 0.3).tolist(), clip_on=False, zorder=3,
             rasterized=len(done) > style.MANY,
-            edgecolors=[style.INK if yes else "#9a9a9a" for yes in outlined],
+            edgecolors=[style.INK if yes else "#b5b5b5" for yes in outlined | rows["near"]],
         )  # fmt: skip
     above = part["gain"] > 0
     if above.any():  # the sign is to be seen in greyscale, too

@@ -58,7 +58,7 @@ def drawings(report: Report) -> Iterator[Drawing]:
     yield Drawing(
         "alpha_temperature",
         "Where in alpha and temperature each loss form gains or loses against the control of the same width.",
-        functools.partial(figures.alpha_temperature, trials, forms),
+        functools.partial(figures.alpha_temperature, trials, forms, _near(report)),
     )
     if not report.no_importance:
         count, done = len(importance_rows(trials, data.space)), finished(trials)
@@ -163,6 +163,11 @@ def _confirmed_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Draw
         "Where distillation helps and where it hurts: gain by class and width.",
         functools.partial(figures.class_gain, found.classes),
     )
+
+
+def _near(report: Report) -> set[int]:
+    """The trials that cannot be told from the best of their width."""
+    return {int(number) for own in report.knobs.indifference["trials"] for number in str(own).split()}
 
 
 def _knob_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Drawing]:

@@ -44,8 +44,9 @@ def _test_reads(report: Report) -> str:
     if read.students.empty:
         return "the test split was not read"
     said = (
-        f"the test split was read for {len(read.students)} confirmed students, and for nothing else: what is reported "
-        "is from predictions after the last epoch; accuracy after earlier epochs is kept for the selection audit alone"
+        f"the test split was read for {len(read.students)} confirmed students, beside whom their teacher answered it "
+        "(its accuracy, their likeness to it), and for nothing else: what is reported is from predictions after the "
+        "last epoch; accuracy after earlier epochs is kept for the selection audit alone"
     )
     if more := read.students["number"].nunique() - shown:
         said += (
