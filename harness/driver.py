@@ -328,7 +328,9 @@ class Driver:
             if records is None:
                 self._submit([trial], epoch)
                 return
-            ledger.publish(folder, trial, [replace(record, status="pruned") for record in records], pruned_at=epoch)
+            pruned = [replace(record, status="pruned") for record in records]
+            diverged = any(record.status == "diverged" for record in records)
+            ledger.publish(folder, trial, pruned, pruned_at=epoch, diverged=diverged)
         self._ready.append(number)
 
     def _submit(self, trials: Iterable[TrialSpec], until: int | None = None) -> None:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import brackets, ledger
+from harness.analysis.load import load
 from harness.driver import Progress
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.rungs import Halving, best
@@ -191,6 +192,26 @@ def test_a_trial_that_fails_at_a_rung_is_not_waited_for(at: int | None, tmp_path
     assert len(done) == TOTAL  # the failed one was replaced
     [replacement] = [asked for asked in done if asked.round < 0]
     assert replacement in driver.sampler.trials("complete")  # alone in its bracket
+
+
+def test_a_trial_that_diverged_and_was_pruned_counts_as_both(tmp_path: Path) -> None:
+    training = FakeTraining()
+
+    def train(
+        specs: Sequence[StudentSpec], until: int | None, states: Mapping[StudentSpec, int], keep: Keep[int]
+    ) -> list[tuple[list[Record], list[int]]]:
+        return [
+            ([replace(record, status="diverged") if record.spec.form == "mse" else record for record in records], own)
+            for records, own in training.train(specs, until, states, keep)
+        ]
+
+    driver = make_driver(tmp_path, FakeRuns(), study=PRUNED, parts=Training(train, training.save, training.load))
+    assert driver.run(set()) == "complete"
+    ledger.write_sealed(tmp_path / "study.json", {"name": "fake"})
+    trials = load(tmp_path).trials
+    lost, own = trials["form"] == "mse", trials["state"] == "pruned"
+    assert (lost & own).sum() >= 3 and (trials.loc[lost, "status"] == "diverged").all()
+    assert (trials.loc[own & ~lost, "status"] == "pruned").all()
 
 
 def test_a_lost_checkpoint_costs_time_and_no_more(tmp_path: Path, undisturbed: Undisturbed) -> None:

@@ -73,7 +73,7 @@ class StudyData:
     student of a complete or pruned trial, `curves` a row for each trial number, seed and epoch (from 1). Accuracies and
     agreements are fractions, sizes are counts; `elapsed` is how many seconds after the sweep's first moment a complete
     trial was trained to its end, stops between counted, where that is known. A pruned trial's values are those of the
-    epoch in its column `pruned_at`; that column is there if any was pruned.
+    epoch in its column `pruned_at`; that column is there if any was pruned. Its status is `"diverged"` if it had.
 
     `others` are the trials of the other controls (their kind in column `arm`), and `confirmed` the configurations that
     were trained again on fresh seeds, with test metrics, and in column `source` the trial that had it first.
@@ -214,7 +214,8 @@ def _read_trial(folder: Path, number: int, began: float) -> tuple[dict[str, Any]
         return _trial_row(trial, "unreadable", ()), ()
     state = "complete" if records else "unfinished" if reason is None else "failed"
     if records and records[0].status == "pruned":
-        return {**_trial_row(trial, "pruned", records), "pruned_at": facts.get("pruned_at")}, records
+        own = {"status": "diverged"} if facts.get("diverged") is True else {}
+        return {**_trial_row(trial, "pruned", records), **own, "pruned_at": facts.get("pruned_at")}, records
     return {**_trial_row(trial, state, records), "elapsed": _elapsed(facts.get("finished"), began)}, records
 
 
