@@ -55,14 +55,13 @@ def accuracy_against_size(
     low = _floor(done, points, controls, teacher)
     hidden = int((done["val_accuracy"] < low).sum())
     below = f" Below the axis: {style.trials(hidden)}." if hidden else ""
-    measured = " Milliseconds: median of calls at batch 1, by width; the axis does not begin at 0."
     figure = style.blank(
         2.95 + 0.15 * math.ceil((len(forms) + 2) / 3),  # the legend has three columns
         f"Faint: {style.trials(len(done), 'finished')}, mean over {style.seeds_phrase(done['num_seeds'])}, set "
         f"side by side by form about their size, plain training first.{below} At their size: outlined, the front; "
         "controls, the best of the plain trials of each width; bars span its seeds. Front and controls are both chosen "
         "on this same validation split."
-        + (measured if size == "latency_ms" else "")
+        + (_measured(done) if size == "latency_ms" else "")
         + (" Dotted verticals: size budgets." if budgets else ""),
     )
     axes = figure.add_subplot()
@@ -89,6 +88,18 @@ def accuracy_against_size(
     _legend(axes, done, forms)
     _width_labels(axes, done, size)
     return figure
+
+
+def _measured(done: pd.DataFrame) -> str:
+    """What the milliseconds are, and whether widths differ by more than calls of one width do."""
+    said = " Milliseconds: median of calls at batch 1, by width; the axis does not begin at 0."
+    span = float(done["latency_ms"].max() - done["latency_ms"].min())
+    calls = float((done["latency_p95_ms"] - done["latency_ms"]).median())
+    if span < calls:
+        said += (
+            f" Widths differ by {span:.2g} ms at most, the calls of one by {calls:.2g} (95th percentile less median)."
+        )
+    return said
 
 
 def _size_axis(axes: Axes, sizes: pd.Series[float]) -> tuple[float, float]:

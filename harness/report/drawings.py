@@ -100,7 +100,8 @@ def drawings(report: Report) -> Iterator[Drawing]:
 def _latency_drawing(report: Report, forms: tuple[str, ...]) -> Iterator[Drawing]:
     """Accuracy against measured milliseconds, of the widths that were measured; the teacher's are not."""
     data = report.data
-    timed = data.trials.join(read_latency(report.folder)["latency_ms"], on="width").dropna(subset=["latency_ms"])
+    measured = read_latency(report.folder)[["latency_ms", "latency_p95_ms"]]
+    timed = data.trials.join(measured, on="width").dropna(subset=["latency_ms"])
     if finished(timed).empty:
         return
     teacher = _teacher(data, "num_params")
