@@ -12,7 +12,7 @@ from harness.space import Choice, Float, Halving, Study
 STUDY = Study(
     task="digits", family="mlp",
     space={{
-        "width": Choice(3, 6), "form": Choice("kl", "mse"), "alpha": Float(0.0, 0.9),
+        "width": Choice(3, 6), "form": Choice("kl", "mse"), "alpha": Float(0.0, 1.0),
         "temperature": Float(1.0, 8.0), "lr": Float(5e-3, 5e-2, log=True),
     }},
     fixed={{"epochs": 3}},

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from harness import ledger, manifest, tasks
 from harness.analysis.answers import read_answers
 from harness.analysis.chosen import ROLES, chosen, confirmed_in_roles
-from harness.analysis.load import load, rows_of
+from harness.analysis.load import is_teacherless, load, rows_of
 from harness.arms import FRESH_SEED, read_arm
 from harness.cohort import checkpoint
 from harness.executors import worker
@@ -78,7 +78,7 @@ def test_the_front_and_the_best_of_every_control_are_confirmed_at_its_widths(hom
     assert set(zip(table["width"], table["role"], strict=True)) >= {(w, role) for w in widths for role in ROLES}
     assert set(table.loc[table["on_front"], "source"]) and (table["num_seeds"] == SEEDS).all()
     every = pd.concat([data.trials, data.others.trials])
-    silent = (every["form"] == "ce") | (every["alpha"] == 1)  # a teacher of no weight teaches nothing
+    silent = every["form"] == "ce"
     plain = silent & (every["arm"] != "smoothing")
     for row in rows_of(table):
         rivals = {
@@ -90,24 +90,40 @@ def test_the_front_and_the_best_of_every_control_are_confirmed_at_its_widths(hom
 
 
 def test_a_teacher_that_is_given_no_weight_is_none(home: Path) -> None:
+    convex = {"form": "kl", "mixing": "convex", "feature": "none", "alpha": 1.0}
+    additive = {**convex, "mixing": "additive", "alpha": 0.0}
+    assert is_teacherless(convex, labelled=True) and is_teacherless(additive, labelled=True)
+    assert is_teacherless(additive, labelled=False) and not is_teacherless(convex, labelled=False)
+    for other in ({**convex, "alpha": 0.99}, {**additive, "alpha": 1.0}, {**convex, "feature": "hint"}):
+        assert not is_teacherless(other, labelled=True)
     data = load(home / "mine")
-    others = data.others.trials
-    best = others.index[(others["arm"] == "shuffled") & (others["width"] == 6)][0]
-    number = int(others.loc[best, "number"])
-    found = {}
-    for alpha, mixing in ((1.0, "convex"), (0.5, "convex"), (1.0, "additive"), (0.0, "additive")):
-        deaf = others.copy()
-        deaf.loc[best, ["alpha", "mixing", "val_accuracy"]] = alpha, mixing, 2.0
-        own = replace(data, others=replace(data.others, trials=deaf))
-        table = chosen(own)
-        found[alpha, mixing] = set(table.loc[table["source"] == number, "role"])
-        unlabelled = replace(own, manifest={**own.manifest, "task": {**own.manifest["task"], "unlabelled": 5}})
-        roles = set(chosen(unlabelled).loc[lambda rows, number=number: rows["source"] == number, "role"])
-        assert roles == ({"shuffled"} if mixing == "convex" else found[alpha, mixing])  # it teaches those alone
-    assert found == {
-        (1.0, "convex"): {"ce", "self", "shuffled"}, (0.5, "convex"): {"shuffled"}, (1.0, "additive"): {"shuffled"},
-        (0.0, "additive"): {"ce", "self", "shuffled"},
-    }  # fmt: skip
+    idle = data.trials[data.trials["arm"].isin(["self", "shuffled"])]
+    assert len(idle) == 4 and (idle["form"] == "ce").all() and idle["temperature"].isna().all()
+    asked = {number: trial.specs[0] for number, trial in trials_of(home).items() if number in set(idle["number"])}
+    assert {(spec.alpha, spec.form == "ce") for spec in asked.values()} == {(1.0, False)}
+    path = home / "mine" / "study.json"
+    kept = path.read_bytes()
+    said = {name: value for name, value in json.loads(kept).items() if name != "digest"}
+    for task in ({"unlabelled": 3}, {}):  # the teacher alone teaches those, if there are any
+        others = {name: value for name, value in said["task"].items() if name != "unlabelled"}
+        ledger.write_sealed(path, {**said, "task": {**others, **task}})
+        assert not load(home / "mine").trials["arm"].isin(["self", "shuffled"]).any()
+    path.write_bytes(kept)
+
+
+def test_a_control_whose_space_holds_plain_training_is_never_less_and_may_be_that(home: Path) -> None:
+    data = load(home / "mine")
+    number = int(data.trials.loc[data.trials["arm"] == "shuffled", "number"].iloc[0])
+    width = int(data.trials.loc[data.trials["number"] == number, "width"].item())
+    best = data.trials.assign(val_accuracy=data.trials["val_accuracy"].mask(data.trials["number"] == number, 2.0))
+
+    def roles(trials: pd.DataFrame) -> set[str]:
+        table = chosen(replace(data, trials=trials))
+        return set(table.loc[table["source"] == number, "role"])
+
+    assert roles(best) == {"ce", "self", "shuffled"}
+    held = ~((best["arm"] == "self") & (best["width"] == width))  # no self-teacher was plain training there
+    assert roles(best[held]) == {"ce", "shuffled"}
 
 
 def test_a_configuration_is_trained_again_with_nothing_changed_but_its_seeds(home: Path) -> None:

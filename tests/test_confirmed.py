@@ -66,7 +66,7 @@ def test_a_control_that_collapses_on_some_seeds_is_warned_of_and_silences_no_oth
     table = made.table()
     assert table.loc[2, "mde"] > 3 * table["mde"].drop(index=2).max()
     assert table["verdict"].drop(index=2).eq("better").all() and before["verdict"].eq("better").all()
-    said = "2 of 20 students collapsed: far below their best siblings"
+    said = "2 of 20 students collapsed: a gap parts them from their siblings"
     assert table["warning"].tolist() == ["", "", said, *[""] * 17]
 
 
@@ -75,6 +75,7 @@ def test_what_counts_as_collapsed_and_as_outlying() -> None:
     assert collapsed(pd.Series([0.9, 0.9, 0.5])) == 1  # guessing between two classes
     assert collapsed(pd.Series([0.1] * 7 + [0.9, 0.91, 0.92])) == 7  # most have
     assert collapsed(pd.Series([0.1, 0.12, 0.11, 0.9])) == 0  # one has learned: `outlying`
+    assert collapsed(pd.Series(np.linspace(0.3, 0.8, 41))) == 0  # a wide spread without a gap
     assert collapsed(pd.Series([0.9, 0.1])) == 0 and collapsed(pd.Series([0.1, 0.11, 0.04])) == 1
     # Grubbs' bound for ten at the 1% level, two-sided, is 2.482 SDs in tables; nine zeros and one reach 2.846.
     one_off, even = np.eye(10)[0], np.arange(10.0)

@@ -124,12 +124,15 @@ def test_a_study_that_chooses_by_loss_takes_the_least_and_by_accuracy_the_most()
 
 
 def test_a_choice_that_hardly_listens_to_its_teacher_is_named() -> None:
-    def said(alpha: float, mixing: str) -> str:
-        trials = pd.DataFrame([{"role": "distilled", "mixing": mixing, "alpha": alpha, "width": 8}])
-        return _hardly_taught(SimpleNamespace(confirmed=SimpleNamespace(trials=trials)))  # type: ignore[arg-type]
+    def said(alpha: float, mixing: str, feature: str = "none", unlabelled: int = 0) -> str:
+        row = {"role": "distilled", "mixing": mixing, "alpha": alpha, "width": 8, "feature": feature}
+        data = SimpleNamespace(manifest={"task": {"unlabelled": unlabelled}})
+        confirmed = SimpleNamespace(trials=pd.DataFrame([row]))
+        return _hardly_taught(SimpleNamespace(confirmed=confirmed, data=data))  # type: ignore[arg-type]
 
     assert said(0.99, "convex") == " What validation chose hardly listens to its teacher at width 8 (alpha 0.990)."
     assert said(0.5, "convex") == said(0.99, "additive") == ""
+    assert said(0.99, "convex", feature="hint") == said(0.99, "convex", unlabelled=9) == ""
 
 
 def test_a_teacher_that_is_no_better_than_plain_training_is_named() -> None:

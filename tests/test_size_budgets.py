@@ -161,7 +161,7 @@ def test_why_nothing_was_confirmed_is_what_the_studys_file_says(
 def test_a_search_that_is_not_complete_and_a_control_that_was_hardly_tuned_are_named(
     report: Report, tmp_path: Path
 ) -> None:
-    assert "Plain training was hardly tuned at width (trials): 3 (2) and 6 (2)." in answer(report)
+    assert "Plain training was hardly tuned at width (trials): 3 (3) and 6 (3)." in answer(report)
     assert unconfirmed(report.data) == ""
     folder = write_fake_study(tmp_path)
     path = folder / "study.json"

@@ -1,8 +1,9 @@
 """What validation chose of a study: the configurations that the confirm stage is about, and in which role.
 
-A distilled student that gives its teacher no weight is plain training, whatever its form. So plain training is the best
-of all trials that were that, in whatever arm; and since it is in the space of a self-teacher and of a shuffled one,
-neither is ever less than it on validation: at its best it may be plain training itself.
+A student that gives its teacher no weight is plain training, whatever its form (`harness.analysis.load`). So plain
+training is the best of all trials that were that, in whatever arm. Where trials of a self- or shuffled teacher have
+been plain training, its space holds that, and so it is never less than plain training on validation: at its best it may
+be plain training itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from harness.analysis.confirmed import CONTROLS, DISTILLED
 from harness.analysis.load import Frames, StudyData, finished, is_plain, rows_of
 from harness.analysis.pareto import front
 from harness.arms import OTHER_TEACHERS
-from harness.spec import NONE, PLAIN
 
 FRONT, OPTION = "front", "option"
 PLAIN_ROLE = CONTROLS[0]
@@ -40,9 +40,8 @@ def chosen(data: StudyData) -> pd.DataFrame:
 def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
     by = data.selected_by
     done, others = finished(data.trials), finished(data.others.trials)
-    taught = ~teacherless(done, data)
-    idle = [done[~taught], others[teacherless(others, data) & others["arm"].isin(OTHER_TEACHERS)]]
-    plain = pd.concat([part for part in idle if len(part)] or idle[:1])
+    taught = ~is_plain(done)
+    plain = done[~taught]
     scored = done.assign(score=-done["val_loss"] if by == "val_loss" else done["val_accuracy"])
     best = front(scored, "score").drop_duplicates("num_params")  # of equals the first
     on_front = set(best["number"])
@@ -55,28 +54,15 @@ def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
 
     own = [*rows(best_of_each(done[taught], by), DISTILLED), *rows(best_of_each(plain, by), PLAIN_ROLE)]
     for kind in ROLES[2:]:
-        of_kind = others[others["arm"] == kind]
-        pool = pd.concat([of_kind, plain]).drop_duplicates("number") if kind in OTHER_TEACHERS else of_kind
-        own += rows(best_of_each(pool[pool["width"].isin(of_kind["width"])], by), kind)
+        holds_plain = plain["width"].isin(plain.loc[plain["arm"] == kind, "width"])
+        pool = [part for part in (others[others["arm"] == kind], plain[holds_plain]) if len(part)]
+        own += rows(best_of_each(pd.concat(pool), by), kind) if pool else []
     if data.equal:
         for _, some in done[taught].groupby(data.equal):
             own += rows(best_of_each(some, by), OPTION)
     yield from own
     known = {row["source"] for row in own}
     yield from rows(best[~best["number"].isin(known)], FRONT)
-
-
-def teacherless(trials: pd.DataFrame, data: StudyData) -> pd.Series[bool]:
-    """Which trials gave their teacher no weight: plain training by their form, or by their alpha.
-
-    Under `convex` the teacher alone teaches examples without a label, whatever alpha is: where there are any, only
-    those of plain form.
-    """
-    alone = "convex" if not (data.manifest.get("task") or {}).get("unlabelled") else ""
-    weightless = ((trials["mixing"] == alone) & (trials["alpha"] == 1)) | (
-        (trials["mixing"] == "additive") & (trials["alpha"] == 0)
-    )
-    return is_plain(trials) | (weightless & (trials["feature"] == NONE))
 
 
 def is_plain_itself(trials: pd.DataFrame) -> pd.Series[bool]:
@@ -86,10 +72,7 @@ def is_plain_itself(trials: pd.DataFrame) -> pd.Series[bool]:
 
 def confirmed_in_roles(data: StudyData) -> Frames:
     """What was confirmed of that: `trials` with columns `role`, `on_front` and `option` (a trial of two roles twice),
-    its students and curves. Of a configuration that was confirmed more than once the one with most seeds.
-
-    What gave its teacher no weight has the form of plain training, and no temperature.
-    """
+    its students and curves. Of a configuration that was confirmed more than once the one with most seeds."""
     every = data.confirmed.trials
     done = every[every["state"] == "complete"]  # with students that diverged too: what was chosen counts as it is
     done = done.sort_values(["source", "num_seeds", "number"], ascending=[True, False, True]).drop_duplicates("source")
@@ -97,11 +80,6 @@ def confirmed_in_roles(data: StudyData) -> Frames:
     order = trials["role"].map({role: place for place, role in enumerate((*ROLES, FRONT, OPTION))})
     trials = trials.assign(order=order).sort_values(["width", "order", "number"], kind="stable")
     trials = trials.drop(columns="order").reset_index(drop=True)
-    idle = teacherless(trials, data)
-    trials = trials.assign(
-        form=trials["form"].mask(idle, PLAIN), alpha=trials["alpha"].mask(idle, 1.0),
-        temperature=trials["temperature"].mask(idle), mixing=trials["mixing"].mask(idle, "convex"),
-    )  # fmt: skip
     numbers = set(trials["number"])
     students, curves = (
         frame[frame["number"].isin(numbers)] for frame in (data.confirmed.students, data.confirmed.curves)

@@ -195,12 +195,14 @@ def _pair(students: pd.DataFrame, correct: Correct, numbers: tuple[int, int]) ->
 def collapsed(accuracy: pd.Series[float]) -> int:
     """How many of a configuration's seeds came to nothing where their siblings, two or more, have learned.
 
-    They have less than half of the accuracy of the second best seed, or `COLLAPSE` less: half of it may be below
-    chance. Of the second best, so that it is seen where most have collapsed, and no lucky seed makes the rest look so.
-    The mean and the SD of the differences then say more of the collapse than of the rest.
+    A gap parts them from the others, two or more: from one seed to the next worse the accuracy falls by half, or by
+    `COLLAPSE`, since half may be below chance. A wide spread without a gap is none. The mean and the SD of the
+    differences then say more of the collapse than of the rest.
     """
-    good = float(accuracy.nlargest(2).iloc[-1]) if len(accuracy) >= SIBLINGS else 0.0
-    return int((accuracy < max(good / 2, good - COLLAPSE)).sum())
+    ordered = np.sort(accuracy.dropna().to_numpy(dtype=float))[::-1]
+    falls = ordered[:-1] - ordered[1:] > np.minimum(COLLAPSE, ordered[:-1] / 2)
+    found = np.flatnonzero(falls[SIBLINGS - 2 :])
+    return int(len(ordered) - found[0] - SIBLINGS + 1) if len(found) else 0
 
 
 def outlying(differences: NDArray[np.floating]) -> bool:
@@ -249,7 +251,7 @@ def _warning(pair: _Pair, sd: float, floor: float) -> str:
     if pair.num_diverged:
         said.append(f"{pair.num_diverged} of {2 * count} students diverged and count as guessing")
     if pair.num_collapsed:
-        said.append(f"{pair.num_collapsed} of {2 * count} students collapsed: far below their best siblings")
+        said.append(f"{pair.num_collapsed} of {2 * count} students collapsed: a gap parts them from their siblings")
     if outlying(pair.accuracy.to_numpy()):
         said.append("one seed's difference is far from all others: the mean and the spread rest on it")
     if pair.examples is None:

@@ -13,7 +13,7 @@ import pandas as pd
 from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
 from harness.analysis.calibration import class_gains, reliability, with_holm
-from harness.analysis.chosen import OPTION, PLAIN_ROLE, ROLES, chosen, confirmed_in_roles, is_plain_itself
+from harness.analysis.chosen import FRONT, OPTION, PLAIN_ROLE, ROLES, chosen, confirmed_in_roles, is_plain_itself
 from harness.analysis.confirmed import (
     CONTROLS,
     DISTILLED,
@@ -26,7 +26,7 @@ from harness.analysis.confirmed import (
 from harness.analysis.intervals import crossed_share
 from harness.analysis.language import Losses
 from harness.analysis.latency import read_latency
-from harness.analysis.load import Frames, StudyData, rows_of
+from harness.analysis.load import Frames, StudyData, is_plain, rows_of
 from harness.analysis.two_level import accuracy_draws, p_front, recommendations, within
 
 ELIGIBLE = (DISTILLED, "front", OPTION, *(role for role in ROLES if role not in (DISTILLED, "shuffled")))
@@ -177,9 +177,8 @@ def weakness(confirmed: Confirmed, row: Mapping[str, Any]) -> str:
 def _others_against_plain(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, looks: int) -> pd.DataFrame:
     """Each eligible configuration that `comparisons` and `by_option` leave out, less plain training of its width."""
     plain = trials["role"] == PLAIN_ROLE
-    others = (
-        trials["role"].isin(ELIGIBLE) & ~plain & ~trials["role"].isin((DISTILLED, OPTION)) & ~is_plain_itself(trials)
-    )
+    others = trials["role"].isin(("smoothing", "self")) | ((trials["role"] == FRONT) & ~is_plain(trials))
+    others &= ~is_plain_itself(trials)
     named = trials[others].assign(option=trials["role"], role=OPTION)
     return option_comparisons(pd.concat([named, trials[plain]]), students, correct, looks=looks)
 

@@ -15,9 +15,10 @@ from typing import Any, cast
 import pandas as pd
 
 from harness.analysis.declared import manifest_at
+from harness.arms import OTHER_TEACHERS
 from harness.ledger import TrialSpec, failure_of, numbers, read_spec, result_of, trial_dir
 from harness.space import Dimension, dimension_from_json
-from harness.spec import PLAIN, Balance, Curve, Record, StudentSpec, is_number
+from harness.spec import NONE, PLAIN, Balance, Curve, Record, StudentSpec, is_number
 
 METRICS = (
     "val_accuracy", "val_loss", "val_agreement", "val_kl", "train_accuracy", "train_loss", "val_ece", "val_brier",
@@ -77,6 +78,9 @@ class StudyData:
 
     `others` are the trials of the other controls (their kind in column `arm`), and `confirmed` the configurations that
     were trained again on fresh seeds, with test metrics, and in column `source` the trial that had it first.
+
+    A trial that gives its teacher no weight is plain training, whatever was asked for: it has that form here, with no
+    temperature nor other knob of a form, and is among `trials` where its arm is of a self- or shuffled teacher.
     """
 
     name: str
@@ -132,9 +136,11 @@ def load(study_dir: Path) -> StudyData:
     manifest = manifest_at(study_dir / "study.json")
     parts = {name: _Rows() for name in ("trials", "others", "confirmed")}
     began = float(manifest.get("started_ms") or math.nan) / 1000
+    labelled = (manifest.get("task") or {}).get("unlabelled") == 0
     for number in numbers(study_dir):
         row, records = _read_trial(trial_dir(study_dir, number), number, began)
         if row is not None:
+            row = as_plain(row) if is_teacherless(row, labelled=labelled) else row
             parts[_part_of(row)].add(row, records)
     searched = ((manifest.get("identity") or {}).get("space") or {}).keys()
     frames = {name: rows.frames(searched, confirmed=name == "confirmed") for name, rows in parts.items()}
@@ -153,7 +159,27 @@ def load(study_dir: Path) -> StudyData:
 def _part_of(row: Mapping[str, Any]) -> str:
     if row.get("source", -1) >= 0:
         return "confirmed"
-    return "trials" if row.get("arm") in (None, "search", "control") else "others"
+    plain = row.get("form") == PLAIN and row.get("arm") in OTHER_TEACHERS
+    return "trials" if plain or row.get("arm") in (None, "search", "control") else "others"
+
+
+def is_teacherless(row: Mapping[str, Any], *, labelled: bool) -> bool:
+    """Whether a trial's teacher has no weight in its loss.
+
+    Under `convex` the teacher alone teaches examples without a label, whatever alpha is: there only a study whose
+    training examples are known to be all `labelled` has such trials. A feature loss has a weight of its own.
+    """
+    if row.get("form", PLAIN) == PLAIN or row.get("feature", NONE) != NONE:
+        return False
+    return (labelled and row["alpha"] == 1) if row["mixing"] == "convex" else row["alpha"] == 0
+
+
+def as_plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's row with the form of plain training, and no knob of its form."""
+    return {
+        **{name: value for name, value in row.items() if "." not in name},
+        "form": PLAIN, "alpha": 1.0, "mixing": "convex", "temperature": None, "loss_scale": 1.0,
+    }  # fmt: skip
 
 
 class _Rows:
@@ -189,7 +215,7 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_plain(trials: pd.DataFrame) -> pd.Series[bool]:
-    """Which trials are plain training: the controls, and search trials that chose the form without a teacher."""
+    """Which trials are plain training: the controls, and others that chose no teacher, or gave it no weight."""
     return trials["form"] == PLAIN
 
 

@@ -165,10 +165,14 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
     limit = gain_limit(comparisons) if len(comparisons) else math.inf
     gains = 100 * comparisons["gain"]
     far = "A mark on the dotted line, with an arrow and its mean, is beyond it. " if (gains.abs() > limit).any() else ""
+    bars = (
+        "Thick bars: 95% t interval over seeds; thin: over seeds and test examples (crossed); one that ends in an "
+        "arrowhead goes on. "
+    )
+    bars = bars if comparisons["low"].notna().any() else "No interval: that takes two seeds that differ. "
     figure = style.blank(
         2.95,
-        f"Distilled less control, paired by seed and test example; {style.seeds_phrase(counts)}. Thick bars: 95% t "
-        "interval over seeds; thin: over seeds and test examples (crossed); one that ends in an arrowhead goes on. "
+        f"Distilled less control, paired by seed and test example; {style.seeds_phrase(counts)}. {bars}"
         f"{far}Filled: a difference is shown (Holm's p over all of them below .05, and at least "
         "the detectable difference); hollow: none is. Bands: less than is detectable.",
     )

@@ -117,7 +117,7 @@ def _size_axis(axes: Axes, sizes: pd.Series[float]) -> tuple[float, float]:
 def _room(sizes: pd.Series[float], budgets: Sequence[int]) -> float:
     """The factor by which sizes can move sideways and none comes to lie beyond a budget that it keeps, or reversed."""
     known = [float(size) for size in sizes.unique()]
-    gaps = [abs(math.log(limit / size)) for limit in budgets for size in known if size != limit]
+    gaps = [abs(math.log(limit / size)) for limit in budgets for size in known]  # one at a budget stands on its line
     return math.exp(0.8 * min(gaps, default=math.inf))
 
 

@@ -223,9 +223,11 @@ def _gain(row: Mapping[str, Any]) -> str:
 def _said_of(found: Recommendation, gain: Mapping[str, Any]) -> str:
     if pd.isna(gain["holm_p"]):
         return f"it cannot be told from it ({gain['warning']})"
+    if not found.no_gain_shown:
+        return str(gain["verdict"])
     if found.plain_is_as_good:
         return f"[b]plain training is as good[/], to within {100 * AS_GOOD:g} points"
-    return "[b]no difference is shown[/]" if found.no_gain_shown else str(gain["verdict"])
+    return "[b]no difference is shown[/]"
 
 
 def _next(found: Recommendation, judged: Confirmed, command: str) -> str:

@@ -55,7 +55,9 @@ def confirmed_section(report: Report) -> Iterator[Block]:
         f"that width to the teacher. P(on front): the share of resamples of {resampled(found.num_seeds)} in which no "
         "other confirmed configuration is smaller and at least as accurate, or as small and more accurate."
     )
-    if edge := edges_of_chosen(found.trials, report.data.space, {"distilled": "distilled", **NAMES}):
+    if edge := edges_of_chosen(
+        found.trials[~is_plain_itself(found.trials)], report.data.space, {"distilled": "distilled", **NAMES}
+    ):
         yield Paragraph(
             "**On the edge.** "
             + plain("; ".join(edge))
@@ -67,20 +69,26 @@ def confirmed_section(report: Report) -> Iterator[Block]:
 
 
 def _tried(report: Report) -> str:
-    """With how many trials at a width each control was tuned, where not all had as many as plain training."""
-    trials, others = report.data.trials, report.data.others.trials
-    each = {str(kind): own.groupby("width").size().to_dict() for kind, own in others.groupby("arm")}
+    """With how many finished trials at a width each control was tuned, where not all had as many as plain training."""
+    others = [kind for kind in NAMES if (report.data.others.trials["arm"] == kind).any()]
+    every = pd.concat([report.data.trials, report.data.others.trials])
+    done = every[(every["state"] == "complete") & every["arm"].isin(("control", *others))]
+    each = {str(kind): own.groupby("width").size().to_dict() for kind, own in done.groupby("arm")}
+    wanted = each.pop("control", {})
+    each = {kind: each.get(kind, {}) for kind in others}
     if not each:
         return ""
-    wanted = trials[trials["arm"] == "control"].groupby("width").size().to_dict()
     said = " The other controls had as many trials as plain training."
     if any(own.get(width, 0) < count for own in each.values() for width, count in wanted.items()):
         counts = [f"{plain(NAMES.get(kind, kind))} {sum(own.values())}" for kind, own in each.items()]
-        said = f" Trials of controls over all widths: plain training {sum(wanted.values())}, {', '.join(counts)}."
+        said = (
+            f" Finished trials of controls over all widths: plain training {sum(wanted.values())}, {', '.join(counts)}."
+        )
     if set(each) & set(OTHER_TEACHERS):
         said += (
-            " A configuration that gives its teacher no weight is plain training, whatever its form: plain training is "
-            "the best of all these too, and a self- or shuffled teacher that did best so has no row of its own."
+            " A configuration that gives its teacher no weight is plain training, whatever was asked for: plain "
+            "training is the best of all these too. A self- or shuffled teacher whose trials did not do better than "
+            "that on validation is plain training itself, and has no row of its own."
         )
     return said
 

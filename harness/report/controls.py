@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness import spec
 from harness.analysis.chosen import is_plain_itself
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
 from harness.analysis.judged import num_planned
@@ -48,10 +49,10 @@ def comparison_section(report: Report) -> Iterator[Block]:
     yield Paragraph(
         "Gain: mean over seeds of the paired difference, with its 95% t interval over seeds, then the interval over "
         "seeds and test examples (crossed); the CSV has the bootstrap-t interval too. p: the larger of both; Holm's "
-        f"correction is over {family}. The exact sign flip cannot go below its floor. P(better): the share of "
-        "seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference that one "
-        "such test would find with 80% power, from the spread of the row's own pair. A difference is named only where "
-        "Holm's p is below .05 and the gain is at least detectable. Found at 80%: the true difference that this whole "
+        f"correction is over {family}. The sign flip, exact up to 40 seeds, cannot go below its floor. P(better): the "
+        "share of seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference "
+        "that one such test would find with 80% power, from the spread of the row's own pair. A difference is named "
+        "only where Holm's p is below .05 and the gain is at least detectable. Found at 80%: the true difference that this whole "
         "rule finds with 80% power or more, so a smaller one may well be missed. Seeds vary initialisation and "
         "order of batches, and not the training set: what another training set would show is not known, "
         "nor what another search would have chosen."
@@ -141,7 +142,8 @@ def _hardly_taught(report: Report) -> str:
     """A sentence on the widths whose best distilled configuration hardly listens to its teacher; mostly empty."""
     trials = report.confirmed.trials
     own = trials[(trials["role"] == "distilled") & (trials["mixing"] == "convex") & (trials["alpha"] > DEAF)]
-    if own.empty:
+    own = own[own["feature"] == spec.NONE]
+    if own.empty or (report.data.manifest.get("task") or {}).get("unlabelled"):  # those the teacher alone teaches
         return ""
     each = [f"{row['width']} (alpha {row['alpha']:.3f})" for row in rows_of(own)]
     return f" What validation chose hardly listens to its teacher at width {listed(each)}."
@@ -155,7 +157,9 @@ def other_answers(report: Report) -> tuple[str, ...]:
         own = found[found["control"] == control]
         same = trials.loc[is_plain_itself(trials) & (trials["role"] == control), "width"].astype(str).tolist()
         parts = [_verdicts(own)] if len(own) else []
-        parts += [f"its best ignores its teacher at width {listed(same)}, and is plain training"] if same else []
+        parts += (
+            [f"at width {listed(same)} plain training, which its space holds, did best on validation"] if same else []
+        )
         said += [f"{question}: {'; '.join(parts)}."] if parts else []
     return tuple(said)
 

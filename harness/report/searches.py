@@ -40,7 +40,8 @@ def searches_section(report: Report) -> Iterator[Block]:
         "The same study was searched under several seeds, each with trials, controls and fresh seeds of its own; a "
         "search counts once, with the mean over its fresh seeds. Here the interval holds what another search would "
         "choose, beside seeds and, in the second column, test examples (crossed random effects). Holm's correction is "
-        f"over all {len(table)} rows; fewer than {LEAST} searches show nothing. The number of searches has to be set "
+        f"over all {len(table)} rows; a control that was plain training itself in every search has none; fewer than "
+        f"{LEAST} searches show nothing. The number of searches has to be set "
         "before they are looked at. All have one teacher, one training set and one split: what others would show is "
         "not known."
     )
