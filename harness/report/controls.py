@@ -52,10 +52,10 @@ def comparison_section(report: Report) -> Iterator[Block]:
         f"correction is over {family}. The sign flip, exact up to 40 seeds, cannot go below its floor. P(better): the "
         "share of seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference "
         "that one such test would find with 80% power, from the spread of the row's own pair. A difference is named "
-        "only where Holm's p is below .05 and the gain is at least detectable. Found at 80%: the true difference that "
-        "this whole rule finds with 80% power or more, so a smaller one may well be missed. Seeds vary initialisation and "
-        "order of batches, and not the training set: what another training set would show is not known, "
-        "nor what another search would have chosen."
+        "only where Holm's p is below .05 and the gain is at least detectable. Found at 80%: the true difference "
+        "that this whole rule finds with 80% power or more, so a smaller one may well be missed. Seeds vary "
+        "initialisation and order of batches, and not the training set: what another training set would show is not "
+        "known, nor what another search would have chosen."
     )
     if looks := _looks(report):
         yield Paragraph(looks)
