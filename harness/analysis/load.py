@@ -178,7 +178,7 @@ def as_plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's row with the form of plain training, and no knob of its form."""
     return {
         **{name: value for name, value in row.items() if "." not in name},
-        "form": PLAIN, "alpha": 1.0, "mixing": "convex", "temperature": None, "loss_scale": 1.0,
+        "form": PLAIN, "alpha": 1.0, "mixing": "convex", "temperature": None,
     }  # fmt: skip
 
 
