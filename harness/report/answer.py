@@ -140,6 +140,8 @@ def _power(gains: pd.DataFrame) -> str:
     plural = "" if seeds == 1 else "s"
     if pd.isna(least):
         return f"With {seeds} seed{plural} there is no spread from which to say what could have been detected."
+    if least >= 1:
+        return f"With {seeds} seed{plural} no true difference would be found with 80% power: the spread is too large."
     return f"With {seeds} seed{plural}, 80% power needs a true difference of {100 * least:.2f} points."
 
 
