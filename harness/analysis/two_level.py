@@ -54,13 +54,14 @@ def accuracy_draws(correct: Mapping[int, NDArray[np.generic]], draws: int = DRAW
 
 
 def _seed_part(by_seed: Array, draws: int, rng: np.random.Generator) -> Array:
-    """Deviations from resampled seeds, [draws, configurations], of the t kind; zero for one seed."""
+    """Deviations from resampled seeds, [draws, configurations], of the t kind, symmetric; zero for one seed."""
     count = by_seed.shape[1]
     if count < 2:
         return np.zeros((draws, len(by_seed)))
-    spread = np.sqrt(rng.chisquare(count - 1, size=(draws, 1)) / (count - 1))
-    moved: Array = _resampled(by_seed, draws, rng) * np.sqrt(count / (count - 1)) / spread
-    return moved
+    half = (draws + 1) // 2
+    spread = np.sqrt(rng.chisquare(count - 1, size=(half, 1)) / (count - 1))
+    moved: Array = _resampled(by_seed, half, rng) * np.sqrt(count / (count - 1)) / spread
+    return np.concatenate([moved, -moved])[:draws]  # mirrored: the mean of tails as long as two seeds have is anything
 
 
 def _resampled(values: Array, draws: int, rng: np.random.Generator) -> Array:

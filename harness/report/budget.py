@@ -65,7 +65,9 @@ def budget_section(report: Report) -> Iterator[Block]:
 
 def _pruned(data: StudyData) -> str:
     """How many trials were pruned, and when."""
-    at = data.trials.loc[data.trials["state"] == "pruned", "pruned_at"].value_counts().sort_index()
+    parts = [part for part in (data.trials, data.others.trials) if "pruned_at" in part]
+    every = pd.concat(parts) if parts else data.trials
+    at = every.loc[every["state"] == "pruned", "pruned_at"].value_counts().sort_index()
     said = ", ".join(f"{count} pruned at epoch {epoch}" for epoch, count in at.items())
     pruning: Mapping[str, Any] = (data.manifest.get("identity") or {}).get("pruning") or {}
     share = f"the best 1 / {pruning['reduction_factor']:g}" if "reduction_factor" in pruning else "the best"

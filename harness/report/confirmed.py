@@ -70,8 +70,8 @@ def confirmed_section(report: Report) -> Iterator[Block]:
 
 def _tried(report: Report) -> str:
     """With how many finished trials at a width each control was tuned, where not all had as many as plain training."""
-    others = [kind for kind in NAMES if (report.data.others.trials["arm"] == kind).any()]
     every = pd.concat([report.data.trials, report.data.others.trials])
+    others = [kind for kind in NAMES if (every["arm"] == kind).any()]
     done = every[(every["state"] == "complete") & every["arm"].isin(("control", *others))]
     each = {str(kind): own.groupby("width").size().to_dict() for kind, own in done.groupby("arm")}
     wanted = each.pop("control", {})

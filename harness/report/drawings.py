@@ -230,8 +230,9 @@ def _hypervolume(data: StudyData) -> Figure:
     teacher = _teacher(data, "num_params")
     classes = int((data.manifest.get("task") or {}).get("num_classes") or 1)
     reference = reference_point(done, classes, teacher.size if teacher else None, "num_params")
-    controls = hypervolume_over_trials(done[is_plain(done)], reference)["hypervolume"]
-    search = done[~is_plain(done)]
+    searched = ~is_plain(done) | (done["arm"] == "search")  # a search trial may be plain training, too
+    controls = hypervolume_over_trials(done[~searched], reference)["hypervolume"]
+    search = done[searched]
     by_time = hypervolume_over_trials(search.dropna(subset=["elapsed"]), reference, order="elapsed")
     return figures.hypervolume_growth(
         hypervolume_over_trials(search, reference), by_time, float(controls.iloc[-1]) if len(controls) else None,

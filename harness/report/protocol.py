@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.analysis.load import is_plain
 from harness.report.blocks import Block, Heading, List, code, plain
 from harness.report.findings import Report
 from harness.space import direction
@@ -21,8 +22,12 @@ def protocol(report: Report) -> Iterator[Block]:
     task: Mapping[str, Any] = manifest.get("task") or {}
     sizes, hashes = task.get("sizes") or {}, task.get("hashes") or {}
     splits = ", ".join(f"{plain(name)} {size:,} ({code(hashes.get(name, '?'))})" for name, size in sizes.items())
-    mixings = [str(mixing) for mixing in sorted(report.data.trials["mixing"].dropna().unique())]
-    formulas = "; ".join(f"{plain(mixing)}: {FORMULAS.get(mixing, 'unknown')}" for mixing in mixings) or "no trials yet"
+    taught = report.data.trials[~is_plain(report.data.trials)]
+    mixings = [str(mixing) for mixing in sorted(taught["mixing"].dropna().unique())]
+    formulas = (
+        "; ".join(f"{plain(mixing)}: {FORMULAS.get(mixing, 'unknown')}" for mixing in mixings)
+        or "no distilled trials yet"
+    )
     objectives = plain(", ".join(f"{direction(name)} {name}" for name in manifest.get("objectives") or []))
     seeds = plain(", ".join(str(seed) for seed in manifest.get("seeds") or []))
     versions = plain(", ".join(f"{name} {version}" for name, version in (manifest.get("versions") or {}).items()))
