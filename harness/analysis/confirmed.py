@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.analysis.compare import paired_differences
-from harness.analysis.intervals import DRAWS, bootstrap_t, crossed, crossed_error, outperforms
+from harness.analysis.intervals import DRAWS, bootstrap_t, crossed, outperforms, spread
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL, found_by_rule, holm, minimum_detectable, paired
 
@@ -168,7 +168,7 @@ def scored(number: int, students: pd.DataFrame, correct: Correct) -> pd.DataFram
     if scores.ndim != 2 or len(scores) != len(own):
         raise ValueError(f"trial {number}: answers of shape {scores.shape} for {len(own)} students")
     accuracy = own["test_accuracy"].to_numpy(dtype=float)
-    diverged = _diverged(own).to_numpy()
+    diverged = has_diverged(own).to_numpy()
     scores[diverged] = accuracy[diverged, None]
     away = np.abs(scores.mean(axis=1) - accuracy)
     if (away > 0.5 / scores.shape[1] + 1e-6).any():
@@ -183,8 +183,8 @@ def scored(number: int, students: pd.DataFrame, correct: Correct) -> pd.DataFram
 def _pair(students: pd.DataFrame, correct: Correct, numbers: tuple[int, int]) -> _Pair:
     accuracy = paired_differences(students, *numbers, metric="test_accuracy")
     shared = students[students["number"].isin(numbers) & students["seed"].isin(accuracy.index)]
-    num_diverged = int(_diverged(shared).sum())
-    num_collapsed = sum(collapsed(own["test_accuracy"]) for _, own in shared[~_diverged(shared)].groupby("number"))
+    num_diverged = int(has_diverged(shared).sum())
+    num_collapsed = sum(collapsed(own["test_accuracy"]) for _, own in shared[~has_diverged(shared)].groupby("number"))
     first, second = (scored(number, students, correct) for number in numbers)
     if first is None or second is None:
         return _Pair(accuracy, None, num_diverged, num_collapsed)
@@ -215,7 +215,8 @@ def outlying(differences: NDArray[np.floating]) -> bool:
     return farthest > (count - 1) / math.sqrt(count) * math.sqrt(t**2 / (count - 2 + t**2))
 
 
-def _diverged(students: pd.DataFrame) -> pd.Series[bool]:
+def has_diverged(students: pd.DataFrame) -> pd.Series[bool]:
+    """Which students diverged, as far as it is known."""
     if "status" not in students:
         return pd.Series(False, index=students.index)
     return students["status"] == "diverged"
@@ -225,11 +226,11 @@ def _row(pair: _Pair, draws: int) -> dict[str, Any]:
     """What `comparisons` has in a row, but for what needs all of them."""
     differences = [float(value) for value in pair.accuracy]
     found, boot, won = paired(differences), bootstrap_t(differences, draws), outperforms(differences)
-    both = crossed(np.empty((0, 0)) if pair.examples is None else pair.examples).within(-1, 1)
-    doubt = [] if math.isnan(both.p) else [float(crossed_error(pair.examples)[0]) * math.sqrt(found.num_seeds)]  # type: ignore[arg-type]
+    examples = np.empty((0, 0)) if pair.examples is None else pair.examples
+    both = crossed(examples).within(-1, 1)
     return {
         "num_seeds": found.num_seeds, "num_diverged": pair.num_diverged, "gain": found.mean, "low": found.low,
-        "high": found.high, "sd": found.sd, "spread": max([found.sd, *doubt]), "boot_low": boot.low,
+        "high": found.high, "sd": found.sd, "spread": spread(found.sd, examples), "boot_low": boot.low,
         "boot_high": boot.high, "crossed_low": both.low, "crossed_high": both.high, "p_t": found.p_t,
         "p_crossed": both.p, "p_sign_flip": found.p_sign_flip, "p_floor": found.p_floor, "p_outperforms": won.mean,
         "outperforms_low": won.low, "outperforms_high": won.high, "warning": _warning(pair, found.sd, found.p_floor),

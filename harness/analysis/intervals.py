@@ -149,6 +149,16 @@ def crossed(values: NDArray[np.generic]) -> Interval:
     return Interval(mean, mean - reach, mean + reach, p)
 
 
+def spread(sd: float, table: NDArray[np.generic]) -> float:
+    """What a mean over seeds varies by, as an SD of one seed: `sd`, that over seeds, or, where test examples leave more
+    doubt of the mean of [seeds, examples], sqrt(seeds) times its crossed standard error. `sd` where that is not known.
+    """
+    if min(table.shape) < 2:
+        return sd
+    doubt = float(crossed_error(table)[0]) * math.sqrt(len(table))
+    return max(sd, doubt) if math.isfinite(doubt) else sd
+
+
 def crossed_share(values: NDArray[np.generic]) -> Interval:
     """The mean of [seeds, examples] of shares, such as an accuracy, with a crossed interval within 0 and 1; p is NaN.
 

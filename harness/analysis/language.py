@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from harness.analysis.compare import paired_differences
-from harness.analysis.confirmed import CONTROLS, DISTILLED, verdict
-from harness.analysis.intervals import crossed, crossed_error
+from harness.analysis.confirmed import CONTROLS, DISTILLED, has_diverged, verdict
+from harness.analysis.intervals import crossed, spread
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import holm, minimum_detectable, paired
 
@@ -77,10 +76,8 @@ def _saved(students: pd.DataFrame, losses: Losses, numbers: tuple[int, int], cha
         return row
     table = (tables[0] - tables[1]).loc[differences.index].to_numpy() / math.log(2) / characters
     both = crossed(table)
-    doubt = float(crossed_error(table)[0]) * math.sqrt(found.num_seeds) if math.isfinite(both.p) else math.nan
-    spread = max(found.sd, doubt) if math.isfinite(doubt) else found.sd
     return row | {"crossed_low": both.low, "crossed_high": both.high, "p_crossed": both.p,
-                  "mde": minimum_detectable(spread, found.num_seeds)}  # fmt: skip
+                  "mde": minimum_detectable(spread(found.sd, table), found.num_seeds)}  # fmt: skip
 
 
 def _by_text(students: pd.DataFrame, losses: Losses, number: int) -> pd.DataFrame | None:
@@ -92,12 +89,8 @@ def _by_text(students: pd.DataFrame, losses: Losses, number: int) -> pd.DataFram
     if number not in losses or len(losses[number]) != len(own):
         return None
     values, recorded = np.array(losses[number], dtype=float), own["test_loss"].to_numpy(dtype=float)
-    lost = ~np.isfinite(values).all(axis=1) | _diverged(own)
+    lost = ~np.isfinite(values).all(axis=1) | has_diverged(own).to_numpy()
     values[lost] = recorded[lost, None]
     if not np.allclose(values.mean(axis=1), recorded, rtol=AWAY):
         return None
     return pd.DataFrame(values, index=pd.Index(own["seed"].to_numpy(), name="seed"))
-
-
-def _diverged(students: pd.DataFrame) -> Any:
-    return (students["status"] == "diverged").to_numpy() if "status" in students else np.zeros(len(students), bool)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from harness.analysis.chosen import ROLES
 from harness.analysis.confirmed import CONTROLS, DISTILLED, verdict
 from harness.analysis.declared import manifest_at
-from harness.analysis.intervals import crossed, crossed_error
+from harness.analysis.intervals import crossed, spread
 from harness.analysis.judged import read_confirmed
 from harness.analysis.load import load
 from harness.analysis.statistics import found_by_rule, holm, minimum_detectable, paired
@@ -130,16 +130,16 @@ def _row(pair: tuple[int, str], own: Mapping[int, NDArray[np.float64]]) -> dict[
         return row
     table = np.stack(list(own.values()))
     found, both = paired(list(gains.values())), crossed(table)
-    spread = max(found.sd, float(np.nan_to_num(crossed_error(table)[0])) * len(own) ** 0.5)
+    doubt = spread(found.sd, table)
     row |= {
         "low": found.low,
         "high": found.high,
         "sd": found.sd,
-        "spread": spread,
+        "spread": doubt,
         "p_t": found.p_t,
         "p_crossed": both.p,
     }
-    return row | {"crossed_low": both.low, "crossed_high": both.high, "mde": minimum_detectable(spread, len(own))}
+    return row | {"crossed_low": both.low, "crossed_high": both.high, "mde": minimum_detectable(doubt, len(own))}
 
 
 def _words(values: Any) -> str:

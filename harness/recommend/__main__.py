@@ -203,7 +203,7 @@ def _others(own: Mapping[str, Any], data: StudyData) -> str:
     names = dict.fromkeys(("lr", *(["label_smoothing"] if own["role"] == "smoothing" else []), *data.space))
     plain = own["form"] == PLAIN
     kept = [name for name in names if name in own and name not in ("form", "alpha", "temperature", "width")
-            and not pd.isna(own[name]) and not (plain and name in TEACHER_KNOBS)]  # fmt: skip
+            and not pd.isna(own[name]) and not (plain and name in TEACHER_KNOBS and name != "loss_scale")]  # fmt: skip
     return "".join(f", {name.replace('_', ' ')} {number(own[name], 2)}" for name in kept)
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from harness.analysis.answers import read_answers
 from harness.analysis.confirmed import CONTROLS, DISTILLED, NOT_SHOWN, scored
 from harness.analysis.intervals import variance_parts
 from harness.analysis.judged import ELIGIBLE, Confirmed, against_plain, eligible, ranked, weakness
 from harness.analysis.load import rows_of
+from harness.analysis.statistics import LEVEL, POWER
 from harness.spec import PLAIN
 
 LIMITS: Mapping[str, tuple[str, str]] = {
@@ -26,8 +28,6 @@ LIMITS: Mapping[str, tuple[str, str]] = {
 }
 """Which column each limit is on, its option, and its unit."""
 SURE = 0.95
-POWERED = 2.8
-"""How many standard errors a difference must be to be found with 80% power at the 5% level: 1.96 + 0.84."""
 MOST_SEEDS = 1000
 AS_GOOD = 0.005
 """A gain of less than half a point is none: plain training is as good."""
@@ -173,17 +173,18 @@ def _differences(study_dir: Path, confirmed: Confirmed, numbers: Sequence[int]) 
 def seeds_to_tell(differences: np.ndarray[Any, Any]) -> int | None:
     """How many seeds would show this mean difference of [seeds, examples] with 80% power; 0 where these do.
 
-    From the crossed components of variance: seeds' part shrinks with seeds, examples' part does not. None where that
-    part alone is too large, or `MOST_SEEDS` seeds are too few: a larger test split is needed, or they are as good.
+    From the crossed components of variance: seeds' part shrinks with seeds, examples' part does not. A difference is
+    found where it has as many standard errors as the quantiles of t, with the freedom of the seeds, of the level and of
+    the power together. None where `MOST_SEEDS` seeds are too few: a larger test split is needed, or they are as good.
     """
     count, examples = differences.shape
     mean = abs(float(differences.mean()))
     if count < 2 or examples < 2 or mean == 0:
         return None
     seeds_part, of_examples = (float(part) for part in variance_parts(differences))
-    of_seeds = count * seeds_part  # of one seed
-    room = (mean / POWERED) ** 2 - of_examples
-    if room <= 0 or of_seeds / room > MOST_SEEDS:
+    counts = np.arange(2, MOST_SEEDS + 1)
+    least = stats.t.ppf(1 - LEVEL / 2, counts - 1) + stats.t.ppf(POWER, counts - 1)
+    enough = counts[mean >= least * np.sqrt(count * seeds_part / counts + of_examples)]
+    if not len(enough):
         return None
-    needed = math.ceil(of_seeds / room)
-    return 0 if needed <= count else needed
+    return 0 if enough[0] <= count else int(enough[0])

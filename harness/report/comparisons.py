@@ -11,7 +11,7 @@ from harness.analysis.importance import edges
 from harness.analysis.load import is_plain, rows_of
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
-from harness.report.tables import accuracy, caution, front_columns, front_rows, number, points
+from harness.report.tables import accuracy, caution, front_columns, front_rows, listed, number, points
 
 
 def front_section(report: Report) -> Iterator[Block]:
@@ -92,9 +92,24 @@ def option_section(report: Report) -> Iterator[Block]:
     yield Paragraph(
         f"Each {plain(knob)} had as many trials and a sampler of its own; its best is compared with the best plain "
         "control of the same width, as above. Holm's correction and the pooled SD are over all rows of this table. "
-        "Two options whose intervals overlap are not told apart by it."
+        f"Two options whose intervals overlap are not told apart by it.{_idle(report, knob)}"
     )
     yield from report.figure(f"gain_by_{knob}", data=f"gains_by_{knob}.csv")
+
+
+def _idle(report: Report, knob: str) -> str:
+    """How many trials of the options were plain training, and of which options none is left; mostly empty."""
+    trials = report.data.trials
+    searched, idle = trials["arm"] == "search", is_plain(trials)
+    if not (searched & idle).any():
+        return ""
+    declared = [str(option) for option in getattr(report.data.space.get(knob), "options", ())]
+    left = {str(option) for option in trials.loc[searched & ~idle, knob].dropna()}
+    gone = [option for option in declared if option not in left]
+    return (
+        f" {int((searched & idle).sum())} of the search's {int(searched.sum())} trials gave their teacher no weight: "
+        "they are plain training, and not among these" + (f"; of {plain(listed(gone))} none is left." if gone else ".")
+    )
 
 
 def _gain_cells(row: Mapping[str, Any]) -> list[str]:

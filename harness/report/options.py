@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
-from harness.analysis.load import is_plain, rows_of
+from harness.analysis.load import rows_of
 from harness.report.blocks import Block, Heading, List, Paragraph, Table, plain
 from harness.report.controls import COMPARED, compared_cells
 from harness.report.findings import Report
@@ -82,9 +82,8 @@ def _width(report: Report, width: int) -> str:
     said = f"**Width {width}**: validation chose {plain(chosen[0])}. "
     if len(own):
         said += f"On the test split it is {_verdicts(own)}."
-    searched = report.data.trials[~is_plain(report.data.trials)]
-    tried = {str(option) for option in searched[report.data.equal].dropna()}
-    if missing := sorted(tried - {*chosen, *own["option"]}):
+    declared = {str(option) for option in getattr(report.data.space.get(report.data.equal), "options", ())}
+    if missing := sorted(declared - {*chosen, *own["option"]}):
         said += f" Not compared, for want of a confirmed trial at this width: {plain(listed(missing))}."
     elif own.empty:
         said += "There is no other to compare it with."

@@ -37,10 +37,16 @@ def protocol(report: Report) -> Iterator[Block]:
         f"Splits (hash): {splits or 'unknown'}; {_test_reads(report)}.",
         f"Seeds, the same for every trial of the search and its controls: {seeds or 'unknown'}{_fresh_seeds(report)}.",
         f"Objectives of the search: {objectives or 'unknown'}. Metrics are of the last epoch, means over seeds.",
-        f"Training loss, {formulas}. Plain training: `CE(student, labels)`.",
+        f"Training loss, {formulas}. Plain training: `CE(student, labels)`{_scaled(report)}.",
         f"Configuration {code(manifest.get('config_hash', '?'))}, commit {code(manifest.get('git_commit') or '?')}.",
         f"Versions: {versions or 'unknown'}.",
     ))  # fmt: skip
+
+
+def _scaled(report: Report) -> str:
+    """That what was asked for as distillation, and is plain training, keeps the scale of its loss; mostly empty."""
+    trials = report.data.trials
+    return ", times its `loss_scale`" if (trials.loc[is_plain(trials), "loss_scale"].dropna() != 1).any() else ""
 
 
 def _test_reads(report: Report) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness.analysis.chosen import OPTION, PLAIN_ROLE, chosen
 from harness.analysis.confirmed import DISTILLED
-from harness.analysis.load import StudyData, rows_of
+from harness.analysis.load import StudyData, is_plain, rows_of
 from harness.figures.confirmed import NAMES
 
 STATES = {"failed": "given up in the confirm stage", "open": "not confirmed yet"}
@@ -62,6 +62,9 @@ def _one_sided(data: StudyData) -> Iterator[str]:
     for width in widths:
         has = set(table.loc[table["width"] == width, "role"])
         if missing := [name for role, name in SIDES.items() if role not in has]:
-            parts.append(f"width {width} (no finished {' and no finished '.join(missing)} trial)")
+            searched = data.trials[(data.trials["arm"] == "search") & (data.trials["width"] == width)]
+            idle = DISTILLED not in has and len(searched) > 0 and bool(is_plain(searched).all())
+            why = ": all gave their teacher no weight" if idle else ""
+            parts.append(f"width {width} (no finished {' and no finished '.join(missing)} trial{why})")
     if parts:
         yield f"Not to be compared: {', '.join(parts)}"
