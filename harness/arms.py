@@ -11,6 +11,7 @@ a line in `space_of` and, where its students differ, in `students`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -122,6 +123,22 @@ def context_of(arm: str) -> dict[str, Value]:
     """What is true in an arm and no parameter of its trials: conditions of the space may ask for it."""
     kind = read_arm(arm).kind
     return {"teacher": kind} if kind in OTHER_TEACHERS else {}
+
+
+def targets(study: Study, trials: int) -> dict[str, int]:
+    """How many trials each arm is to reach; search arms that share them equally are rounded up."""
+    arms = search_arms(study)
+    controls = [arm for arm in control_arms(study) if read_arm(arm).kind in (CONTROL, *study.other_controls)]
+    searched = {arm: math.ceil(trials / len(arms)) for arm in arms}
+    return searched | dict.fromkeys(controls, study.num_controls(trials))
+
+
+def quota(study: Study, wanted: Mapping[str, int], arm: str) -> int:
+    """How many of the trials that are `wanted` of an arm a round asks for: the arms reach their targets together."""
+    if arm.startswith(CONFIRM):
+        return wanted[arm]
+    searched = sum(wanted[one] for one in search_arms(study))
+    return math.ceil(wanted[arm] * study.batch / searched)
 
 
 def students(study: Study, arm: str, params: Mapping[str, Value], task: str) -> list[StudentSpec]:

@@ -69,50 +69,55 @@ class Costs:
         return max(1, self.memory // self.bytes_each[self.stands_at(width)]) if self.memory else 10**9
 
     @cached_property
-    def curves(self) -> dict[int, list[Timing]]:
-        """The timings at every width, by number of students, of the way that is fastest for many."""
+    def ways(self) -> dict[int, list[list[Timing]]]:
+        """The timings at every width, those of each way of training together, by number of students."""
         found = {}
         for width in self.bytes_each:
             own = [timing for timing in self.timings if timing.width == width]
-            largest = max(timing.students for timing in own)
-            best = min((t for t in own if t.students == largest), key=lambda t: t.seconds)
-            alike = [t for t in own if (t.looped, t.threads) == (best.looped, best.threads)]
-            ordered = sorted(alike, key=lambda t: t.students)
-            highest = accumulate((timing.seconds for timing in ordered), max)
-            found[width] = [replace(timing, seconds=most) for timing, most in zip(ordered, highest, strict=True)]
+            kinds = sorted({(timing.looped, timing.threads) for timing in own})
+            found[width] = [_rising([t for t in own if (t.looped, t.threads) == kind]) for kind in kinds]
         return found
 
     def seconds(self, width: int, students: int) -> float:
-        """What a step of one cohort of so many students costs."""
-        curve = self.curves[self.stands_at(width)]
-        if len(curve) == 1:
-            return curve[0].each * students
-        if students > curve[-1].students:
-            return curve[-1].each * students
-        below = [timing for timing in curve[:-1] if timing.students <= students]
-        first = below[-1] if below else curve[0]
-        second = curve[curve.index(first) + 1]
-        slope = (second.seconds - first.seconds) / (second.students - first.students)
-        return first.seconds + slope * (students - first.students)
+        """What a step of one cohort of so many students costs, trained as is fastest for so many."""
+        return min(_seconds(curve, students) for curve in self.ways[self.stands_at(width)])
 
-    def plan(self, width: int, students: int) -> tuple[float, int]:
-        """The least seconds a step of so many students in any number of cohorts, and the size of these cohorts.
+    def plan(self, width: int, students: int) -> tuple[float, How]:
+        """The least seconds a step of so many students in any number of cohorts, and how they are trained then.
 
         Training them one at a time is one of the ways that are compared.
         """
         fewest = -(-students // self.most(width))
         sizes = sorted({-(-students // count) for count in range(fewest, students + 1)}, reverse=True)
-        whole = [(students // size * self.seconds(width, size), students % size, size) for size in sizes]
-        return min((cost + (self.seconds(width, rest) if rest else 0.0), size) for cost, rest, size in whole)
-
-    def how(self, width: int, students: int) -> How:
-        """How to train so many students of a job."""
-        fastest = self.curves[self.stands_at(width)][-1]
-        return How(self.plan(width, students)[1], fastest.looped, fastest.threads)
+        plans = []
+        for curve in self.ways[self.stands_at(width)]:
+            for size in sizes:
+                whole, rest = divmod(students, size)
+                price = whole * _seconds(curve, size) + (_seconds(curve, rest) if rest else 0.0)
+                plans.append((price, How(size, curve[0].looped, curve[0].threads)))
+        return min(plans, key=lambda plan: (plan[0], plan[1].students))
 
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""
         return {**asdict(self), "bytes_each": {str(width): count for width, count in self.bytes_each.items()}}
+
+
+def _rising(curve: list[Timing]) -> list[Timing]:
+    """The timings of a way by number of students, none less than one of fewer."""
+    ordered = sorted(curve, key=lambda timing: timing.students)
+    highest = accumulate((timing.seconds for timing in ordered), max)
+    return [replace(timing, seconds=most) for timing, most in zip(ordered, highest, strict=True)]
+
+
+def _seconds(curve: list[Timing], students: int) -> float:
+    """What a step of so many students costs by the timings of a way."""
+    if len(curve) == 1 or students > curve[-1].students:
+        return curve[-1].each * students
+    below = [timing for timing in curve[:-1] if timing.students <= students]
+    first = below[-1] if below else curve[0]
+    second = curve[curve.index(first) + 1]
+    slope = (second.seconds - first.seconds) / (second.students - first.students)
+    return first.seconds + slope * (students - first.students)
 
 
 def costs_from_json(data: Any) -> Costs:

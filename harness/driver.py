@@ -20,12 +20,12 @@ from typing import Any, Protocol
 
 from harness import ledger
 from harness.analysis.answers import has_answers
-from harness.arms import CONFIRM, CONTROL, SEARCH, control_arms, read_arm, search_arms, students
+from harness.arms import CONFIRM, SEARCH, quota, read_arm, students
 from harness.brackets import Brackets
 from harness.costs import TOGETHER, Costs
 from harness.executors import Event, Executor
 from harness.ledger import TrialSpec
-from harness.packing import Work, pack
+from harness.packing import pack, work_of
 from harness.rungs import Prune, Train
 from harness.sampler import Sampler
 from harness.space import Study, Value
@@ -84,14 +84,6 @@ class Runs(Protocol):
 
     def log_failure(self, trial: TrialSpec, reason: str, *, maybe_there: bool) -> None:
         """Keep a trial that was given up."""
-
-
-def targets(study: Study, trials: int) -> dict[str, int]:
-    """How many trials each arm is to reach; search arms that share them equally are rounded up."""
-    arms = search_arms(study)
-    controls = [arm for arm in control_arms(study) if read_arm(arm).kind in (CONTROL, *study.other_controls)]
-    searched = {arm: math.ceil(trials / len(arms)) for arm in arms}
-    return searched | dict.fromkeys(controls, study.num_controls(trials))
 
 
 @dataclass
@@ -188,11 +180,7 @@ class Driver:
         return self.sampler.count(arm, "complete", "pruned", "running", "failed")
 
     def _quota(self, arm: str) -> int:
-        """How many trials of an arm a round asks for: the arms reach their targets together."""
-        if arm.startswith(CONFIRM):
-            return self.plan.targets[arm]
-        searched = sum(self.plan.targets[arm] for arm in search_arms(self.plan.study))
-        return math.ceil(self.plan.targets[arm] * self.plan.study.batch / searched)
+        return quota(self.plan.study, self.plan.targets, arm)
 
     def _round(self) -> int:
         """The round that the sweep is in, from 1; 0 before the first."""
@@ -345,16 +333,7 @@ class Driver:
                 log.warning("trial %d was begun %d times and got nowhere; it is tried alone", trial.number, begun)
                 self._submit_cohort([trial.number], asdict(TOGETHER), until)
                 continue
-            lead = trial.specs[0]
-            work.append(
-                Work(
-                    trial.number,
-                    lead.width,
-                    len(trial.specs),
-                    repr((trial.stage, lead.cohort_key)),
-                    until or lead.epochs,
-                )
-            )
+            work.append(work_of(trial.number, trial.specs, trial.stage, until))
         for job in pack(work, self.plan.costs, self.plan.workers):
             self._submit_cohort(job.numbers, asdict(job.how), until)
 

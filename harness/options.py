@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.executors.choice import EXECUTORS
+from harness.machine import cores
 from harness.space import Study
 from harness.tracking import reachable
 from harness.urls import redact
@@ -108,11 +109,6 @@ def stores(storage: str | None, tracking_uri: str | None) -> list[str]:
     if tracking_uri not in (None, os.environ.get("MLFLOW_TRACKING_URI")):
         said += ["--tracking-uri", redact(str(tracking_uri))]
     return said
-
-
-def cores() -> int:
-    """How many cores this process may use: as many workers as are started by default."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
 
 
 def settings(given: Sequence[str]) -> dict[str, str]:

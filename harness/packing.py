@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from harness.costs import TOGETHER, Costs, How
+from harness.spec import StudentSpec
 
 COHORT_STUDENTS = 48
 """Of a cohort at most, where nothing was measured."""
@@ -24,13 +25,19 @@ GAIN = 0.97
 @dataclass(frozen=True)
 class Work:
     """A trial to be trained: `kind` is what its students must share with those of a cohort but the width; `steps` how
-    long it is trained, in any unit."""
+    long it is trained, in any unit: epochs, for a step of a batch twice as large costs about twice as much."""
 
     number: int
     width: int
     students: int
     kind: str
     steps: float = 1.0
+
+
+def work_of(number: int, specs: Sequence[StudentSpec], stage: str = "search", until: int | None = None) -> Work:
+    """A trial's students, to be trained to the end of epoch `until`, their own last one where None."""
+    lead = specs[0]
+    return Work(number, lead.width, len(specs), repr((stage, lead.cohort_key)), until or lead.epochs)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def pack(trials: Sequence[Work], costs: Costs | None, workers: int) -> list[Job]
         return _by_rule(trials)
     jobs = [members for bucket in _buckets(trials, costs) for members in _cut(bucket, costs)]
     even = _halved(jobs, costs, workers)
-    return [Job(_numbers(members), costs.how(_widest(members), _students(members))) for members in even]
+    return [Job(_numbers(members), costs.plan(_widest(members), _students(members))[1]) for members in even]
 
 
 def _by_rule(trials: Sequence[Work]) -> list[Job]:
@@ -90,7 +97,7 @@ def _buckets(trials: Sequence[Work], costs: Costs) -> list[list[Work]]:
 
 def _cut(bucket: list[Work], costs: Costs) -> list[list[Work]]:
     """A bucket in jobs of the size of its cohorts, widths together."""
-    size = costs.plan(_widest(bucket), _students(bucket))[1]
+    size = costs.plan(_widest(bucket), _students(bucket))[1].students
     jobs: list[list[Work]] = []
     for trial in sorted(bucket, key=lambda trial: (-trial.width, trial.number)):
         if not jobs or _students(jobs[-1]) + trial.students > size:

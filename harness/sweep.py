@@ -21,12 +21,14 @@ import typer
 from rich.console import Console
 
 from harness import cli, ledger, manifest, planning, screen
+from harness.arms import targets
 from harness.costs import Costs, costs_from_json
-from harness.driver import ATTEMPTS, Driver, Plan, Progress, targets
+from harness.driver import ATTEMPTS, Driver, Plan, Progress
 from harness.executors import Executor
 from harness.executors.choice import start
 from harness.locks import Held, driver_of
-from harness.options import Options, check, cores, searches_of, settings
+from harness.machine import cores
+from harness.options import Options, check, searches_of, settings
 from harness.outages import Owed, Patience, StoreError
 from harness.runs import in_common
 from harness.sampler import Sampler
@@ -461,7 +463,8 @@ def _show_plan(options: Options, executor: Executor, console: Console) -> int:
             bar.update(row, completed=said["done"], total=said["total"])
 
         costs = costs_from_json(_result(executor, "calibrate", _calibration(options), watch))
-    console.print(planning.page(options.name, options.study, options.trials, costs, options.jobs))
+    found = planning.page(options.name, options.study, options.task, options.trials, costs, options.jobs)
+    Console().print(found)  # it was asked for, also by who wants quiet
     return 0
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import ledger
-from harness.driver import Driver, Plan, Runs, targets
+from harness.arms import targets
+from harness.driver import Driver, Plan, Runs
 from harness.executors.inline import Inline
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.ledger import TrialSpec

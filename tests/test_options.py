@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.options import Options, check, cores, settings
+from harness.machine import cores
+from harness.options import Options, check, settings
 from harness.study_files import load_study
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -37,8 +38,10 @@ def seconds(trials: Sequence[Work], job: Job, costs: Costs) -> float:
     """What a step of the whole job costs, trained as it says."""
     members = [trials[number] for number in job.numbers]
     widest, students = max(trial.width for trial in members), sum(trial.students for trial in members)
+    way = [t for t in costs.timings if (t.looped, t.threads) == (job.how.looped, job.how.threads)]
+    own = replace(costs, timings=tuple(way))
     whole, rest = divmod(students, job.how.students)
-    return whole * costs.seconds(widest, job.how.students) + (costs.seconds(widest, rest) if rest else 0.0)
+    return whole * own.seconds(widest, job.how.students) + (own.seconds(widest, rest) if rest else 0.0)
 
 
 @given(any_trials, any_costs(), st.integers(1, 5))
@@ -123,6 +126,16 @@ def test_the_way_that_is_fastest_for_many_is_taken() -> None:
     timings += [Timing(4, size, 0.5 * size + 1, looped=True, threads=2) for size in (1, 8, 64)]
     (job,) = pack([Work(n, 4, 3, "") for n in range(9)], Costs(tuple(timings), {4: 100}, pads=False), workers=1)
     assert job.how == How(27, looped=True, threads=2)
+
+
+def test_the_way_is_that_for_as_many_as_there_are() -> None:
+    """One by one a student costs 2, whatever their number; together a step costs 10 and little more for each."""
+    timings = [Timing(4, size, 2.0 * size, looped=True) for size in (1, 8, 64)]
+    timings += [Timing(4, size, 10 + 0.1 * size) for size in (1, 8, 64)]
+    costs = Costs(tuple(timings), {4: 100}, pads=False)
+    assert [costs.plan(4, count)[1] for count in (3, 30)] == [How(1, looped=True), How(30)]
+    assert [costs.plan(4, count)[0] for count in (3, 30)] == pytest.approx([6.0, 13.0])
+    assert [costs.seconds(4, few) for few in (1, 5, 6, 64)] == pytest.approx([2.0, 10.0, 10.6, 16.4])
 
 
 def test_without_costs_widths_of_a_power_of_two_stand_together_in_cohorts_of_a_fixed_size() -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from harness import losses
-from harness.arms import control, control_arms, search_arms
+from harness.arms import control, control_arms, search_arms, targets
 from harness.dimensions import Dimension
-from harness.driver import targets
 from harness.forms import FEATURE_KNOBS, FEATURE_WEIGHTS, KNOBS, Form, Knob
 from harness.losses import FEATURES, LOSSES
 from harness.sampler import Sampler

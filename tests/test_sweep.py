@@ -152,13 +152,13 @@ def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(
     home: Path, tmp_path: Path, digits_cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "150")
-    assert typed([home / "mine.py", "--plan", "--out", tmp_path, "--jobs", 2], monkeypatch) == 0
+    assert typed([home / "mine.py", "--plan", "--quiet", "--out", tmp_path, "--jobs", 2], monkeypatch) == 0
     printed = capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["plans"]
     [file] = (tmp_path / "plans").glob("digits-mlp-*.json")
     measured = file.read_bytes()
-    for curve in costs_from_json(json.loads(measured)).curves.values():  # a greater cohort never costs less
-        assert all(f"{1e6 * timing.each:,.0f}" in printed for timing in curve)
+    for ways in costs_from_json(json.loads(measured)).ways.values():  # a greater cohort never costs less
+        assert all(f"{1e6 * timing.each:,.0f}" in printed for way in ways for timing in way)
     assert "times faster than one student at a time" in printed
     shutil.copytree(digits_cache, tmp_path / "teachers")
     assert sweep_here(home / "mine.py", tmp_path, trials=4, jobs=2) == 0

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from harness import cli, ledger, tasks
 from harness.bench import driving, figure, front, measure, shares, steps, tables
-from harness.bench.measure import AT_LEAST, Question, cores
+from harness.bench.measure import AT_LEAST, Question
 from harness.bench.plain import check
+from harness.machine import cores
 from harness.study_files import load_study
 
 PARTS = tuple(tables.TABLES)

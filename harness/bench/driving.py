@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import cli
-from harness.driver import Driver, Plan, Progress, targets
+from harness.arms import targets
+from harness.driver import Driver, Plan, Progress
 from harness.executors.inline import Inline
 from harness.executors.trials import Training, run_cohort
 from harness.runs import Sweep

@@ -7,7 +7,6 @@ sides. The loop trains only some trials, so its rate is extrapolated: each arm's
 from __future__ import annotations
 
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from harness.bench.plain import Loop, PlainTrial, one_thread
 from harness.cohort.calibration import where
 from harness.driver import values_of
 from harness.ledger import TrialSpec
+from harness.machine import cores
 from harness.options import Options
 from harness.space import Study
 from harness.spec import Record
@@ -226,8 +226,3 @@ def machine() -> dict[str, Any]:
     """What was measured on."""
     versions = {"torch": torch.__version__, "python": platform.python_version(), "harness": __version__}
     return {"processor": where("cpu"), "cores": cores(), "system": platform.platform(), **versions}
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,13 +19,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from harness import tasks
 from harness.bench import floor
-from harness.bench.measure import cores, spread
+from harness.bench.measure import spread
 from harness.bench.plain import Clock, Loop, one_thread
 from harness.bench.students import FORMS, make_optimiser, network
 from harness.cohort import calibrate
 from harness.cohort.calibration import cohort_of, timed_steps
 from harness.cohort.data import Data, load_inputs
 from harness.cohort.stack import Cohort
+from harness.machine import cores
 from harness.models import init
 from harness.packing import Work, pack
 from harness.seeds import generator

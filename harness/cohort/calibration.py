@@ -25,6 +25,7 @@ from harness.cohort.stack import GRAIN, Cohort, alone, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import Costs, Timing, costs_from_json
 from harness.files import put_aside, read_sealed, write_sealed
+from harness.machine import cores
 from harness.models import Family, num_params
 from harness.spec import NONE, StudentSpec, digest
 from harness.targets import Targets
@@ -133,8 +134,8 @@ def _kind(probe: StudentSpec) -> list[object]:
 
 def _threads(device: str, workers: int) -> tuple[int, ...]:
     """How many threads a worker may try: one, or its share of the cores."""
-    share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return (1,) if device.startswith("cuda") or share // workers < 2 else (1, share // workers)
+    share = cores() // workers
+    return (1,) if device.startswith("cuda") or share < 2 else (1, share)
 
 
 def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Sequence[int]) -> Iterator[Timing]:
