@@ -44,7 +44,7 @@ def _connect(url: str) -> tuple[Engine, Connection]:
         engine = sqlalchemy.create_engine(given, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options)
         return engine, engine.connect()
     except (SQLAlchemyError, ImportError) as error:
-        how = "; pip install 'distillation-harness[postgres]'" if isinstance(error, ImportError) else ""
+        how = "; pip install -e '.[postgres]'" if isinstance(error, ImportError) else ""
         line = " ".join(str(getattr(error, "orig", None) or error).split())
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(line)}{how}") from None
 

@@ -68,7 +68,7 @@ def register(folder: Path, uri: str, run: str, name: str, tags: Mapping[str, str
     said = read_architecture(folder)
     weights = said["sha256"]["model.safetensors"]
     if not (folder / "model.onnx").is_file():
-        raise ValueError(f"{folder} has no model.onnx; pip install 'distillation-harness[export]' and export again")
+        raise ValueError(f"{folder} has no model.onnx; pip install -e '.[export]' and export again")
     check(uri, name)
     import mlflow
 

@@ -169,7 +169,7 @@ def test_without_the_packages_for_onnx_the_rest_is_there_and_one_line_says_so(tm
     found = export.write(small(), tmp_path / "out")
     assert list(found.differences) == ["model.safetensors", "model.pt2"]
     [line] = found.notes
-    assert line.endswith("no_such_package not installed; pip install 'distillation-harness[export]'")
+    assert line.endswith("no_such_package not installed; pip install -e '.[export]'")
     assert line in (tmp_path / "out" / "README.md").read_text()
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from harness import cli, ledger
@@ -27,12 +28,15 @@ from harness.analysis.answers import read_answers
 from harness.analysis.chosen import chosen, is_plain_itself
 from harness.analysis.confirmed import CONTROLS, NOT_SHOWN
 from harness.analysis.judged import ELIGIBLE, Confirmed, judge_confirmed, ranked
-from harness.analysis.load import load, rows_of
+from harness.analysis.load import StudyData, load, rows_of
 from harness.export import formats, read_architecture
 from harness.figures.confirmed import NAMES
-from harness.recommend.__main__ import _command, _next, app, evidence, say
-from harness.recommend.choose import recommend, seeds_to_tell
+from harness.recommend.__main__ import _command, app
+from harness.recommend.apart import apart, seeds_to_tell
+from harness.recommend.choose import Recommendation, recommend
+from harness.recommend.evidence import evidence
 from harness.recommend.hand_out import trained
+from harness.recommend.words import next_step, say
 from harness.report import build, write
 from harness.report.blocks import Table
 from harness.report.confirmed import confirmed_section
@@ -131,8 +135,10 @@ def test_the_extra_that_onnx_needs_is_named_whole(
 ) -> None:
     monkeypatch.setattr(formats, "PACKAGES", ("no_such_package",))
     folder = tmp_path / "student[1]"  # brackets that are no markup
+    code, said = told(["mine", "--out", home, "--export", tmp_path / "new", "--register", "x"], capsys, monkeypatch)
+    assert code == 2 and "--register needs ONNX" in said and list(tmp_path.iterdir()) == []
     code, said = told(["mine", "--out", home, "--export", folder], capsys, monkeypatch)
-    assert code == 0 and "pip install 'distillation-harness[export]'" in said and "exported to" in said
+    assert code == 0 and "pip install -e '.[export]'" in said and "exported to" in said
     assert "student[1]" in said.replace(" ", "")
 
 
@@ -153,26 +159,107 @@ def test_the_program_says_what_to_take_and_how_sure_that_is(
     assert code == 0 and data["take"]["width"] == 3 and 0 <= data["p_reached"] <= 1 and data["num_fitting"] == 3
 
 
-def test_the_next_step_is_the_whole_command_and_contradicts_no_verdict(
-    home: Path, found: Confirmed, tmp_path: Path
+def test_the_runner_up_is_the_likeliest_of_the_others_and_named_where_it_is_likelier(
+    home: Path, found: Confirmed
 ) -> None:
-    data, judged = load(home / "mine"), replace(found, looks=[3])
-    both = recommend(home / "mine", found, {}, None)
-    assert both.runner_up is not None
-    open_still = {"verdict": NOT_SHOWN, "control_number": both.runner_up["number"], "found_80": 0.03}
-    for p_best, seeds in ((0.97, 0), (0.97, 25), (0.6, None)):
-        said = _next(replace(both, p_best=p_best, next_seeds=seeds, against_plain=open_still), judged, "COMMAND")
-        assert "nothing" not in said and "a true difference of 3.00 points is what the verdict finds" in said
-    apart = replace(both, against_plain=None, p_best=0.6)
-    assert _next(replace(apart, next_seeds=0), judged, "") == (
-        "nothing: for these two alone, the seeds tell them apart with 80% power"
+    data = load(home / "mine")
+    sizes = {int(n): float(size) for n, size in zip(found.trials["number"], found.trials["num_params"], strict=True)}
+    table = ranked(found, sizes, math.inf)
+    first, *others = table.index.tolist()
+    for likelier in others:  # whoever the draws favour, wherever validation has it
+        draws = found.draws.copy()
+        draws[likelier] = np.where(np.arange(len(draws)) % 4 == 0, 0.0, 2.0)
+        draws[first] = 2 - draws[likelier]
+        taken = recommend(home / "mine", data, replace(found, draws=draws), {}, None)
+        assert taken.chosen["number"] == first and taken.runner_up is not None
+        assert taken.runner_up["number"] == likelier
+        assert (taken.p_best, taken.runner_up_p_best) == (0.25, 0.75)
+        assert "likelier the best on the test split than what validation chose" in spoken_of(data, taken)
+        draws[first], draws[likelier] = 3.0, 2.0
+        taken = recommend(home / "mine", data, replace(found, draws=draws), {}, None)
+        assert "likelier the best" not in spoken_of(data, taken)
+
+
+def test_an_accuracy_that_is_not_reached_on_the_test_split_is_a_weakness(home: Path, found: Confirmed) -> None:
+    data = load(home / "mine")
+    least = float(found.trials.loc[found.trials["width"] == 3, "val_accuracy"].max())
+    low = replace(found, draws=found.draws * 0 + least / 2)
+    taken = recommend(home / "mine", data, low, {}, least)
+    assert taken.p_reached == 0 and taken.reaches is None
+    assert "in <0.01 of resamples only; nothing that was confirmed reaches it in half" in spoken_of(data, taken, least)
+    wide = found.trials.loc[found.trials["width"] == 6, "number"].astype(int)
+    high = low.draws.copy()
+    high[wide.unique()] = least
+    taken = recommend(home / "mine", data, replace(found, draws=high), {}, least)
+    assert taken.chosen["width"] == 3 and taken.reaches is not None and taken.reaches["width"] == 6
+    assert "the smallest that does in half of them is" in spoken_of(data, taken, least)
+    taken = recommend(home / "mine", data, replace(found, draws=low.draws * 2), {}, least)
+    assert "of resamples only" not in spoken_of(data, taken, least)
+    assert f"at least {100 * least:.2f}% on the test split in >0.99 of resamples" in spoken_of(data, taken, least)
+
+
+def test_what_misses_a_limit_by_less_than_timings_are_sharp_is_named(home: Path, found: Confirmed) -> None:
+    times = found.trials["width"].map({3: 1.0, 6: 1.04}).astype(float)
+    timed = replace(found, trials=found.trials.assign(latency_ms=times))
+    data = load(home / "mine")
+    taken = recommend(home / "mine", data, timed, {"latency_ms": 1.0}, None)
+    assert taken.chosen["width"] == 3 and [row["width"] for row in taken.nearly] == [6]
+    assert "nearly" in spoken_of(data, taken) and "1.04 ms" in spoken_of(data, taken)
+    small = float(found.trials["num_params"].min())
+    for limits in ({"latency_ms": 1.1}, {"latency_ms": 1.0, "num_params": small}, {}):
+        assert not recommend(home / "mine", data, timed, limits, None).nearly
+    slower = replace(found, trials=found.trials.assign(latency_ms=times.replace(1.04, 1.06)))
+    assert not recommend(home / "mine", data, slower, {"latency_ms": 1.0}, None).nearly
+
+
+def test_the_next_step_is_by_the_rule_of_the_report_and_contradicts_no_verdict(home: Path, found: Confirmed) -> None:
+    both = recommend(home / "mine", load(home / "mine"), found, {}, None)
+    assert both.apart is not None and both.runner_up is not None
+    unlike = replace(both.apart, row=None, num_rows=1, gain=0.03, low=-0.01, high=0.07)
+
+    def said(p_best: float, **changed: Any) -> str:
+        return next_step(replace(both, p_best=p_best, apart=replace(unlike, **changed)), [3], "COMMAND")
+
+    assert said(0.96, next_seeds=25) == "nothing: P(best) is at least 0.95"
+    assert "nothing" not in said(0.96, next_seeds=25, row={"verdict": NOT_SHOWN})
+    assert "nothing" not in said(0.6, next_seeds=25) and "nothing" not in said(0.6, next_seeds=None)
+    assert said(0.6, next_seeds=None) == (
+        "a larger test split: no number of seeds would tell the first two apart (+3.00 [-1.00, 7.00] points)"
     )
-    assert "would not have 80% power" in _next(replace(apart, p_best=0.96, next_seeds=25), judged, "")
-    said = _next(replace(apart, next_seeds=25), judged, "COMMAND")
-    assert "COMMAND (look 2 at this test split: claims will then have the level 5% / 4)" in said
-    command = _command(replace(apart, next_seeds=25), data, home, (None, "sqlite:///elsewhere.db"))
+    assert said(0.6, next_seeds=0) == "nothing: these seeds suffice to tell the first two apart"
+    assert said(0.6, next_seeds=25, num_rows=6) == (
+        "25 fresh seeds would show the difference of the first two with 80% power, were it as seen (+3.00 [-1.00, "
+        "7.00] points; look 2 at this test split: level 5% / 4, 6 comparisons): COMMAND"
+    )
+    for next_seeds in (None, 25):
+        assert "take either" in said(0.6, next_seeds=next_seeds, gain=0.0, low=-0.004, high=0.004)
+        assert "take either" not in said(0.6, next_seeds=next_seeds, gain=0.004, low=-0.002, high=0.006)
+    one = replace(both, chosen={**both.chosen, "num_seeds": 1})
+    assert next_step(one, [1], "COMMAND") == "more seeds: one says nothing of how they differ: COMMAND"
+
+
+def test_a_pair_that_the_report_compares_is_one_of_all_its_comparisons(home: Path, found: Confirmed) -> None:
+    data = load(home / "mine")
+    row = rows_of(found.comparisons)[0]
+    pair = int(row["distilled_number"]), int(row["control_number"])
+    for numbers in (pair, pair[::-1]):
+        own = apart(home / "mine", data, found, numbers)
+        assert own.row is not None and own.row["control"] == row["control"]
+        assert own.num_rows == found.num_planned == len(found.comparisons)
+        assert abs(own.gain) == pytest.approx(abs(row["gain"]))
+        assert (own.next_seeds == 0) == (abs(row["gain"]) >= row["found_80"])
+    others = found.trials[found.trials["role"] == "distilled"].drop_duplicates("number")["number"].astype(int)
+    alone = apart(home / "mine", data, found, (int(others.iloc[0]), int(others.iloc[-1])))
+    assert alone.row is None and alone.num_rows == 1
+
+
+def test_the_command_that_goes_on_is_whole(home: Path, found: Confirmed, tmp_path: Path) -> None:
+    data = load(home / "mine")
+    both = recommend(home / "mine", data, found, {}, None)
+    assert both.apart is not None
+    more = replace(both, apart=replace(both.apart, next_seeds=25))
     file = data.manifest["file"]
-    assert command == (
+    assert _command(more, data, home, (None, "sqlite:///elsewhere.db")) == (
         f"python -m harness.sweep {file} --confirm 25 --trials 6 --seed 0 --out {home} "
         "--tracking-uri sqlite:///elsewhere.db"
     )
@@ -378,11 +465,16 @@ def test_a_store_or_name_that_cannot_be_is_refused_before_anything_is_written(
 
 def spoken(home: Path, confirmed: Confirmed) -> tuple[str, dict[str, Any]]:
     """What the program says of what is to be taken, and what the model card would."""
-    data, console = load(home / "mine"), Console(file=io.StringIO(), width=1000)
-    taken = recommend(home / "mine", confirmed, {}, None)
-    say(console, taken, data, None)
+    data = load(home / "mine")
+    taken = recommend(home / "mine", data, confirmed, {}, None)
+    return spoken_of(data, taken), evidence(taken, data)
+
+
+def spoken_of(data: StudyData, taken: Recommendation, least: float | None = None) -> str:
+    console = Console(file=io.StringIO(), width=1000)
+    say(console, taken, data, least)
     assert isinstance(console.file, io.StringIO)
-    return " ".join(console.file.getvalue().split()), evidence(taken, data)
+    return " ".join(console.file.getvalue().split())
 
 
 @pytest.mark.parametrize(
@@ -453,12 +545,22 @@ def crossed_world(seeds: int, examples: int, gain: float, by_example: float) -> 
 
 
 def test_how_many_seeds_would_tell_two_apart() -> None:
+    """The rule asks for 80% power to see what a test would find with 80% power: statsmodels has the latter."""
     assert seeds_to_tell(crossed_world(10, 400, 0.5, 0.0)) == 0
-    values = crossed_world(10, 4000, 0.02, 0.0)
-    needed = seeds_to_tell(values - values.mean() + 0.02)
-    effect = 0.02 / float(values.mean(axis=1).std(ddof=1))
-    expected = math.ceil(TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8))
-    assert needed is not None and needed > 10 and abs(needed - expected) <= 1
+    values = crossed_world(10, 4000, 0.03, 0.0)
+    values += 0.03 - values.mean()
+    needed, sd = seeds_to_tell(values), float(values.mean(axis=1).std(ddof=1))
+    assert needed is not None and needed > 10
+
+    def power(seeds: int) -> float:
+        least = TTestPower().solve_power(nobs=seeds, alpha=0.05, power=0.8)  # in SDs
+        shift = 0.03 / sd * math.sqrt(seeds)
+        return float(stats.nct.sf(least * math.sqrt(seeds), seeds - 1, shift))
+
+    assert power(needed) >= 0.8 > power(needed - 1)
+    harder = [seeds_to_tell(values, looks, rows) for looks, rows in ((1, 1), (2, 1), (2, 10))]
+    assert all(isinstance(seeds, int) for seeds in harder) and harder == sorted(harder, key=lambda n: n or 0)
+    assert harder[0] != harder[2]
     two = crossed_world(2, 400, 0.1, 0.0)  # of two seeds hardly anything is known
     assert (seeds_to_tell(two) or 0) > 2
     assert seeds_to_tell(crossed_world(10, 50, 0.02, 0.5)) is None  # a matter of test examples, not of seeds

@@ -49,8 +49,8 @@ def choices(curves: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     `trials` has number, role, width. The same configurations compete twice: `by_val` is the one of the highest
     validation accuracy, over the same seeds, and `honest` its test accuracy; `by_test` is the one of the highest test
     accuracy at the last epoch. Then `by_test_best_epoch` and `by_test_best_seed` are the highest claim of any
-    configuration when its epoch, and its seed too, are chosen on test. Equals go to the earlier number. With one
-    configuration there is no choice, and what is left is the epoch's and the seed's.
+    configuration when the epoch of each of its seeds, and then one of its seeds too, are chosen on test. Equals go to
+    the earlier number. With one configuration there is no choice, and what is left is the epoch's and the seed's.
     """
     table = configurations(curves).merge(trials[["number", "role", "width"]], on="number")
     table = table.dropna(subset=["val_accuracy", "honest"]).sort_values("number").round(12)  # so that equals tie

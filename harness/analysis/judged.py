@@ -50,7 +50,7 @@ class Confirmed:
     saying the commonest class, as far as it is known, else NaN. `looks` are the numbers of fresh seeds of each run of
     the stage that trained something, first to last: two or more mean that seeds or search trials were added, perhaps
     after a look at what was shown before, and p-values are corrected for that (see
-    `harness.analysis.statistics.holm`).
+    `harness.analysis.statistics.holm`). `num_planned` are the comparisons that there are when all is confirmed.
     """
 
     trials: pd.DataFrame
@@ -69,6 +69,7 @@ class Confirmed:
     others_against_plain: pd.DataFrame
     chance: float
     looks: Sequence[int]
+    num_planned: int = 0
 
     @property
     def num_seeds(self) -> int:
@@ -95,9 +96,18 @@ def read_confirmed(study_dir: Path, data: StudyData) -> Answered:
     """Read what was confirmed of a study, with what its students answered on the test split."""
     frames = confirmed_in_roles(data)
     answers, lost = read_answers(study_dir, sorted({int(number) for number in frames.trials["number"]}))
-    correct = {number: own.by_example(_num_texts(data)) for number, own in answers.items()}
+    correct = _by_example(data, answers)
     scores = {number: table for number in correct if (table := scored(number, frames.students, correct)) is not None}
     return Answered(frames, answers, lost, correct, scores)
+
+
+def _by_example(data: StudyData, answers: Mapping[int, Answers]) -> Correct:
+    return {number: own.by_example(_num_texts(data)) for number, own in answers.items()}
+
+
+def answers_of(study_dir: Path, data: StudyData, numbers: Sequence[int]) -> Correct:
+    """Right answers of these confirmed trials, or shares of an example's labels, [seeds, examples]."""
+    return _by_example(data, read_answers(study_dir, numbers)[0])
 
 
 def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
@@ -107,7 +117,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     trials, students = frames.trials, frames.students
     one_each = trials[trials["role"].isin(ROLES)]
     draws = _draws(scores)
-    looks = _looks(data)
+    looks, planned = _looks(data), num_planned(data)
     times = max(len(looks), 1)
     trials = trials.join(read_latency(study_dir), on="width")
     other_seeds = {
@@ -118,7 +128,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     return Confirmed(
         trials=_with_intervals(trials, scores, draws),
         students=students,
-        comparisons=comparisons(one_each, students, correct, looks=times, planned=num_planned(data)),
+        comparisons=comparisons(one_each, students, correct, looks=times, planned=planned),
         by_option=option_comparisons(trials, students, correct, looks=times),
         options_compared=options_compared(trials, students, correct, looks=times),
         recommended=_recommended(trials, draws, data.size_budgets),
@@ -132,6 +142,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         others_against_plain=_others_against_plain(trials, students, correct, times),
         chance=_chance(data, answers),
         looks=looks,
+        num_planned=planned,
     )
 
 

@@ -16,6 +16,8 @@ DRAWS = 2_000
 CHUNK = 200
 TIE = 12  # decimals: far below a test example's weight, far above rounding
 
+RECOMMENDED = ("budget", "number", "p_best", "expected_regret", "runner_up", "runner_up_p_best")
+
 Array = NDArray[np.float64]
 
 
@@ -137,20 +139,32 @@ def recommendations(
     budgets: Sequence[float],
     score: Mapping[int, float] | None = None,
 ) -> pd.DataFrame:
-    """The configuration to take within each budget: `budget`, `number`, `p_best`, `expected_regret`, `runner_up`.
+    """The configuration to take within each budget: `RECOMMENDED`.
 
     It has the least expected regret, which is the highest accuracy; of equals the smaller, then the earlier. That is a
     choice by test accuracy, so the chosen one's own is no longer honest. With `score`, validation accuracies say, the
-    choice is by the highest score, and the draws only judge it. Where nothing fits, all but the budget is missing.
+    choice is by the highest score, and the draws only judge it. `runner_up` is what is likeliest the best but for it,
+    with its own `p_best`: it may be likelier than what a score chose. Where nothing fits, all but the budget is
+    missing.
     """
     rows: list[dict[str, Any]] = []
     for budget in budgets:
         table = within(draws, sizes, budget)
         value = table["accuracy"].round(TIE).to_dict() if score is None else score
         order = [number for *_, number in sorted((-value[own], sizes[own], own) for own in table.index)]
-        rows.append({"budget": budget, "number": None, "p_best": np.nan, "expected_regret": np.nan, "runner_up": None})
+        rows.append({"budget": budget})
         if order:
             chosen = {name: float(table.loc[order[0], name]) for name in ("p_best", "expected_regret")}
-            rows[-1] |= {"number": order[0], **chosen, "runner_up": order[1] if len(order) > 1 else None}
-    table = pd.DataFrame(rows, columns=["budget", "number", "p_best", "expected_regret", "runner_up"])
-    return table.astype({"number": "Int64", "runner_up": "Int64", "p_best": float, "expected_regret": float})
+            rows[-1] |= {"number": order[0], **chosen}
+        if (other := runner_up(table["p_best"].reindex(order))) is not None:
+            rows[-1] |= {"runner_up": other, "runner_up_p_best": float(table["p_best"].loc[other])}
+    kinds = {"number": "Int64", "runner_up": "Int64"}
+    table = pd.DataFrame(rows, columns=list(RECOMMENDED))
+    return table.astype({name: kinds.get(name, float) for name in RECOMMENDED[1:]})
+
+
+def runner_up(p_best: pd.Series[float]) -> int | None:
+    """What is likeliest the best but for the first, of configurations in the order of a choice; of equals the first.
+    None where there is no second."""
+    others = p_best.iloc[1:]
+    return int(others.index[int(others.to_numpy().argmax())]) if len(others) else None

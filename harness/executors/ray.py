@@ -58,7 +58,7 @@ class Ray:
         self._wanted = wanted(options)
         self._device = remote.check_device(device, self._wanted.gpus, "Ray")
         if find_spec("ray") is None:
-            raise ValueError("ray is not installed; pip install 'distillation-harness[ray]'")
+            raise ValueError("ray is not installed; pip install -e '.[ray]'")
         self._num_workers = num_workers
         self._desk = Desk.of(cache, log)
         self._waiting: deque[Track] = deque()

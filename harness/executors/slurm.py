@@ -86,7 +86,7 @@ class Slurm:
         self._cluster = cluster(options)
         self._device = remote.check_device(device, self._parameters.get("gpus_per_node", 0), "Slurm")
         if find_spec("submitit") is None:
-            raise ValueError("submitit is not installed; pip install 'distillation-harness[slurm]'")
+            raise ValueError("submitit is not installed; pip install -e '.[slurm]'")
         self._num_workers = num_workers
         self._desk = Desk.of(cache, log)
         self._here = Local(1, cache, "cpu", log)

@@ -5,7 +5,19 @@ that writes it and one that opens it in `formats.py`, and its line in `write.FOR
 """
 
 from harness.export.compare import Difference
+from harness.export.formats import missing
 from harness.export.student import Student, network, weights_size
-from harness.export.write import Exported, read_architecture, verify, write
+from harness.export.write import Exported, check_folder, read_architecture, verify, write
 
-__all__ = ["Difference", "Exported", "Student", "network", "read_architecture", "verify", "weights_size", "write"]
+__all__ = [
+    "Difference",
+    "Exported",
+    "Student",
+    "check_folder",
+    "missing",
+    "network",
+    "read_architecture",
+    "verify",
+    "weights_size",
+    "write",
+]

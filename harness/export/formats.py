@@ -32,7 +32,7 @@ def missing() -> str:
     absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if not absent:
         return ""
-    return f"model.onnx is not written: {', '.join(absent)} not installed; pip install 'distillation-harness[export]'"
+    return f"model.onnx is not written: {', '.join(absent)} not installed; pip install -e '.[export]'"
 
 
 def program(module: Network, inputs: Tensor) -> ExportedProgram:

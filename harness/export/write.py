@@ -22,7 +22,7 @@ from harness import __version__
 from harness.export import formats
 from harness.export.card import card
 from harness.export.compare import Difference, Run, answers, compare
-from harness.export.place import whole_folder
+from harness.export.place import refuse, whole_folder
 from harness.export.student import Student, network, real_inputs, weights_bytes
 from harness.files import read_sealed, write_sealed
 from harness.models import Family
@@ -47,6 +47,11 @@ class Exported:
     differences: Mapping[str, Difference]
     size_bytes: int
     notes: tuple[str, ...] = ()
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `ValueError` in one line for a folder that `write` would refuse."""
+    refuse(folder.resolve(), FILES, SAID_BY, KIND)
 
 
 def write(student: Student, folder: Path) -> Exported:

@@ -31,11 +31,11 @@ STRIP = 0.075
 """A label's row beyond the axis, as a share of its height."""
 LOOKS: Mapping[str, tuple[str, str]] = {
     "ce": (style.PLAIN_COLOUR, "o"),
-    "smoothing": (style.HUES[3], "s"),
-    "self": (style.HUES[2], "^"),
-    "shuffled": (style.HUES[4], "D"),
+    "smoothing": ("#666666", "s"),
+    "self": ("#8c8c8c", "^"),
+    "shuffled": ("#b0b0b0", "D"),
 }
-"""Colour and marker of each control."""
+"""Colour and marker of each control: greys, for hues are of loss forms."""
 
 
 def confirmed_accuracy(
@@ -230,8 +230,8 @@ def _gain(axes: Axes, place: float, row: Mapping[str, Any], beyond: Mapping[int,
 
 CLAIMS = (
     ("by_test_last_epoch", "the configuration chosen on test", "o"),
-    ("by_test_best_epoch", "its epoch, too", "^"),
-    ("by_test_best_seed", "its seed, too", "s"),
+    ("by_test_best_epoch", "each seed's epoch, too", "^"),
+    ("by_test_best_seed", "the best seed, too", "s"),
 )
 
 

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from harness.analysis.answers import read_answers
-from harness.analysis.confirmed import CONTROLS, DISTILLED, NOT_SHOWN, scored
-from harness.analysis.intervals import variance_parts
+from harness.analysis.confirmed import CONTROLS, DISTILLED, NOT_SHOWN
 from harness.analysis.judged import ELIGIBLE, Confirmed, against_plain, eligible, ranked, weakness
-from harness.analysis.load import rows_of
-from harness.analysis.statistics import LEVEL, POWER
+from harness.analysis.load import StudyData, rows_of
+from harness.analysis.two_level import runner_up
+from harness.recommend.apart import AS_GOOD, Apart, apart
 from harness.spec import PLAIN
 
 LIMITS: Mapping[str, tuple[str, str]] = {
@@ -28,36 +25,42 @@ LIMITS: Mapping[str, tuple[str, str]] = {
 }
 """Which column each limit is on, its option, and its unit."""
 SURE = 0.95
-MOST_SEEDS = 1000
-AS_GOOD = 0.005
-"""A gain of less than half a point is none: plain training is as good."""
+HALF = 0.5
+"""Of resamples in which a wanted accuracy is reached: in fewer the configuration is not said to reach it."""
+NEAR = 1.05
+"""Times a limit in milliseconds: what was measured to take no longer is named, for timings are no sharper."""
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The row of the configuration to take, of `harness.analysis.judged.Confirmed.trials`, and the runner-up's.
+    """The row of the configuration to take, of `harness.analysis.judged.Confirmed.trials`, and the runner-up's: of the
+    others the likeliest to be the best on the test split.
 
-    `p_best` and `expected_regret` (a fraction) are among the `num_fitting` confirmed configurations within the limits.
-    `p_reached` is the share of draws in which its test accuracy reaches the one asked for, NaN where none was.
-    `against_plain` is its row of comparisons with plain training, `next_seeds` how many fresh seeds would tell it from
-    the runner-up with 80% power: 0 where it is told already, None where no number of seeds would.
-    `left_out` are the rows of those that fit but cannot be judged, each with its `why`. `distilled_over` is, of a
-    control that is taken, the row of comparisons of the best distilled student of its width with it, None where there
-    is none; `beside_distilled` says that one was confirmed. `weakness` is what speaks against the chosen as such.
+    `p_best`, `runner_up_p_best` and `expected_regret` (a fraction) are among the `num_fitting` confirmed configurations
+    within the limits. `p_reached` is the share of draws in which its test accuracy reaches the one asked for, NaN where
+    none was; `reaches` the row of the smallest that does in half of them, None where none does. `against_plain` is its
+    row of comparisons with plain training, `apart` how it differs from the runner-up. `nearly` are the rows of those
+    that miss a limit in milliseconds by less than timings are sharp. `left_out` are the rows of those that fit but
+    cannot be judged, each with its `why`. `distilled_over` is, of a control that is taken, the row of comparisons of
+    the best distilled student of its width with it, None where there is none; `beside_distilled` says that one was
+    confirmed. `weakness` is what speaks against the chosen as such.
     """
 
     chosen: Mapping[str, Any]
     runner_up: Mapping[str, Any] | None
     num_fitting: int
     p_best: float
+    runner_up_p_best: float
     expected_regret: float
     p_reached: float
+    reaches: Mapping[str, Any] | None
     against_plain: Mapping[str, Any] | None
-    next_seeds: int | None
+    apart: Apart | None
     distilled_over: Mapping[str, Any] | None
     beside_distilled: bool
     weakness: str = ""
     left_out: Sequence[Mapping[str, Any]] = ()
+    nearly: Sequence[Mapping[str, Any]] = ()
 
     @property
     def kind(self) -> str:
@@ -79,7 +82,7 @@ class Recommendation:
 
 
 def recommend(
-    study_dir: Path, confirmed: Confirmed, limits: Mapping[str, float], least: float | None
+    study_dir: Path, data: StudyData, confirmed: Confirmed, limits: Mapping[str, float], least: float | None
 ) -> Recommendation:
     """The best on validation within the limits, or with `least`, an accuracy, the smallest that reaches it there.
 
@@ -119,24 +122,42 @@ def recommend(
         first = reached.sort_values(["size", "val_accuracy"], ascending=[True, False], kind="stable")
         largest = float(first["size"].iloc[0])
         table = ranked(confirmed, sizes, largest)
-    number = int(table.index[0])
-    other = int(table.index[1]) if len(table) > 1 else None
-    draws = confirmed.draws[number]
+    number, other = int(table.index[0]), runner_up(table["p_best"])
     chosen = _row(trials, number)
     return Recommendation(
         chosen=chosen,
         runner_up=None if other is None else _row(trials, other),
         num_fitting=len(table),
         p_best=float(table["p_best"].iloc[0]),
+        runner_up_p_best=math.nan if other is None else float(table["p_best"].loc[other]),
         expected_regret=float(table["expected_regret"].iloc[0]),
-        p_reached=math.nan if least is None else float((draws >= least).mean()),
+        p_reached=math.nan if least is None else float((confirmed.draws[number] >= least).mean()),
+        reaches=None if least is None else _reaches(confirmed, fitting, least),
         against_plain=against_plain(confirmed, number),
-        next_seeds=0 if other is None else seeds_to_tell(_differences(study_dir, confirmed, (number, other))),
+        apart=None if other is None else apart(study_dir, data, confirmed, (number, other)),
         distilled_over=_distilled_over(confirmed, number),
         beside_distilled=chosen["width"] in _distilled_widths(confirmed),
         weakness=weakness(confirmed, chosen),
         left_out=_left_out(confirmed, {**limits, "num_params": min(limits.get("num_params", math.inf), largest)}),
+        nearly=_nearly(trials, limits),
     )
+
+
+def _reaches(confirmed: Confirmed, fitting: pd.DataFrame, least: float) -> Mapping[str, Any] | None:
+    """The row of the smallest configuration that reaches an accuracy on the test split in half of the draws."""
+    half = [number for number in fitting.index if (confirmed.draws[number] >= least).mean() >= HALF]
+    found = rows_of(fitting.loc[half].sort_values("num_params", kind="stable"))
+    return found[0] if found else None
+
+
+def _nearly(trials: pd.DataFrame, limits: Mapping[str, float]) -> Sequence[Mapping[str, Any]]:
+    """The rows, one a width, of what would fit but for some hundredths of the milliseconds that are allowed."""
+    if (limit := limits.get("latency_ms")) is None:
+        return []
+    within = trials
+    for column, other in limits.items():
+        within = within[within[column] <= (NEAR if column == "latency_ms" else 1) * other]
+    return rows_of(within[within["latency_ms"] > limit].drop_duplicates("width"))
 
 
 def _left_out(confirmed: Confirmed, limits: Mapping[str, float]) -> list[Mapping[str, Any]]:
@@ -160,31 +181,3 @@ def _distilled_widths(confirmed: Confirmed) -> set[int]:
 def _distilled_over(confirmed: Confirmed, number: int) -> Mapping[str, Any] | None:
     rows = rows_of(confirmed.comparisons[confirmed.comparisons["control_number"] == number])
     return rows[0] if rows else None
-
-
-def _differences(study_dir: Path, confirmed: Confirmed, numbers: Sequence[int]) -> np.ndarray[Any, Any]:
-    """Scores of the first less those of the second, [seeds, examples]."""
-    correct = {number: own.correct for number, own in read_answers(study_dir, numbers)[0].items()}
-    first, second = (scored(number, confirmed.students, correct) for number in numbers)
-    assert first is not None and second is not None  # or they had no draws
-    return (first - second.loc[first.index]).to_numpy()
-
-
-def seeds_to_tell(differences: np.ndarray[Any, Any]) -> int | None:
-    """How many seeds would show this mean difference of [seeds, examples] with 80% power; 0 where these do.
-
-    From the crossed components of variance: seeds' part shrinks with seeds, examples' part does not. A difference is
-    found where it has as many standard errors as the quantiles of t, with the freedom of the seeds, of the level and of
-    the power together. None where `MOST_SEEDS` seeds are too few: a larger test split is needed, or they are as good.
-    """
-    count, examples = differences.shape
-    mean = abs(float(differences.mean()))
-    if count < 2 or examples < 2 or mean == 0:
-        return None
-    seeds_part, of_examples = (float(part) for part in variance_parts(differences))
-    counts = np.arange(2, MOST_SEEDS + 1)
-    least = stats.t.ppf(1 - LEVEL / 2, counts - 1) + stats.t.ppf(POWER, counts - 1)
-    enough = counts[mean >= least * np.sqrt(count * seeds_part / counts + of_examples)]
-    if not len(enough):
-        return None
-    return 0 if enough[0] <= count else int(enough[0])

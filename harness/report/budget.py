@@ -35,7 +35,7 @@ def budget_section(report: Report) -> Iterator[Block]:
         rows.append(_arm("arm unknown", data.trials[data.trials["arm"].isna()], states))
     blanks = [NONE] * (len(head) - 3)
     rows.append(_discarded(report, every, states))
-    rows += [[label, *blanks, _seconds(seconds), _flops(flops)] for label, seconds, flops in _teachers(teacher)]
+    rows += [[label, *blanks, _seconds(seconds), _flops(flops)] for label, seconds, flops in teachers_cost(teacher)]
     yield Heading("Budget")
     yield Table("budget", "Trials and cost, by arm.", head, rows, "trials.csv")
     planned = data.manifest.get("budget") or {}
@@ -87,7 +87,7 @@ def _discarded(report: Report, every: pd.DataFrame, states: Sequence[str]) -> li
     return _arm("of the search, not on the front", searched[~searched["number"].isin(report.front["number"])], states)
 
 
-def _teachers(teacher: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
+def teachers_cost(teacher: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
     """What was spent on the teacher, on others where there are any, and on what they say: label, seconds and FLOPs.
 
     A teacher that was given has no width, and its training was another's; of a sweep of an earlier version, nothing is

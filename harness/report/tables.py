@@ -124,8 +124,13 @@ def tested(row: Mapping[str, Any]) -> str:
 
 
 def share(value: Any) -> str:
-    """A probability, `0.31`; a dash where it is not known."""
+    """A share, `0.31`; a dash where it is not known."""
     return NONE if pd.isna(value) else f"{value:.2f}"
+
+
+def probability(value: Any) -> str:
+    """As `share`, of resamples: what was the case in all of them is not certain, nor is what never was impossible."""
+    return NONE if pd.isna(value) else ">0.99" if value > 0.99 else "<0.01" if value < 0.01 else share(value)
 
 
 def fresh(found: Confirmed) -> str:

@@ -12,7 +12,7 @@ from harness.analysis.judged import against_plain
 from harness.analysis.load import rows_of
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
-from harness.report.tables import configuration, points, resampled, share, tested
+from harness.report.tables import configuration, points, probability, resampled, tested
 
 
 def recommendation_section(report: Report) -> Iterator[Block]:
@@ -30,20 +30,22 @@ def recommendation_section(report: Report) -> Iterator[Block]:
         own, other = (by_number.get(-1 if pd.isna(row[name]) else int(row[name])) for name in ("number", "runner_up"))
         rows.append([
             f"{int(row['budget']):,}", "nothing confirmed is as small" if own is None else configuration(own),
-            NONE if own is None else tested(own), NONE if own is None else share(row["p_best"]),
+            NONE if own is None else tested(own), NONE if own is None else probability(row["p_best"]),
             NONE if own is None else f"{100 * row['expected_regret']:.2f}",
-            NONE if other is None else configuration(other),
+            NONE if other is None else configuration(other), probability(row["runner_up_p_best"]),
         ])  # fmt: skip
-    head = ["at most (params)", "take", "test (%)", "P(best)", "expected regret (points)", "runner-up"]
+    head = ["at most (params)", "take", "test (%)", "P(best)", "expected regret (points)", "runner-up", "its P(best)"]
     yield Table(
         "recommended", "The configuration that validation chose within each size, judged on the test split.",
         head, rows, "recommended.csv",
     )  # fmt: skip
     yield Paragraph(
         "The choice is by mean validation accuracy on the fresh seeds, among what was confirmed, but for the shuffled "
-        "teacher; P(best) and the expected regret (what is lost, on average, by not having the best of these) are over "
-        f"resamples of {resampled(found.num_seeds)}.{_few(found.num_seeds)} For other limits, and to have the student "
-        f"as files: `python -m harness.recommend {report.data.name} --max-params N --export DIR`."
+        "teacher. The runner-up is the likeliest of the others to be the best on the test split, and may be likelier "
+        "than the choice; to take it for that would be to choose on the test split. P(best) and the expected regret "
+        "(what is lost, on average, by not having the best of these) are over resamples of "
+        f"{resampled(found.num_seeds)}.{_few(found.num_seeds)} For other limits, and to have the student as files: "
+        f"`python -m harness.recommend {report.data.name} --max-params N --export DIR`."
     )
 
 
@@ -81,19 +83,22 @@ def budget_answers(report: Report) -> Iterator[str]:
             yield f"{head}nothing that was confirmed is as small."
             continue
         own = by_number[int(row["number"])]
+        sure = f"P(best) {probability(row['p_best'])} among what was confirmed and fits"
         yield (
             f"{head}{plain(configuration(own))}, {int(own['num_params']):,} parameters, {tested(own)}% on test"
-            f"{_over(report, own)}. P(best) {share(row['p_best'])} among what was confirmed and fits, expected regret "
-            f"{100 * row['expected_regret']:.2f} points{_unsure(found.num_seeds)}{_next(by_number, row['runner_up'])}."
+            f"{_over(report, own)}. {sure}, expected regret {100 * row['expected_regret']:.2f} points"
+            f"{_unsure(found.num_seeds)}{_runner_up(by_number, row)}."
         )
 
 
-def _next(by_number: Mapping[int, Mapping[str, Any]], runner_up: Any) -> str:
-    """The runner-up on validation and what it has on test, as a clause; empty where there is none."""
-    if pd.isna(runner_up):
+def _runner_up(by_number: Mapping[int, Mapping[str, Any]], row: Mapping[str, Any]) -> str:
+    """The likeliest of the others to be the best, and what it has on test, as a clause; empty where there is none."""
+    if pd.isna(row["runner_up"]):
         return ""
-    other = by_number[int(runner_up)]
-    return f"; runner-up {plain(configuration(other))}, {tested(other)}%"
+    other = by_number[int(row["runner_up"])]
+    likelier = " (likelier than what validation chose)" if row["runner_up_p_best"] > row["p_best"] else ""
+    said = f"{plain(configuration(other))}, {tested(other)}%, P(best) {probability(row['runner_up_p_best'])}"
+    return f"; runner-up {said}{likelier}"
 
 
 def _over(report: Report, own: Mapping[str, Any]) -> str:
