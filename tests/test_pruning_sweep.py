@@ -23,7 +23,6 @@ from harness import ledger
 from harness.report.drawings import drawings
 from harness.report.findings import judge
 from tests.inline import sweep_here
-from tests.torture import wait_for_worker
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -81,6 +80,12 @@ def told(out: Path) -> Mapping[int, Any]:
     }
 
 
+def written(out: Path) -> int:
+    """How much of a sweep is on disk: the rungs that trials have reached, and their results."""
+    files = (out / "mine" / "trials").glob("*/*.json")
+    return sum(file.name.startswith("rung-") or file.name == "result.json" for file in files)
+
+
 def test_a_sweep_that_prunes_tells_logs_and_reports(home: Path) -> None:
     states = Counter(state for state, *_ in told(home / "results").values())
     assert set(states) == {"COMPLETE", "PRUNED"} and sum(states.values()) == TOTAL
@@ -95,16 +100,16 @@ def test_a_sweep_that_prunes_tells_logs_and_reports(home: Path) -> None:
 
 
 def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, digits_cache: Path, tmp_path: Path) -> None:
-    """kill -9 of the driver at random moments, on real processes and real stores; its workers finish their part."""
+    """kill -9 of the driver at random moments of the training, on real processes and real stores; its workers finish
+    their part."""
     shutil.copytree(digits_cache, tmp_path / "teachers")
     moments = random.Random(int.from_bytes(os.urandom(4), "big"))
-    kills = 0
-    for _ in range(2):
+    whole, kills = written(home / "results"), 0
+    for most in (whole // 2, whole):
+        enough = moments.randrange(min(written(tmp_path), most - 2) + 1, most)
         process = subprocess.Popen(command(home, tmp_path), cwd=ROOT)
-        wait_for_worker(process)
-        deadline = time.monotonic() + moments.uniform(2, 6)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while process.poll() is None and written(tmp_path) < enough:
+            time.sleep(0.01)
         if process.poll() is None:
             kills += 1
             process.send_signal(signal.SIGKILL)
