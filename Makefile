@@ -33,15 +33,17 @@ torture: .venv/tested  ## 50 drivers and 200 workers killed with -9, on SQLite a
 	$(BIN)/python -m tests.torture --postgres
 	HARNESS_LONG=1 $(BIN)/python -m pytest tests/test_local.py tests/test_teachers_are_better.py
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed; try make PYTHON=python3.12') if sys.version_info < (3, 11) else None"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e .
 	touch $@
 
-.venv/tested: .venv/installed
+.venv/tested: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[test]'
-	touch $@
+	touch $@ .venv/installed
 
 clean:  ## remove the environment; results stay
 	rm -rf .venv build *.egg-info

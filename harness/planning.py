@@ -57,7 +57,8 @@ def _first_round(study: Study, task: str, trials: int) -> list[Work]:
         sampler = Sampler(f"sqlite:///{Path(folder) / 'plan.db'}", "plan", study, "", shared=False)
         arms = [arm for arm in wanted for _ in range(min(wanted[arm], quota(study, wanted, arm)))]
         asked = [sampler.ask(arm) for arm in arms]
-    return [work_of(one.number, students(study, one.arm, one.params, task)) for one in asked]
+    until = study.pruning.rungs[0] if study.pruning else None
+    return [work_of(one.number, students(study, one.arm, one.params, task), until=until) for one in asked]
 
 
 def _handed_out(work: Sequence[Work], costs: Costs, workers: int) -> Table:

@@ -104,8 +104,8 @@ def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, digits
     their part."""
     shutil.copytree(digits_cache, tmp_path / "teachers")
     moments = random.Random(int.from_bytes(os.urandom(4), "big"))
-    whole, kills = written(home / "results"), 0
-    for most in (whole // 2, whole):
+    total, kills = written(home / "results"), 0
+    for most in (total // 2, total):
         enough = moments.randrange(min(written(tmp_path), most - 2) + 1, most)
         process = subprocess.Popen(command(home, tmp_path), cwd=ROOT)
         while process.poll() is None and written(tmp_path) < enough:

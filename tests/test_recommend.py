@@ -26,15 +26,16 @@ from statsmodels.stats.power import TTestPower
 from harness import cli, ledger
 from harness.analysis.answers import read_answers
 from harness.analysis.chosen import chosen, is_plain_itself
-from harness.analysis.confirmed import CONTROLS, NOT_SHOWN
-from harness.analysis.judged import ELIGIBLE, Confirmed, judge_confirmed, ranked
+from harness.analysis.confirmed import CONTROLS, NOT_SHOWN, scored
+from harness.analysis.judged import ELIGIBLE, Confirmed, answers_of, judge_confirmed, ranked
 from harness.analysis.load import StudyData, load, rows_of
+from harness.analysis.statistics import found_by_rule
 from harness.export import formats, read_architecture
 from harness.figures.confirmed import NAMES
 from harness.recommend.__main__ import _command, app
 from harness.recommend.apart import apart, seeds_to_tell
 from harness.recommend.choose import Recommendation, recommend
-from harness.recommend.evidence import evidence
+from harness.recommend.evidence import as_data, evidence
 from harness.recommend.hand_out import trained
 from harness.recommend.words import next_step, say
 from harness.report import build, write
@@ -186,50 +187,77 @@ def test_an_accuracy_that_is_not_reached_on_the_test_split_is_a_weakness(home: P
     low = replace(found, draws=found.draws * 0 + least / 2)
     taken = recommend(home / "mine", data, low, {}, least)
     assert taken.p_reached == 0 and taken.reaches is None
-    assert "in <0.01 of resamples only; nothing that was confirmed reaches it in half" in spoken_of(data, taken, least)
-    wide = found.trials.loc[found.trials["width"] == 6, "number"].astype(int)
+    weakness = "in <0.01 of resamples only; nothing that was confirmed reaches it there in half"
+    assert weakness in spoken_of(data, taken)
+    assert weakness in evidence(taken, data)["weakness"] and weakness in as_data(taken)["weakness"]
+    wide = found.trials[found.trials["width"] == 6].drop_duplicates("number")
+    able = wide[wide["val_accuracy"] >= least].sort_values("val_accuracy")
+    assert len(able) > 1
     high = low.draws.copy()
-    high[wide.unique()] = least
+    high[wide["number"]] = least
     taken = recommend(home / "mine", data, replace(found, draws=high), {}, least)
-    assert taken.chosen["width"] == 3 and taken.reaches is not None and taken.reaches["width"] == 6
-    assert "the smallest that does in half of them is" in spoken_of(data, taken, least)
+    assert taken.chosen["width"] == 3 and taken.reaches is not None
+    assert taken.reaches["number"] == able["number"].iloc[-1]  # of equal size the best on validation
+    assert "the smallest that, by the test split, does in half of them" in spoken_of(data, taken)
     taken = recommend(home / "mine", data, replace(found, draws=low.draws * 2), {}, least)
-    assert "of resamples only" not in spoken_of(data, taken, least)
-    assert f"at least {100 * least:.2f}% on the test split in >0.99 of resamples" in spoken_of(data, taken, least)
+    assert taken.reaches is not None and taken.reaches["width"] == 3
+    assert "of resamples only" not in spoken_of(data, taken)
+    assert f"at least {100 * least:.2f}% on the test split in >0.99 of resamples" in spoken_of(data, taken)
 
 
 def test_what_misses_a_limit_by_less_than_timings_are_sharp_is_named(home: Path, found: Confirmed) -> None:
     times = found.trials["width"].map({3: 1.0, 6: 1.04}).astype(float)
-    timed = replace(found, trials=found.trials.assign(latency_ms=times))
+    wide = found.trials[(found.trials["width"] == 6) & found.trials["role"].isin(ELIGIBLE)]["number"]
+    better = found.trials["val_accuracy"].mask(found.trials["number"] == wide.iloc[-1], 1.5)
+    timed = replace(found, trials=found.trials.assign(latency_ms=times, val_accuracy=better))
     data = load(home / "mine")
     taken = recommend(home / "mine", data, timed, {"latency_ms": 1.0}, None)
-    assert taken.chosen["width"] == 3 and [row["width"] for row in taken.nearly] == [6]
+    assert taken.chosen["width"] == 3
+    assert [row["number"] for row in taken.nearly] == [wide.iloc[-1]]  # the best of its width
     assert "nearly" in spoken_of(data, taken) and "1.04 ms" in spoken_of(data, taken)
+    assert [row["latency_ms"] for row in as_data(taken)["nearly"]] == [1.04]
     small = float(found.trials["num_params"].min())
     for limits in ({"latency_ms": 1.1}, {"latency_ms": 1.0, "num_params": small}, {}):
         assert not recommend(home / "mine", data, timed, limits, None).nearly
-    slower = replace(found, trials=found.trials.assign(latency_ms=times.replace(1.04, 1.06)))
+    slower = replace(timed, trials=timed.trials.assign(latency_ms=times.replace(1.04, 1.06)))
     assert not recommend(home / "mine", data, slower, {"latency_ms": 1.0}, None).nearly
+    worse = replace(timed, trials=timed.trials.assign(val_accuracy=better.mask(found.trials["width"] == 6, 0.01)))
+    assert not recommend(home / "mine", data, worse, {"latency_ms": 1.0}, None).nearly
 
 
 def test_the_next_step_is_by_the_rule_of_the_report_and_contradicts_no_verdict(home: Path, found: Confirmed) -> None:
     both = recommend(home / "mine", load(home / "mine"), found, {}, None)
     assert both.apart is not None and both.runner_up is not None
-    unlike = replace(both.apart, row=None, num_rows=1, gain=0.03, low=-0.01, high=0.07)
+    unlike = replace(both.apart, row=None, num_rows=7, gain=0.03, low=-0.01, high=0.07, next_seeds=25)
 
-    def said(p_best: float, **changed: Any) -> str:
-        return next_step(replace(both, p_best=p_best, apart=replace(unlike, **changed)), [3], "COMMAND")
+    def said(p_best: float, p_other: float = 0.0, **changed: Any) -> str:
+        sure = replace(both, p_best=p_best, runner_up_p_best=p_other, apart=replace(unlike, **changed))
+        return next_step(sure, [3], "COMMAND")
 
-    assert said(0.96, next_seeds=25) == "nothing: P(best) is at least 0.95"
-    assert "nothing" not in said(0.96, next_seeds=25, row={"verdict": NOT_SHOWN})
-    assert "nothing" not in said(0.6, next_seeds=25) and "nothing" not in said(0.6, next_seeds=None)
+    settled = "nothing between the first two: "
+    assert said(0.96) == f"{settled}the choice is the best with P of at least 0.95"
+    assert said(0.01, 0.96, gain=-0.03) == f"{settled}the runner-up is the best with P of at least 0.95"
+    assert "nothing" not in said(0.96, row={"verdict": NOT_SHOWN})
+    assert "nothing" not in said(0.6) and "nothing" not in said(0.6, next_seeds=None)
+    for next_seeds in (0, 25, None):  # what the report shows is not to be shown any more
+        for p_best, gain, better in (
+            (0.0, -0.03, "the runner-up"),
+            (0.5, 0.03, "the choice"),
+            (0.97, 0.003, "the choice"),
+        ):
+            ends = {"gain": gain, "low": gain - 0.001, "high": gain + 0.001, "next_seeds": next_seeds}
+            shown = said(p_best, 0.99 - p_best, row={"verdict": "better"}, **ends)
+            assert shown.startswith(f"{settled}{better} is shown to be the better (")
     assert said(0.6, next_seeds=None) == (
-        "a larger test split: no number of seeds would tell the first two apart (+3.00 [-1.00, 7.00] points)"
+        "a larger test split: up to 1,000 seeds would not show the difference of the first two, were it as seen "
+        "(+3.00 [-1.00, 7.00] points)"
     )
-    assert said(0.6, next_seeds=0) == "nothing: these seeds suffice to tell the first two apart"
-    assert said(0.6, next_seeds=25, num_rows=6) == (
+    assert said(0.01, 0.55, next_seeds=0, gain=-0.03).startswith(
+        f"{settled}the runner-up is the better, and these seeds"
+    )
+    assert said(0.6) == (
         "25 fresh seeds would show the difference of the first two with 80% power, were it as seen (+3.00 [-1.00, "
-        "7.00] points; look 2 at this test split: level 5% / 4, 6 comparisons): COMMAND"
+        "7.00] points; look 2 at this test split, level 5% / 4; the last of 7 comparisons): COMMAND"
     )
     for next_seeds in (None, 25):
         assert "take either" in said(0.6, next_seeds=next_seeds, gain=0.0, low=-0.004, high=0.004)
@@ -238,19 +266,45 @@ def test_the_next_step_is_by_the_rule_of_the_report_and_contradicts_no_verdict(h
     assert next_step(one, [1], "COMMAND") == "more seeds: one says nothing of how they differ: COMMAND"
 
 
-def test_a_pair_that_the_report_compares_is_one_of_all_its_comparisons(home: Path, found: Confirmed) -> None:
+@pytest.mark.parametrize(("looks", "planned"), [([3], 4), ([2, 3], 4), ([3], 40)])
+def test_a_pair_that_the_report_compares_is_one_of_all_its_comparisons(
+    looks: Sequence[int], planned: int, home: Path, found: Confirmed
+) -> None:
     data = load(home / "mine")
+    judged = replace(found, looks=looks, num_planned=planned)
     row = rows_of(found.comparisons)[0]
     pair = int(row["distilled_number"]), int(row["control_number"])
+    correct = answers_of(home / "mine", data, pair)
+    first, second = (scored(number, found.students, correct) for number in pair)
+    assert first is not None and second is not None
+    values = (first - second.loc[first.index]).to_numpy()
     for numbers in (pair, pair[::-1]):
-        own = apart(home / "mine", data, found, numbers)
+        own = apart(home / "mine", data, judged, numbers)
         assert own.row is not None and own.row["control"] == row["control"]
-        assert own.num_rows == found.num_planned == len(found.comparisons)
+        assert own.num_rows == planned
         assert abs(own.gain) == pytest.approx(abs(row["gain"]))
-        assert (own.next_seeds == 0) == (abs(row["gain"]) >= row["found_80"])
+        assert own.next_seeds == seeds_to_tell(values, len(looks), planned)
     others = found.trials[found.trials["role"] == "distilled"].drop_duplicates("number")["number"].astype(int)
-    alone = apart(home / "mine", data, found, (int(others.iloc[0]), int(others.iloc[-1])))
-    assert alone.row is None and alone.num_rows == 1
+    alone = apart(home / "mine", data, judged, (int(others.iloc[0]), int(others.iloc[-1])))
+    assert alone.row is None and alone.num_rows == planned + 1
+
+
+def test_answers_of_several_labels_are_shares_of_each_example(home: Path, found: Confirmed) -> None:
+    data = load(home / "mine")
+    number = int(found.trials["number"].iloc[0])
+    sizes = {"sizes": {"test": 36}}  # as though ten digits were a text
+    texts = replace(data, manifest={**data.manifest, "task": {**data.manifest["task"], **sizes}})
+    whole, parts = (answers_of(home / "mine", own, [number])[number] for own in (data, texts))
+    assert whole.shape == (3, 360) and parts.shape == (3, 36)
+    assert parts.mean(axis=1) == pytest.approx(whole.mean(axis=1))
+
+
+def test_the_card_has_the_cost_of_the_teacher_beside_that_of_the_trials(home: Path, found: Confirmed) -> None:
+    data = load(home / "mine")
+    cost = evidence(recommend(home / "mine", data, found, {}, None), data)["cost"]
+    assert cost["FLOPs of the teacher"] == data.manifest["teacher"]["train_flops"] > 0
+    every = pd.concat([data.trials, data.others.trials, data.confirmed.trials])
+    assert cost["their training FLOPs"] == pytest.approx(every["train_flops"].sum())
 
 
 def test_the_command_that_goes_on_is_whole(home: Path, found: Confirmed, tmp_path: Path) -> None:
@@ -470,9 +524,9 @@ def spoken(home: Path, confirmed: Confirmed) -> tuple[str, dict[str, Any]]:
     return spoken_of(data, taken), evidence(taken, data)
 
 
-def spoken_of(data: StudyData, taken: Recommendation, least: float | None = None) -> str:
+def spoken_of(data: StudyData, taken: Recommendation) -> str:
     console = Console(file=io.StringIO(), width=1000)
-    say(console, taken, data, least)
+    say(console, taken, data)
     assert isinstance(console.file, io.StringIO)
     return " ".join(console.file.getvalue().split())
 
@@ -558,9 +612,11 @@ def test_how_many_seeds_would_tell_two_apart() -> None:
         return float(stats.nct.sf(least * math.sqrt(seeds), seeds - 1, shift))
 
     assert power(needed) >= 0.8 > power(needed - 1)
-    harder = [seeds_to_tell(values, looks, rows) for looks, rows in ((1, 1), (2, 1), (2, 10))]
-    assert all(isinstance(seeds, int) for seeds in harder) and harder == sorted(harder, key=lambda n: n or 0)
-    assert harder[0] != harder[2]
+    for looks, rows in ((1, 1), (1, 18), (2, 18), (3, 40)):  # all noise is of seeds here: the spread is theirs
+        tests = (looks + 1) ** 2 * rows
+        assert seeds_to_tell(values, looks, rows) == next(
+            n for n in range(11, 999) if found_by_rule(sd, n, tests) <= 0.03
+        )
     two = crossed_world(2, 400, 0.1, 0.0)  # of two seeds hardly anything is known
     assert (seeds_to_tell(two) or 0) > 2
     assert seeds_to_tell(crossed_world(10, 50, 0.02, 0.5)) is None  # a matter of test examples, not of seeds

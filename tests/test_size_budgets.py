@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,24 @@ def test_the_answer_and_the_table_say_what_to_take_within_each_budget(report: Re
         assert f" {100 * own['test_accuracy']:.2f} [" in line and f"P(best) {row['p_best']:.2f}" in line
         gain = against_plain(report.confirmed, int(own["number"]))
         assert (f"{100 * gain['gain']:+.2f} " in line and gain["verdict"] in line) if gain else "plain" in line
+
+
+@pytest.mark.parametrize(("own", "other"), [(0.21, 0.75), (0.75, 0.21)])
+def test_the_runner_up_has_its_own_probability_and_is_named_where_it_is_likelier(
+    own: float, other: float, report: Report
+) -> None:
+    first = report.confirmed.recommended.dropna(subset=["runner_up"]).head(1)
+    first = first.assign(p_best=own, runner_up_p_best=other)
+    text = page(replace(report, confirmed=replace(report.confirmed, recommended=first)))
+    (line,) = [line for line in text.splitlines() if line.startswith("- Within **")]
+    assert f"P(best) {own} among" in line and f", P(best) {other}" in line
+    assert ("likelier than what validation chose" in line) == (other > own)
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {int(first['budget'].item()):,} |")]
+    assert row.endswith(f"| {other} |") and f"| {own} |" in row
+    alone = first.assign(runner_up=np.nan, runner_up_p_best=np.nan)
+    text = page(replace(report, confirmed=replace(report.confirmed, recommended=alone)))
+    (line,) = [line for line in text.splitlines() if line.startswith("- Within **")]
+    assert line.endswith("Nothing else that was confirmed fits.") and "P(best)" not in line
 
 
 def test_the_figures_of_parameters_have_a_vertical_for_each_budget_within_them(report: Report) -> None:

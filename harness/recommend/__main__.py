@@ -87,7 +87,7 @@ def main(
     uri = tracking_uri or f"sqlite:///{(out / 'mlflow.db').absolute()}"
     run = None if register is None else _run_of(folder, int(found.chosen["number"]), register, uri, storage)
     console = Console(quiet=as_json)
-    say(console, found, data, min_accuracy)
+    say(console, found, data)
     if found.runner_up is not None:
         said = next_step(found, judged.looks, _command(found, data, out, (storage, tracking_uri)))
         console.print(f"next       {said}", soft_wrap=True, highlight=False, markup=False)

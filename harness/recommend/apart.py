@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from harness.analysis.confirmed import scored
+from harness.analysis.confirmed import NOT_SHOWN, scored
 from harness.analysis.intervals import crossed, variance_parts
 from harness.analysis.judged import Confirmed, answers_of
 from harness.analysis.load import StudyData, rows_of
@@ -28,9 +28,9 @@ class Apart:
     """The first of two configurations less the second: mean test accuracy with its crossed 95% interval, fractions.
 
     `row` is the report's own comparison of the two, None where it has none; `num_rows` are the comparisons that Holm's
-    correction of it is over, 1 where there is none. `next_seeds` is how many fresh seeds would show a difference as
-    seen, by the report's rule for so many comparisons and one more look, with 80% power: 0 where those that there are
-    do, None where no number of seeds would.
+    correction of it is over, or would be with these two as one more. `next_seeds` is how many fresh seeds would
+    show a difference as seen, by the report's rule for so many comparisons and one more look, with 80% power: 0
+    where those that there are do, None where no number of seeds would.
     """
 
     gain: float
@@ -39,6 +39,11 @@ class Apart:
     row: Mapping[str, Any] | None
     num_rows: int
     next_seeds: int | None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the report shows which of the two is the better."""
+        return self.row is not None and self.row["verdict"] != NOT_SHOWN
 
     @property
     def either_will_do(self) -> bool:
@@ -75,7 +80,7 @@ def _row(confirmed: Confirmed, numbers: tuple[int, int]) -> tuple[Mapping[str, A
         for row in rows_of(table):
             if any({row.get(first), row.get(second)} == set(numbers) for first, second in PAIRS):
                 return row, max(len(table), planned)
-    return None, 1
+    return None, max(len(confirmed.comparisons), confirmed.num_planned) + 1
 
 
 def seeds_to_tell(differences: NDArray[Any], looks: int = 1, num_rows: int = 1) -> int | None:

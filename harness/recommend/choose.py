@@ -37,12 +37,13 @@ class Recommendation:
     others the likeliest to be the best on the test split.
 
     `p_best`, `runner_up_p_best` and `expected_regret` (a fraction) are among the `num_fitting` confirmed configurations
-    within the limits. `p_reached` is the share of draws in which its test accuracy reaches the one asked for, NaN where
-    none was; `reaches` the row of the smallest that does in half of them, None where none does. `against_plain` is its
-    row of comparisons with plain training, `apart` how it differs from the runner-up. `nearly` are the rows of those
-    that miss a limit in milliseconds by less than timings are sharp. `left_out` are the rows of those that fit but
-    cannot be judged, each with its `why`. `distilled_over` is, of a control that is taken, the row of comparisons of
-    the best distilled student of its width with it, None where there is none; `beside_distilled` says that one was
+    within the limits. `least` is the val accuracy that was asked for; `p_reached` the share of draws in which its
+    test accuracy reaches it, NaN where none was; `reaches` the row of the smallest that does in half of them and on
+    validation, None where none does. `against_plain` is its row of comparisons with plain training, `apart` how it
+    differs from the runner-up. `nearly` are the rows of those better on validation that miss a limit in
+    milliseconds by less than timings are sharp. `left_out` are the rows of those that fit but cannot be judged,
+    each with its `why`. `distilled_over` is, of a control that is taken, the row of comparisons of the best
+    distilled student of its width with it, None where there is none; `beside_distilled` says that one was
     confirmed. `weakness` is what speaks against the chosen as such.
     """
 
@@ -52,6 +53,7 @@ class Recommendation:
     p_best: float
     runner_up_p_best: float
     expected_regret: float
+    least: float | None
     p_reached: float
     reaches: Mapping[str, Any] | None
     against_plain: Mapping[str, Any] | None
@@ -131,6 +133,7 @@ def recommend(
         p_best=float(table["p_best"].iloc[0]),
         runner_up_p_best=math.nan if other is None else float(table["p_best"].loc[other]),
         expected_regret=float(table["expected_regret"].iloc[0]),
+        least=least,
         p_reached=math.nan if least is None else float((confirmed.draws[number] >= least).mean()),
         reaches=None if least is None else _reaches(confirmed, fitting, least),
         against_plain=against_plain(confirmed, number),
@@ -139,25 +142,31 @@ def recommend(
         beside_distilled=chosen["width"] in _distilled_widths(confirmed),
         weakness=weakness(confirmed, chosen),
         left_out=_left_out(confirmed, {**limits, "num_params": min(limits.get("num_params", math.inf), largest)}),
-        nearly=_nearly(trials, limits),
+        nearly=_nearly(trials, limits, chosen),
     )
 
 
 def _reaches(confirmed: Confirmed, fitting: pd.DataFrame, least: float) -> Mapping[str, Any] | None:
-    """The row of the smallest configuration that reaches an accuracy on the test split in half of the draws."""
-    half = [number for number in fitting.index if (confirmed.draws[number] >= least).mean() >= HALF]
-    found = rows_of(fitting.loc[half].sort_values("num_params", kind="stable"))
+    """The row of the smallest configuration that reaches an accuracy on validation, and on the test split in half of
+    the draws; of equals the best on validation."""
+    kept = fitting[fitting["val_accuracy"] >= least]
+    half = [number for number in kept.index if (confirmed.draws[number] >= least).mean() >= HALF]
+    found = rows_of(kept.loc[half].sort_values(["num_params", "val_accuracy"], ascending=[True, False], kind="stable"))
     return found[0] if found else None
 
 
-def _nearly(trials: pd.DataFrame, limits: Mapping[str, float]) -> Sequence[Mapping[str, Any]]:
-    """The rows, one a width, of what would fit but for some hundredths of the milliseconds that are allowed."""
+def _nearly(
+    trials: pd.DataFrame, limits: Mapping[str, float], chosen: Mapping[str, Any]
+) -> Sequence[Mapping[str, Any]]:
+    """The rows, the best one on validation of each width, of what would fit but for some hundredths of the milliseconds
+    that are allowed, and is better there than the chosen."""
     if (limit := limits.get("latency_ms")) is None:
         return []
     within = trials
     for column, other in limits.items():
         within = within[within[column] <= (NEAR if column == "latency_ms" else 1) * other]
-    return rows_of(within[within["latency_ms"] > limit].drop_duplicates("width"))
+    better = within[(within["latency_ms"] > limit) & (within["val_accuracy"] > chosen["val_accuracy"])]
+    return rows_of(better.sort_values("val_accuracy", ascending=False, kind="stable").drop_duplicates("width"))
 
 
 def _left_out(confirmed: Confirmed, limits: Mapping[str, float]) -> list[Mapping[str, Any]]:

@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.load import StudyData
+from harness.recommend.apart import Apart
 from harness.recommend.choose import Recommendation
+from harness.recommend.words import weaknesses
 from harness.report.budget import teachers_cost
 from harness.report.tables import configuration, probability
 from harness.spec import PLAIN
@@ -25,6 +27,7 @@ SAID = (
 
 def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
     """What the model card says of the student (see `harness.export.card.EVIDENCE`)."""
+    weakness = "; ".join(weaknesses(found))
     own, gain, task = found.chosen, found.against_plain, data.manifest.get("task") or {}
     knobs = [name for name in (*KNOBS, *data.space) if name in own and not pd.isna(own[name])]
     done = pd.concat([data.trials, data.others.trials, data.confirmed.trials])
@@ -41,7 +44,7 @@ def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
             **_estimate(gain["gain"], gain["crossed_low"], gain["crossed_high"]),
         },
         "verdict_against_plain_training": _verdict(found),
-        **({"weakness": found.weakness} if found.weakness else {}),
+        **({"weakness": weakness} if weakness else {}),
         "p_best": found.p_best,
         "expected_regret": found.expected_regret,
         "runner_up": None if found.runner_up is None else
@@ -79,6 +82,16 @@ def _estimate(value: float, low: float, high: float) -> dict[str, float]:
     return {"value": float(value), "low": float(low), "high": float(high), "level": 0.95}
 
 
+def _over(apart: Apart) -> dict[str, Any]:
+    values = {"gain": apart.gain, "low": apart.low, "high": apart.high}
+    verdict = None if apart.row is None else apart.row["verdict"]
+    return {
+        **{name: None if math.isnan(value) else value for name, value in values.items()},
+        "verdict": verdict,
+        "comparisons": apart.num_rows,
+    }
+
+
 def as_data(found: Recommendation) -> dict[str, Any]:
     """The recommendation as JSON data."""
 
@@ -100,11 +113,10 @@ def as_data(found: Recommendation) -> dict[str, Any]:
         "plain_is_as_good": found.plain_is_as_good,
         "runner_up": row(found.runner_up, SAID),
         "runner_up_p_best": None if math.isnan(found.runner_up_p_best) else found.runner_up_p_best,
-        "over_runner_up": None
-        if apart is None
-        else {name: None if math.isnan(value := getattr(apart, name)) else value for name in ("gain", "low", "high")},
+        "over_runner_up": None if apart is None else _over(apart),
         "next_seeds": None if apart is None else apart.next_seeds,
         "reaches": row(found.reaches, SAID),
-        "weakness": found.weakness,
+        "weakness": "; ".join(weaknesses(found)),
+        "nearly": [row(near, SAID) for near in found.nearly],
         "left_out": [row(left, (*SAID, "why")) for left in found.left_out],
     }

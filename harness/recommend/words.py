@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
 from harness.analysis.load import StudyData
-from harness.recommend.apart import AS_GOOD, Apart
+from harness.recommend.apart import AS_GOOD, MOST_SEEDS, Apart
 from harness.recommend.choose import HALF, SURE, Recommendation
 from harness.report.tables import configuration, fresh_seeds, number, points, probability, resampled
 from harness.report.unconfirmed import unconfirmed
@@ -32,9 +32,9 @@ BESIDE: Mapping[str, str] = {
 NONE_BESIDE = "no distilled student of its width was confirmed to compare it with"
 
 
-def say(console: Console, found: Recommendation, data: StudyData, least: float | None) -> None:
-    """Print a recommendation in words; `least` is the accuracy that was asked for."""
-    own = found.chosen
+def say(console: Console, found: Recommendation, data: StudyData) -> None:
+    """Print a recommendation in words."""
+    own, least = found.chosen, found.least
 
     def line(head: str, text: str, *, bold: bool = False) -> None:
         padded = f"{head:10}"
@@ -44,12 +44,15 @@ def say(console: Console, found: Recommendation, data: StudyData, least: float |
     line("take", f"{configuration(own)}{_others(own, data)}: {sizes}", bold=True)
     interval = ": no interval" if pd.isna(own["test_low"]) else " [95%, over seeds and test examples]"
     line("test", f"{_percent(own)} over {fresh_seeds(own['num_seeds'])}{interval}")
-    for weakness in _weaknesses(found, least):
+    for weakness in weaknesses(found):
         line("weak", weakness, bold=True)
     if least is not None and found.p_reached >= HALF:
         line("", f"at least {100 * least:.2f}% on the test split in {probability(found.p_reached)} of resamples")
-    line("best", f"P = {probability(found.p_best)} among {found.num_fitting} confirmed that fit; expected regret "
-         f"{100 * found.expected_regret:.2f} points, over resamples of {resampled(own['num_seeds'])}")  # fmt: skip
+    if found.runner_up is None:
+        line("best", "the only one of those confirmed that fits")
+    else:
+        line("best", f"P = {probability(found.p_best)} among {found.num_fitting} confirmed that fit; expected regret "
+             f"{100 * found.expected_regret:.2f} points, over resamples of {resampled(own['num_seeds'])}")  # fmt: skip
     for row in found.left_out:
         line("left out", f"{configuration(row)} (trial {row['number']}): {row['why']}")
     for row in found.nearly:
@@ -63,17 +66,20 @@ def say(console: Console, found: Recommendation, data: StudyData, least: float |
         line("lacks", f"{escape(lacks)} What is missing was not weighed here.", bold=True)
 
 
-def _weaknesses(found: Recommendation, least: float | None) -> Iterator[str]:
+def weaknesses(found: Recommendation) -> Iterator[str]:
     """What speaks against the chosen as such."""
     if found.weakness:
         yield found.weakness
-    if least is None or found.p_reached >= HALF:
+    if found.least is None or found.p_reached >= HALF:
         return
-    said = f"at least {100 * least:.2f}% on the test split in {probability(found.p_reached)} of resamples only"
+    said = f"at least {100 * found.least:.2f}% on the test split in {probability(found.p_reached)} of resamples only"
     if found.reaches is None:
-        yield f"{said}; nothing that was confirmed reaches it in half of them"
+        yield f"{said}; nothing that was confirmed reaches it there in half of them, and on validation"
     else:
-        yield f"{said}; the smallest that does in half of them is {configuration(found.reaches)}"
+        yield (
+            f"{said}; the smallest that, by the test split, does in half of them, and on validation, is "
+            f"{configuration(found.reaches)}"
+        )
 
 
 def _control(found: Recommendation) -> Iterator[tuple[str, str]]:
@@ -129,25 +135,31 @@ def _said_of(found: Recommendation, gain: Mapping[str, Any]) -> str:
 
 
 def next_step(found: Recommendation, looks: Sequence[int], command: str) -> str:
-    """What would settle which of the first two is the better, by the report's own rule; `looks` are those so far."""
+    """What would settle which of the first two is the better, by the report's rule; `looks` are those so far."""
     apart = found.apart
     if found.chosen["num_seeds"] < 2:
         return f"more seeds: one says nothing of how they differ: {command}"
     assert apart is not None
-    is_open = apart.row is not None and apart.row["verdict"] == NOT_SHOWN
-    if found.p_best >= SURE and not is_open:
-        return f"nothing: P(best) is at least {SURE:g}"
+    better = "the choice" if apart.gain > 0 else "the runner-up"
+    settled = f"nothing between the first two: {better} is"
+    if apart.is_shown:
+        return f"{settled} shown to be the better ({_difference(apart)})"
+    if max(found.p_best, found.runner_up_p_best) >= SURE and apart.row is None:
+        return f"{settled} the best with P of at least {SURE:g}"
     if apart.either_will_do:
         return f"take either of the first two: they are as good, to within {100 * AS_GOOD:g} points"
     if apart.next_seeds == 0:
-        return "nothing: these seeds suffice to tell the first two apart"
+        return f"{settled} the better, and these seeds suffice to say so ({_difference(apart)})"
     if apart.next_seeds is None:
-        return f"a larger test split: no number of seeds would tell the first two apart ({_difference(apart)})"
-    look = len(looks) + 1
-    rows = f", {apart.num_rows} comparisons" if apart.num_rows > 1 else ""
+        return (
+            f"a larger test split: up to {MOST_SEEDS:,} seeds would not show the difference of the first two, were it "
+            f"as seen ({_difference(apart)})"
+        )
+    look, kind = len(looks) + 1, "one" if apart.row is not None else "the last"
     return (
         f"{apart.next_seeds} fresh seeds would show the difference of the first two with 80% power, were it as seen "
-        f"({_difference(apart)}; look {look} at this test split: level 5% / {look**2}{rows}): {command}"
+        f"({_difference(apart)}; look {look} at this test split, level 5% / {look**2}; {kind} of {apart.num_rows} "
+        f"comparisons): {command}"
     )
 
 

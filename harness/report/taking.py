@@ -30,7 +30,7 @@ def recommendation_section(report: Report) -> Iterator[Block]:
         own, other = (by_number.get(-1 if pd.isna(row[name]) else int(row[name])) for name in ("number", "runner_up"))
         rows.append([
             f"{int(row['budget']):,}", "nothing confirmed is as small" if own is None else configuration(own),
-            NONE if own is None else tested(own), NONE if own is None else probability(row["p_best"]),
+            NONE if own is None else tested(own), _sure(row),
             NONE if own is None else f"{100 * row['expected_regret']:.2f}",
             NONE if other is None else configuration(other), probability(row["runner_up_p_best"]),
         ])  # fmt: skip
@@ -83,18 +83,23 @@ def budget_answers(report: Report) -> Iterator[str]:
             yield f"{head}nothing that was confirmed is as small."
             continue
         own = by_number[int(row["number"])]
-        sure = f"P(best) {probability(row['p_best'])} among what was confirmed and fits"
+        lead = f"{head}{plain(configuration(own))}, {int(own['num_params']):,} parameters, {tested(own)}% on test"
+        if pd.isna(row["runner_up"]):
+            yield f"{lead}{_over(report, own)}. Nothing else that was confirmed fits."
+            continue
         yield (
-            f"{head}{plain(configuration(own))}, {int(own['num_params']):,} parameters, {tested(own)}% on test"
-            f"{_over(report, own)}. {sure}, expected regret {100 * row['expected_regret']:.2f} points"
-            f"{_unsure(found.num_seeds)}{_runner_up(by_number, row)}."
+            f"{lead}{_over(report, own)}. P(best) {_sure(row)} among what was confirmed and fits, expected regret "
+            f"{100 * row['expected_regret']:.2f} points{_unsure(found.num_seeds)}{_runner_up(by_number, row)}."
         )
 
 
+def _sure(row: Mapping[str, Any]) -> str:
+    """P(best) of what is taken; of the only one that fits there is none."""
+    return NONE if pd.isna(row["runner_up"]) else probability(row["p_best"])
+
+
 def _runner_up(by_number: Mapping[int, Mapping[str, Any]], row: Mapping[str, Any]) -> str:
-    """The likeliest of the others to be the best, and what it has on test, as a clause; empty where there is none."""
-    if pd.isna(row["runner_up"]):
-        return ""
+    """The likeliest of the others to be the best, and what it has on test, as a clause."""
     other = by_number[int(row["runner_up"])]
     likelier = " (likelier than what validation chose)" if row["runner_up_p_best"] > row["p_best"] else ""
     said = f"{plain(configuration(other))}, {tested(other)}%, P(best) {probability(row['runner_up_p_best'])}"
