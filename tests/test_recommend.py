@@ -187,7 +187,7 @@ def test_an_accuracy_that_is_not_reached_on_the_test_split_is_a_weakness(home: P
     low = replace(found, draws=found.draws * 0 + least / 2)
     taken = recommend(home / "mine", data, low, {}, least)
     assert taken.p_reached == 0 and taken.reaches is None
-    weakness = "in <0.01 of resamples only; nothing that was confirmed reaches it there in half"
+    weakness = "in <0.01 of resamples only; nothing that was confirmed reaches it on validation and in half"
     assert weakness in spoken_of(data, taken)
     assert weakness in evidence(taken, data)["weakness"] and weakness in as_data(taken)["weakness"]
     wide = found.trials[found.trials["width"] == 6].drop_duplicates("number")
@@ -198,7 +198,7 @@ def test_an_accuracy_that_is_not_reached_on_the_test_split_is_a_weakness(home: P
     taken = recommend(home / "mine", data, replace(found, draws=high), {}, least)
     assert taken.chosen["width"] == 3 and taken.reaches is not None
     assert taken.reaches["number"] == able["number"].iloc[-1]  # of equal size the best on validation
-    assert "the smallest that, by the test split, does in half of them" in spoken_of(data, taken)
+    assert "the smallest that reaches it on validation and, as the test split says, in half" in spoken_of(data, taken)
     taken = recommend(home / "mine", data, replace(found, draws=low.draws * 2), {}, least)
     assert taken.reaches is not None and taken.reaches["width"] == 3
     assert "of resamples only" not in spoken_of(data, taken)

@@ -74,10 +74,10 @@ def weaknesses(found: Recommendation) -> Iterator[str]:
         return
     said = f"at least {100 * found.least:.2f}% on the test split in {probability(found.p_reached)} of resamples only"
     if found.reaches is None:
-        yield f"{said}; nothing that was confirmed reaches it there in half of them, and on validation"
+        yield f"{said}; nothing that was confirmed reaches it on validation and in half of them"
     else:
         yield (
-            f"{said}; the smallest that, by the test split, does in half of them, and on validation, is "
+            f"{said}; the smallest that reaches it on validation and, as the test split says, in half of them is "
             f"{configuration(found.reaches)}"
         )
 
