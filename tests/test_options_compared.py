@@ -20,9 +20,11 @@ from harness.analysis.intervals import crossed
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import minimum_detectable
 from harness.report.blocks import List
+from harness.report.controls import answer
 from harness.report.findings import Report, judge
 from harness.report.options import option_comparison_section, options_answer
 from harness.report.page import page
+from harness.report.tables import listed
 from tests.confirmed_cases import Confirmed, shown
 from tests.confirming import swept
 from tests.simulated import MIXED, NOISY, TASTY, World, answers
@@ -270,3 +272,12 @@ def test_the_figure_shows_every_option_and_what_is_far_away_by_its_number() -> N
     assert figures.options_compared(table.iloc[:0], "form").get_axes()[0].texts
     one_seed = compared(study(seeds=1))
     assert len(figures.options_compared(one_seed, "form").get_axes()) == 2
+
+
+def test_a_side_that_was_searched_more_is_said_in_the_answer(real: Report) -> None:
+    for distilled, said in ((4, False), (5, True)):
+        counts = real.gains.assign(distilled_trials=distilled, control_trials=2)
+        text = answer(replace(real, gains=counts))
+        each = listed([f"{width} ({distilled} to 2)" for width in real.gains["width"]])
+        assert (f"the best of more trials than plain training at width {each}: a part of" in text) == said
+        assert ("each form, with as many trials in all, is compared" in text) == said
