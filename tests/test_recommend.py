@@ -187,7 +187,7 @@ def test_an_accuracy_that_is_not_reached_on_the_test_split_is_a_weakness(home: P
     low = replace(found, draws=found.draws * 0 + least / 2)
     taken = recommend(home / "mine", data, low, {}, least)
     assert taken.p_reached == 0 and taken.reaches is None
-    weakness = "in <0.01 of resamples only; nothing that was confirmed reaches it on validation and in half"
+    weakness = "in <0.01 of resamples only; nothing that was confirmed and fits reaches it on validation and in half"
     assert weakness in spoken_of(data, taken)
     assert weakness in evidence(taken, data)["weakness"] and weakness in as_data(taken)["weakness"]
     wide = found.trials[found.trials["width"] == 6].drop_duplicates("number")
@@ -199,6 +199,11 @@ def test_an_accuracy_that_is_not_reached_on_the_test_split_is_a_weakness(home: P
     assert taken.chosen["width"] == 3 and taken.reaches is not None
     assert taken.reaches["number"] == able["number"].iloc[-1]  # of equal size the best on validation
     assert "the smallest that reaches it on validation and, as the test split says, in half" in spoken_of(data, taken)
+    few = found.trials["val_accuracy"].mask(
+        found.trials["width"] == 6, least - 0.001
+    )  # reached on the test split alone
+    lucky = replace(found, draws=high, trials=found.trials.assign(val_accuracy=few))
+    assert recommend(home / "mine", data, lucky, {}, least).reaches is None
     taken = recommend(home / "mine", data, replace(found, draws=low.draws * 2), {}, least)
     assert taken.reaches is not None and taken.reaches["width"] == 3
     assert "of resamples only" not in spoken_of(data, taken)
@@ -221,6 +226,11 @@ def test_what_misses_a_limit_by_less_than_timings_are_sharp_is_named(home: Path,
         assert not recommend(home / "mine", data, timed, limits, None).nearly
     slower = replace(timed, trials=timed.trials.assign(latency_ms=times.replace(1.04, 1.06)))
     assert not recommend(home / "mine", data, slower, {"latency_ms": 1.0}, None).nearly
+    assert not recommend(home / "mine", data, timed, {"latency_ms": 1.0}, 0.0).nearly  # a wider one is not wanted
+    times = found.trials["width"].map({6: 1.0, 3: 1.04}).astype(float)
+    smaller = replace(found, trials=found.trials.assign(latency_ms=times))
+    taken = recommend(home / "mine", data, smaller, {"latency_ms": 1.0}, 0.0)
+    assert taken.chosen["width"] == 6 and [row["width"] for row in taken.nearly] == [3]
     worse = replace(timed, trials=timed.trials.assign(val_accuracy=better.mask(found.trials["width"] == 6, 0.01)))
     assert not recommend(home / "mine", data, worse, {"latency_ms": 1.0}, None).nearly
 
@@ -262,6 +272,10 @@ def test_the_next_step_is_by_the_rule_of_the_report_and_contradicts_no_verdict(h
     for next_seeds in (None, 25):
         assert "take either" in said(0.6, next_seeds=next_seeds, gain=0.0, low=-0.004, high=0.004)
         assert "take either" not in said(0.6, next_seeds=next_seeds, gain=0.004, low=-0.002, high=0.006)
+    assert (
+        said(0.97, seeds_agree=True) == "more seeds: these agree exactly, which says nothing of their spread: COMMAND"
+    )
+    assert "comparisons" not in said(0.6, num_rows=1)
     one = replace(both, chosen={**both.chosen, "num_seeds": 1})
     assert next_step(one, [1], "COMMAND") == "more seeds: one says nothing of how they differ: COMMAND"
 
@@ -272,7 +286,7 @@ def test_a_pair_that_the_report_compares_is_one_of_all_its_comparisons(
 ) -> None:
     data = load(home / "mine")
     judged = replace(found, looks=looks, num_planned=planned)
-    row = rows_of(found.comparisons)[0]
+    row = rows_of(found.comparisons)[-1]
     pair = int(row["distilled_number"]), int(row["control_number"])
     correct = answers_of(home / "mine", data, pair)
     first, second = (scored(number, found.students, correct) for number in pair)
@@ -283,7 +297,7 @@ def test_a_pair_that_the_report_compares_is_one_of_all_its_comparisons(
         assert own.row is not None and own.row["control"] == row["control"]
         assert own.num_rows == planned
         assert abs(own.gain) == pytest.approx(abs(row["gain"]))
-        assert own.next_seeds == seeds_to_tell(values, len(looks), planned)
+        assert own.next_seeds == seeds_to_tell(values, len(looks), planned) is not None
     others = found.trials[found.trials["role"] == "distilled"].drop_duplicates("number")["number"].astype(int)
     alone = apart(home / "mine", data, judged, (int(others.iloc[0]), int(others.iloc[-1])))
     assert alone.row is None and alone.num_rows == planned + 1
@@ -297,6 +311,17 @@ def test_answers_of_several_labels_are_shares_of_each_example(home: Path, found:
     whole, parts = (answers_of(home / "mine", own, [number])[number] for own in (data, texts))
     assert whole.shape == (3, 360) and parts.shape == (3, 36)
     assert parts.mean(axis=1) == pytest.approx(whole.mean(axis=1))
+
+
+def test_what_stands_alone_has_no_probability_of_being_the_best(home: Path, found: Confirmed) -> None:
+    data = load(home / "mine")
+    number = int(found.trials["number"].iloc[0])
+    lone = replace(found, draws=found.draws[[number]])
+    taken = recommend(home / "mine", data, lone, {}, None)
+    card = evidence(taken, data)
+    assert taken.runner_up is None and card["p_best"] is card["expected_regret"] is card["runner_up"] is None
+    assert "nothing else that can be judged fits" in spoken_of(data, taken) and "P =" not in spoken_of(data, taken)
+    assert "is as small" in spoken_of(data, recommend(home / "mine", data, lone, {}, 0.0))
 
 
 def test_the_card_has_the_cost_of_the_teacher_beside_that_of_the_trials(home: Path, found: Confirmed) -> None:
@@ -622,3 +647,5 @@ def test_how_many_seeds_would_tell_two_apart() -> None:
     assert seeds_to_tell(crossed_world(10, 50, 0.02, 0.5)) is None  # a matter of test examples, not of seeds
     assert seeds_to_tell(np.zeros((10, 50))) is None
     assert seeds_to_tell(np.ones((1, 50))) is None
+    alike = np.eye(3, 360) + np.roll(np.eye(3, 360), 9, axis=1)  # every seed the same difference, of other examples
+    assert seeds_to_tell(alike) is None

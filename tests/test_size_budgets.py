@@ -16,6 +16,7 @@ from harness import figures
 from harness.analysis.judged import ELIGIBLE, against_plain
 from harness.analysis.load import rows_of
 from harness.ledger import read_sealed, write_sealed
+from harness.report.closing import closing_table
 from harness.report.controls import answer
 from harness.report.drawings import drawings
 from harness.report.findings import Report, judge
@@ -77,7 +78,13 @@ def test_the_runner_up_has_its_own_probability_and_is_named_where_it_is_likelier
     alone = first.assign(runner_up=np.nan, runner_up_p_best=np.nan)
     text = page(replace(report, confirmed=replace(report.confirmed, recommended=alone)))
     (line,) = [line for line in text.splitlines() if line.startswith("- Within **")]
-    assert line.endswith("Nothing else that was confirmed fits.") and "P(best)" not in line
+    assert line.endswith("Nothing else that was confirmed and can be judged fits.") and "P(best)" not in line
+
+
+def test_the_terminals_table_says_how_many_comparisons_holms_correction_is_for(report: Report) -> None:
+    for planned in (len(report.confirmed.comparisons), 99):
+        table = closing_table(replace(report, confirmed=replace(report.confirmed, num_planned=planned)))
+        assert f"Holm's correction for {planned} comparisons" in str(table.caption)
 
 
 def test_the_figures_of_parameters_have_a_vertical_for_each_budget_within_them(report: Report) -> None:

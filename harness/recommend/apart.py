@@ -27,10 +27,11 @@ PAIRS = (("distilled_number", "control_number"), ("chosen_number", "option_numbe
 class Apart:
     """The first of two configurations less the second: mean test accuracy with its crossed 95% interval, fractions.
 
-    `row` is the report's own comparison of the two, None where it has none; `num_rows` are the comparisons that Holm's
-    correction of it is over, or would be with these two as one more. `next_seeds` is how many fresh seeds would
-    show a difference as seen, by the report's rule for so many comparisons and one more look, with 80% power: 0
-    where those that there are do, None where no number of seeds would.
+    `row` is the report's own comparison of the two, None where it has none; `num_rows` are the comparisons that
+    Holm's correction of it is over, or would be with these two as one more. `next_seeds` is how many fresh
+    seeds would show a difference as seen, by the report's rule for so many comparisons and one more look, with
+    80% power: 0 where those that there are do, None where no number of seeds would. `seeds_agree` says that all
+    have the same difference, and so nothing of their spread.
     """
 
     gain: float
@@ -39,6 +40,7 @@ class Apart:
     row: Mapping[str, Any] | None
     num_rows: int
     next_seeds: int | None
+    seeds_agree: bool = False
 
     @property
     def is_shown(self) -> bool:
@@ -56,7 +58,7 @@ def apart(study_dir: Path, data: StudyData, confirmed: Confirmed, numbers: tuple
     values = _differences(study_dir, data, confirmed, numbers)
     found, (row, num_rows) = crossed(values), _row(confirmed, numbers)
     seeds = seeds_to_tell(values, max(len(confirmed.looks), 1), num_rows)
-    return Apart(found.mean, found.low, found.high, row, num_rows, seeds)
+    return Apart(found.mean, found.low, found.high, row, num_rows, seeds, _agree(values))
 
 
 def _differences(study_dir: Path, data: StudyData, confirmed: Confirmed, numbers: Sequence[int]) -> NDArray[Any]:
@@ -83,17 +85,23 @@ def _row(confirmed: Confirmed, numbers: tuple[int, int]) -> tuple[Mapping[str, A
     return None, max(len(confirmed.comparisons), confirmed.num_planned) + 1
 
 
+def _agree(differences: NDArray[Any]) -> bool:
+    """Whether every seed has the same difference: nothing is known of their spread then."""
+    return len(differences) < 2 or float(differences.mean(axis=1).std(ddof=1)) <= 1e-12
+
+
 def seeds_to_tell(differences: NDArray[Any], looks: int = 1, num_rows: int = 1) -> int | None:
     """How many fresh seeds would show this mean difference of [seeds, examples], as one of `num_rows` comparisons, by
     the report's rule with 80% power (`harness.analysis.statistics.found_by_rule`); 0 where these do.
 
     More seeds are one look more than there were, and the rule is harder for it. From the crossed components of
-    variance: seeds' part shrinks with seeds, examples' part does not. None where `MOST_SEEDS` are too few, and where
-    nothing differs: a larger test split is needed, or they are as good.
+    variance: seeds' part shrinks with seeds, examples' part does not. None where `MOST_SEEDS` are too few: a
+    larger test split is needed, or they are as good; and where the seeds agree exactly, so that nothing is
+    known of their spread.
     """
     count, examples = differences.shape
     mean = abs(float(differences.mean()))
-    if count < 2 or examples < 2 or mean == 0:
+    if examples < 2 or mean == 0 or _agree(differences):
         return None
     seeds_part, of_examples = (float(part) for part in variance_parts(differences))
 

@@ -142,7 +142,7 @@ def recommend(
         beside_distilled=chosen["width"] in _distilled_widths(confirmed),
         weakness=weakness(confirmed, chosen),
         left_out=_left_out(confirmed, {**limits, "num_params": min(limits.get("num_params", math.inf), largest)}),
-        nearly=_nearly(trials, limits, chosen),
+        nearly=_nearly(trials, limits, chosen, least),
     )
 
 
@@ -156,16 +156,20 @@ def _reaches(confirmed: Confirmed, fitting: pd.DataFrame, least: float) -> Mappi
 
 
 def _nearly(
-    trials: pd.DataFrame, limits: Mapping[str, float], chosen: Mapping[str, Any]
+    trials: pd.DataFrame, limits: Mapping[str, float], chosen: Mapping[str, Any], least: float | None
 ) -> Sequence[Mapping[str, Any]]:
     """The rows, the best one on validation of each width, of what would fit but for some hundredths of the milliseconds
-    that are allowed, and is better there than the chosen."""
+    that are allowed, and is better there than the chosen, or smaller where an accuracy was asked for and is reached."""
     if (limit := limits.get("latency_ms")) is None:
         return []
     within = trials
     for column, other in limits.items():
         within = within[within[column] <= (NEAR if column == "latency_ms" else 1) * other]
-    better = within[(within["latency_ms"] > limit) & (within["val_accuracy"] > chosen["val_accuracy"])]
+    over = within[within["latency_ms"] > limit]
+    if least is None:
+        better = over[over["val_accuracy"] > chosen["val_accuracy"]]
+    else:
+        better = over[(over["val_accuracy"] >= least) & (over["num_params"] < chosen["num_params"])]
     return rows_of(better.sort_values("val_accuracy", ascending=False, kind="stable").drop_duplicates("width"))
 
 

@@ -27,7 +27,7 @@ SAID = (
 
 def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
     """What the model card says of the student (see `harness.export.card.EVIDENCE`)."""
-    weakness = "; ".join(weaknesses(found))
+    weakness, alone = "; ".join(weaknesses(found)), found.runner_up is None
     own, gain, task = found.chosen, found.against_plain, data.manifest.get("task") or {}
     knobs = [name for name in (*KNOBS, *data.space) if name in own and not pd.isna(own[name])]
     done = pd.concat([data.trials, data.others.trials, data.confirmed.trials])
@@ -45,8 +45,8 @@ def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
         },
         "verdict_against_plain_training": _verdict(found),
         **({"weakness": weakness} if weakness else {}),
-        "p_best": found.p_best,
-        "expected_regret": found.expected_regret,
+        "p_best": None if alone else found.p_best,
+        "expected_regret": None if alone else found.expected_regret,
         "runner_up": None if found.runner_up is None else
         f"{configuration(found.runner_up)}, P(best) {probability(found.runner_up_p_best)}",
         "split_hashes": task.get("hashes"),

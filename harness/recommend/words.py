@@ -49,7 +49,7 @@ def say(console: Console, found: Recommendation, data: StudyData) -> None:
     if least is not None and found.p_reached >= HALF:
         line("", f"at least {100 * least:.2f}% on the test split in {probability(found.p_reached)} of resamples")
     if found.runner_up is None:
-        line("best", "the only one of those confirmed that fits")
+        line("best", f"nothing else that can be judged {'fits' if least is None else 'is as small'}")
     else:
         line("best", f"P = {probability(found.p_best)} among {found.num_fitting} confirmed that fit; expected regret "
              f"{100 * found.expected_regret:.2f} points, over resamples of {resampled(own['num_seeds'])}")  # fmt: skip
@@ -74,7 +74,7 @@ def weaknesses(found: Recommendation) -> Iterator[str]:
         return
     said = f"at least {100 * found.least:.2f}% on the test split in {probability(found.p_reached)} of resamples only"
     if found.reaches is None:
-        yield f"{said}; nothing that was confirmed reaches it on validation and in half of them"
+        yield f"{said}; nothing that was confirmed and fits reaches it on validation and in half of them"
     else:
         yield (
             f"{said}; the smallest that reaches it on validation and, as the test split says, in half of them is "
@@ -141,25 +141,28 @@ def next_step(found: Recommendation, looks: Sequence[int], command: str) -> str:
         return f"more seeds: one says nothing of how they differ: {command}"
     assert apart is not None
     better = "the choice" if apart.gain > 0 else "the runner-up"
-    settled = f"nothing between the first two: {better} is"
+    settled = "nothing between the first two:"
     if apart.is_shown:
-        return f"{settled} shown to be the better ({_difference(apart)})"
+        return f"{settled} {better} is shown to be the better ({_difference(apart)})"
+    if apart.seeds_agree:
+        return f"more seeds: these agree exactly, which says nothing of their spread: {command}"
     if max(found.p_best, found.runner_up_p_best) >= SURE and apart.row is None:
-        return f"{settled} the best with P of at least {SURE:g}"
+        likelier = "the choice" if found.p_best > found.runner_up_p_best else "the runner-up"
+        return f"{settled} {likelier} is the best with P of at least {SURE:g}"
     if apart.either_will_do:
         return f"take either of the first two: they are as good, to within {100 * AS_GOOD:g} points"
     if apart.next_seeds == 0:
-        return f"{settled} the better, and these seeds suffice to say so ({_difference(apart)})"
+        return f"{settled} {better} is the better, and these seeds suffice to say so ({_difference(apart)})"
     if apart.next_seeds is None:
         return (
             f"a larger test split: up to {MOST_SEEDS:,} seeds would not show the difference of the first two, were it "
             f"as seen ({_difference(apart)})"
         )
     look, kind = len(looks) + 1, "one" if apart.row is not None else "the last"
+    rows = f"; {kind} of {apart.num_rows} comparisons" if apart.num_rows > 1 else ""
     return (
         f"{apart.next_seeds} fresh seeds would show the difference of the first two with 80% power, were it as seen "
-        f"({_difference(apart)}; look {look} at this test split, level 5% / {look**2}; {kind} of {apart.num_rows} "
-        f"comparisons): {command}"
+        f"({_difference(apart)}; look {look} at this test split, level 5% / {look**2}{rows}): {command}"
     )
 
 

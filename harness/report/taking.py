@@ -85,7 +85,7 @@ def budget_answers(report: Report) -> Iterator[str]:
         own = by_number[int(row["number"])]
         lead = f"{head}{plain(configuration(own))}, {int(own['num_params']):,} parameters, {tested(own)}% on test"
         if pd.isna(row["runner_up"]):
-            yield f"{lead}{_over(report, own)}. Nothing else that was confirmed fits."
+            yield f"{lead}{_over(report, own)}. Nothing else that was confirmed and can be judged fits."
             continue
         yield (
             f"{lead}{_over(report, own)}. P(best) {_sure(row)} among what was confirmed and fits, expected regret "
