@@ -199,11 +199,9 @@ def test_an_accuracy_that_is_not_reached_on_the_test_split_is_a_weakness(home: P
     assert taken.chosen["width"] == 3 and taken.reaches is not None
     assert taken.reaches["number"] == able["number"].iloc[-1]  # of equal size the best on validation
     assert "the smallest that reaches it on validation and, as the test split says, in half" in spoken_of(data, taken)
-    few = found.trials["val_accuracy"].mask(
-        found.trials["width"] == 6, least - 0.001
-    )  # reached on the test split alone
+    few = found.trials["val_accuracy"].mask(found.trials["width"] == 6, least - 0.001)
     lucky = replace(found, draws=high, trials=found.trials.assign(val_accuracy=few))
-    assert recommend(home / "mine", data, lucky, {}, least).reaches is None
+    assert recommend(home / "mine", data, lucky, {}, least).reaches is None  # on the test split alone
     taken = recommend(home / "mine", data, replace(found, draws=low.draws * 2), {}, least)
     assert taken.reaches is not None and taken.reaches["width"] == 3
     assert "of resamples only" not in spoken_of(data, taken)
@@ -245,8 +243,8 @@ def test_the_next_step_is_by_the_rule_of_the_report_and_contradicts_no_verdict(h
         return next_step(sure, [3], "COMMAND")
 
     settled = "nothing between the first two: "
-    assert said(0.96) == f"{settled}the choice is the best with P of at least 0.95"
-    assert said(0.01, 0.96, gain=-0.03) == f"{settled}the runner-up is the best with P of at least 0.95"
+    assert said(0.96) == f"{settled}the choice has P(best) of at least 0.95"
+    assert said(0.01, 0.96, gain=-0.03) == f"{settled}the runner-up has P(best) of at least 0.95"
     assert "nothing" not in said(0.96, row={"verdict": NOT_SHOWN})
     assert "nothing" not in said(0.6) and "nothing" not in said(0.6, next_seeds=None)
     for next_seeds in (0, 25, None):  # what the report shows is not to be shown any more
@@ -320,7 +318,7 @@ def test_what_stands_alone_has_no_probability_of_being_the_best(home: Path, foun
     taken = recommend(home / "mine", data, lone, {}, None)
     card = evidence(taken, data)
     assert taken.runner_up is None and card["p_best"] is card["expected_regret"] is card["runner_up"] is None
-    assert "nothing else that can be judged fits" in spoken_of(data, taken) and "P =" not in spoken_of(data, taken)
+    assert "nothing else that can be judged fits" in spoken_of(data, taken) and "P(best)" not in spoken_of(data, taken)
     assert "is as small" in spoken_of(data, recommend(home / "mine", data, lone, {}, 0.0))
 
 

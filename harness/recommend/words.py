@@ -51,8 +51,9 @@ def say(console: Console, found: Recommendation, data: StudyData) -> None:
     if found.runner_up is None:
         line("best", f"nothing else that can be judged {'fits' if least is None else 'is as small'}")
     else:
-        line("best", f"P = {probability(found.p_best)} among {found.num_fitting} confirmed that fit; expected regret "
-             f"{100 * found.expected_regret:.2f} points, over resamples of {resampled(own['num_seeds'])}")  # fmt: skip
+        regret = f"expected regret {100 * found.expected_regret:.2f} points"
+        line("best", f"P(best) {probability(found.p_best)} among {found.num_fitting} confirmed that fit; {regret}, over "
+             f"resamples of {resampled(own['num_seeds'])}")  # fmt: skip
     for row in found.left_out:
         line("left out", f"{configuration(row)} (trial {row['number']}): {row['why']}")
     for row in found.nearly:
@@ -61,7 +62,7 @@ def say(console: Console, found: Recommendation, data: StudyData) -> None:
         line(head, text)
     if found.runner_up is not None:
         line("runner-up", f"{configuration(found.runner_up)}: {_percent(found.runner_up)}, "
-             f"P = {probability(found.runner_up_p_best)}{_likelier(found)}")  # fmt: skip
+             f"P(best) {probability(found.runner_up_p_best)}{_likelier(found)}")  # fmt: skip
     if lacks := unconfirmed(data).strip():
         line("lacks", f"{escape(lacks)} What is missing was not weighed here.", bold=True)
 
@@ -148,7 +149,7 @@ def next_step(found: Recommendation, looks: Sequence[int], command: str) -> str:
         return f"more seeds: these agree exactly, which says nothing of their spread: {command}"
     if max(found.p_best, found.runner_up_p_best) >= SURE and apart.row is None:
         likelier = "the choice" if found.p_best > found.runner_up_p_best else "the runner-up"
-        return f"{settled} {likelier} is the best with P of at least {SURE:g}"
+        return f"{settled} {likelier} has P(best) of at least {SURE:g}"
     if apart.either_will_do:
         return f"take either of the first two: they are as good, to within {100 * AS_GOOD:g} points"
     if apart.next_seeds == 0:
