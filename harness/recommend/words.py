@@ -52,8 +52,8 @@ def say(console: Console, found: Recommendation, data: StudyData) -> None:
         line("best", f"nothing else that can be judged {'fits' if least is None else 'is as small'}")
     else:
         regret = f"expected regret {100 * found.expected_regret:.2f} points"
-        line("best", f"P(best) {probability(found.p_best)} among {found.num_fitting} confirmed that fit; {regret}, over "
-             f"resamples of {resampled(own['num_seeds'])}")  # fmt: skip
+        sure = f"P(best) {probability(found.p_best)} among {found.num_fitting} confirmed that fit"
+        line("best", f"{sure}; {regret}, over resamples of {resampled(own['num_seeds'])}")
     for row in found.left_out:
         line("left out", f"{configuration(row)} (trial {row['number']}): {row['why']}")
     for row in found.nearly:
