@@ -208,7 +208,7 @@ def test_an_accuracy_that_is_not_reached_on_the_test_split_is_a_weakness(home: P
     assert f"at least {100 * least:.2f}% on the test split in >0.99 of resamples" in spoken_of(data, taken)
 
 
-def test_what_misses_a_limit_by_less_than_timings_are_sharp_is_named(home: Path, found: Confirmed) -> None:
+def test_what_misses_a_limit_in_milliseconds_by_little_is_named(home: Path, found: Confirmed) -> None:
     times = found.trials["width"].map({3: 1.0, 6: 1.04}).astype(float)
     wide = found.trials[(found.trials["width"] == 6) & found.trials["role"].isin(ELIGIBLE)]["number"]
     better = found.trials["val_accuracy"].mask(found.trials["number"] == wide.iloc[-1], 1.5)

@@ -72,6 +72,11 @@ class Confirmed:
     num_planned: int = 0
 
     @property
+    def num_tests(self) -> int:
+        """How many comparisons Holm's correction of `comparisons` is over: those to come count from the start."""
+        return max(len(self.comparisons), self.num_planned)
+
+    @property
     def num_seeds(self) -> int:
         """How many seeds each configuration has; 0 where nothing was confirmed."""
         return int(self.trials["num_seeds"].min()) if len(self.trials) else 0

@@ -73,16 +73,16 @@ def _differences(study_dir: Path, data: StudyData, confirmed: Confirmed, numbers
 def _row(confirmed: Confirmed, numbers: tuple[int, int]) -> tuple[Mapping[str, Any] | None, int]:
     """The report's comparison of these two, and of how many comparisons it is one."""
     families = (
-        (confirmed.comparisons, confirmed.num_planned),
-        (confirmed.options_compared, 0),
-        (confirmed.by_option, 0),
-        (confirmed.others_against_plain, 0),
+        (confirmed.comparisons, confirmed.num_tests),
+        (confirmed.options_compared, len(confirmed.options_compared)),
+        (confirmed.by_option, len(confirmed.by_option)),
+        (confirmed.others_against_plain, len(confirmed.others_against_plain)),
     )
-    for table, planned in families:
+    for table, num_rows in families:
         for row in rows_of(table):
             if any({row.get(first), row.get(second)} == set(numbers) for first, second in PAIRS):
-                return row, max(len(table), planned)
-    return None, max(len(confirmed.comparisons), confirmed.num_planned) + 1
+                return row, num_rows
+    return None, confirmed.num_tests + 1
 
 
 def _agree(differences: NDArray[Any]) -> bool:

@@ -28,7 +28,7 @@ SURE = 0.95
 HALF = 0.5
 """Of resamples in which a wanted accuracy is reached: in fewer the configuration is not said to reach it."""
 NEAR = 1.05
-"""Times a limit in milliseconds: what was measured to take no longer is named, for timings are no sharper."""
+"""Times a limit in milliseconds: what is over the limit by less is named."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Recommendation:
     """The row of the configuration to take, of `harness.analysis.judged.Confirmed.trials`, and the runner-up's: of the
     others the likeliest to be the best on the test split.
 
-    `p_best`, `runner_up_p_best` and `expected_regret` (a fraction) are among the `num_fitting` confirmed configurations
-    within the limits. `least` is the val accuracy that was asked for; `p_reached` the share of draws in which its
-    test accuracy reaches it, NaN where none was; `reaches` the row of the smallest that does in half of them and on
-    validation, None where none does. `against_plain` is its row of comparisons with plain training, `apart` how it
-    differs from the runner-up. `nearly` are the rows of those better on validation that miss a limit in
-    milliseconds by less than timings are sharp. `left_out` are the rows of those that fit but cannot be judged,
-    each with its `why`. `distilled_over` is, of a control that is taken, the row of comparisons of the best
-    distilled student of its width with it, None where there is none; `beside_distilled` says that one was
+    `p_best`, `runner_up_p_best` and `expected_regret` (a fraction) are among the `num_fitting` confirmed
+    configurations within the limits. `least` is the val accuracy that was asked for; `p_reached` the share of
+    draws in which its test accuracy reaches it, NaN where none was; `reaches` the row of the smallest that does
+    in half of them and on validation, None where none does. `against_plain` is its row of comparisons with plain
+    training, `apart` how it differs from the runner-up. `nearly` are the rows of those that it would rather take
+    and that miss a limit in milliseconds by little. `left_out` are the rows of those that fit but cannot be
+    judged, each with its `why`. `distilled_over` is, of a control that is taken, the row of comparisons of the
+    best distilled student of its width with it, None where there is none; `beside_distilled` says that one was
     confirmed. `weakness` is what speaks against the chosen as such.
     """
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
 from harness.analysis.load import StudyData
 from harness.recommend.apart import AS_GOOD, MOST_SEEDS, Apart
-from harness.recommend.choose import HALF, SURE, Recommendation
+from harness.recommend.choose import HALF, NEAR, SURE, Recommendation
 from harness.report.tables import configuration, fresh_seeds, number, points, probability, resampled
 from harness.report.unconfirmed import unconfirmed
 from harness.space import TEACHER_KNOBS
@@ -57,7 +57,7 @@ def say(console: Console, found: Recommendation, data: StudyData) -> None:
     for row in found.left_out:
         line("left out", f"{configuration(row)} (trial {row['number']}): {row['why']}")
     for row in found.nearly:
-        line("nearly", f"{configuration(row)}: {row['latency_ms']:.4g} ms, and timings are no sharper than that")
+        line("nearly", f"{configuration(row)}: {row['latency_ms']:.4g} ms, over the limit by less than {NEAR - 1:.0%}")
     for head, text in _control(found):
         line(head, text)
     if found.runner_up is not None:

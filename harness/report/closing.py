@@ -18,10 +18,6 @@ from harness.report.unconfirmed import unconfirmed
 SHORT: Mapping[str, str] = {BETTER: "better", WORSE: "worse", NOT_SHOWN: "no difference"}
 
 
-def _family(report: Report) -> int:
-    return max(len(report.confirmed.comparisons), report.confirmed.num_planned)
-
-
 def closing_table(report: Report) -> RichTable:
     """For a terminal of 80 columns: what was confirmed at each width, or the search's front where nothing was."""
     found = report.confirmed
@@ -32,7 +28,7 @@ def closing_table(report: Report) -> RichTable:
     said = (
         f"On the test split, mean over {fresh(found)}; gain: the best distilled less the best plain "
         "configuration, both chosen on validation [95% over seeds and test examples, of this row alone]; shown: after "
-        f"Holm's correction for {_family(report)} comparisons, and of a size that the seeds can tell. Every control: "
+        f"Holm's correction for {found.num_tests} comparisons, and of a size that the seeds can tell. Every control: "
         "summary.md."
     ) + unconfirmed(report.data)
     table = RichTable(title=f"{report.data.name}: confirmed", title_justify="left", caption=said, box=box.SIMPLE_HEAD,

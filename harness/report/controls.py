@@ -10,7 +10,6 @@ import pandas as pd
 from harness import spec
 from harness.analysis.chosen import is_plain_itself
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
-from harness.analysis.judged import num_planned
 from harness.analysis.load import rows_of
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
@@ -44,9 +43,9 @@ def comparison_section(report: Report) -> Iterator[Block]:
     head = ["width", "control", *COMPARED]
     caption = "Gain of the best distilled configuration over each control, paired by seed and test example."
     yield Table("comparisons", caption, head, rows, "comparisons.csv")
-    count, planned = len(found.comparisons), num_planned(report.data)
+    count, tests = len(found.comparisons), found.num_tests
     family = (
-        f"all {count} rows" if planned <= count else f"all {planned} rows that there will be, of which {count} are here"
+        f"all {count} rows" if tests == count else f"all {tests} rows that there will be, of which {count} are here"
     )
     yield Paragraph(
         "Gain: mean over seeds of the paired difference, with its 95% t interval over seeds, then the interval over "
