@@ -58,7 +58,10 @@ def test_every_form_under_every_mixing_trains_fused_as_alone(optimiser: str, ful
 
 
 def test_every_form_trains_fused_as_alone_in_float32_too(full_cache: Path) -> None:
-    specs = [student(form, dtype="float32", epochs=1, seed=1 + i % 3, lr=3e-3) for i, form in enumerate(LOSSES)]
+    """Not the narrowest: where it answers an example with all but constant logits, as a network of 4 units may, the
+    gradient of a form that does not see their scale magnifies rounding (measured: by 100 at width 4, not at 16)."""
+    own: dict[str, Any] = {"width": 16, "dtype": "float32", "epochs": 1, "lr": 3e-3}
+    specs = [student(form, seed=1 + i % 3, **own) for i, form in enumerate(LOSSES)]
     assert_alone_as_together(specs, full_cache, tolerance=1e-5)
     common: dict[str, Any] = {"family": "cnn", "batch_size": 32, "dtype": "float32", "epochs": 1, "lr": 1e-3}
     assert_alone_as_together([student(feature=name, **common) for name in FEATURES], full_cache, tolerance=1e-5)
