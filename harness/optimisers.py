@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+LANES = 16
+"""Numbers that a processor's widest vector holds; what is left at the end of a tensor is rounded otherwise."""
 
 
 @dataclass
@@ -43,18 +46,20 @@ Step = Callable[[Tensor, Tensor, State, Hyper, Tensor], None]
 
 def start(params: Tensor) -> State:
     """The state before the first step of parameters `[students, values]`."""
-    return State(torch.zeros_like(params), torch.zeros_like(params))
+    first, second = torch.zeros(2, _padded(params), dtype=params.dtype, device=params.device)
+    return State(first[: params.numel()].view_as(params), second[: params.numel()].view_as(params))
 
 
 def adamw(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Tensor) -> None:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101), in place."""
     params.mul_(1 - lr_scale * hyper.lr * hyper.weight_decay)
-    _adam_update(params, grads, state, hyper, lr_scale)
+    params.addcmul_(_adam_direction(grads, state), lr_scale * hyper.lr)
 
 
 def adam(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Tensor) -> None:
     """Adam (Kingma & Ba 2014, arXiv:1412.6980) with weight decay as an L2 gradient, in place."""
-    _adam_update(params, torch.addcmul(grads, params, hyper.weight_decay), state, hyper, lr_scale)
+    direction = _adam_direction(torch.addcmul(grads, params, hyper.weight_decay), state)
+    params.addcmul_(direction, lr_scale * hyper.lr)
 
 
 def sgd(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Tensor) -> None:
@@ -67,10 +72,27 @@ def sgd(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Ten
 STEPS: Mapping[str, Step] = {"adamw": adamw, "adam": adam, "sgd": sgd}
 
 
-def _adam_update(params: Tensor, grads: Tensor, state: State, hyper: Hyper, lr_scale: Tensor) -> None:
+def _adam_direction(grads: Tensor, state: State) -> Tensor:
+    """Where Adam goes at a learning rate of 1, `[students, values]`; the state moves on.
+
+    torch's fused kernel, on parameters of nought: it takes one learning rate, and here each student has its own. It is
+    three to ten times as fast as operations one by one, of which the square root of a nought is the slowest. It goes
+    over whole vectors alone, so that a student's bits do not depend on where it stands.
+    """
     state.count += 1
-    state.first.lerp_(grads, 1 - BETA_1)
-    state.second.mul_(BETA_2).addcmul_(grads, grads, value=1 - BETA_2)
-    scale = (1 - BETA_2**state.count) ** 0.5
-    denominator = state.second.sqrt().div_(scale).add_(EPSILON)
-    params.sub_((state.first / denominator).mul_(lr_scale * hyper.lr / (1 - BETA_1**state.count)))
+    whole = _padded(grads)
+    flat = grads.reshape(-1)
+    if whole > len(flat):
+        flat = F.pad(flat, (0, whole - len(flat)))
+    moved = torch.zeros_like(flat)
+    first, second = (moment.as_strided((whole,), (1,)) for moment in (state.first, state.second))
+    count = torch.full((), float(state.count), device=grads.device)
+    torch._fused_adam_(
+        [moved], [flat], [first], [second], [], [count],
+        lr=1.0, beta1=BETA_1, beta2=BETA_2, weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,
+    )  # fmt: skip
+    return moved[: grads.numel()].view_as(grads)
+
+
+def _padded(values: Tensor) -> int:
+    return -(-values.numel() // LANES) * LANES

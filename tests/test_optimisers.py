@@ -79,5 +79,23 @@ def test_a_student_whose_gradient_is_not_finite_does_not_touch_its_neighbours(na
     assert torch.equal(found[2], healthy[2])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_students_bits_do_not_depend_on_where_it_stands(name: str, dtype: torch.dtype) -> None:
+    """37 numbers a student: whole vectors of a processor end anywhere within one."""
+    start, target = (drawn(3, 37, seed=seed).to(dtype) for seed in (1, 2))
+    lr, decay, momentum = (torch.tensor(values, dtype=dtype)[:, None] for values in (LR, WEIGHT_DECAY, MOMENTUM))
+
+    def moved(students: slice) -> Tensor:
+        params = start[students].clone()
+        state, hyper = optimisers.start(params), Hyper(lr[students], decay[students], momentum[students])
+        for _ in range(STEP_COUNT):
+            STEPS[name](params, gradient(params, target[students]), state, hyper, torch.ones_like(hyper.lr))
+        return params
+
+    together = moved(slice(0, 3))
+    assert all(torch.equal(moved(slice(at, at + 1))[0], together[at]) for at in range(3))
+
+
 def test_every_optimiser_of_a_spec_has_its_step() -> None:
     assert set(STEPS) == set(OPTIMISERS)
