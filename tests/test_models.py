@@ -275,6 +275,26 @@ def test_a_stacked_network_and_its_gradients_are_those_mapped_over_students(fami
         assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(found, wanted, strict=True))
 
 
+@every_stacked_student
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_backward_pass_by_hand_is_autograds_to_the_bit(family: Family, shape: Shape, dtype: torch.dtype) -> None:
+    if family.by_hand is None:
+        pytest.skip(f"{family.name} leaves it to autograd")
+    networks = [with_biases(network(family, 4, shape, seed)) for seed in range(6)]
+    params = {name: param.to(dtype).requires_grad_() for name, param in stack(networks).items()}
+    inputs = family.prepare(examples(15, shape)).to(dtype)
+    for groups in (1, 3):
+        seen = inputs[: 5 * groups].view(groups, 5, *inputs.shape[1:])
+        logits = family.apply(params, seen)
+        with torch.no_grad():
+            found, back = family.by_hand(params, seen)
+        assert torch.equal(found, logits)
+        for by in (torch.randn_like(logits), torch.zeros_like(logits)):  # more than once, of the same pass
+            wanted = torch.autograd.grad(logits, list(params.values()), by, retain_graph=True)
+            with torch.no_grad():
+                assert all(torch.equal(a, b) for a, b in zip(back(by), wanted, strict=True))
+
+
 @every_student
 def test_a_network_inside_a_wider_one_says_the_same_and_its_padding_gets_no_gradient(
     family: Family, shape: Shape

@@ -26,8 +26,9 @@ EXACT = 1e-10
 by gradients that may be near 0, by some 1e-12. A wrong formula differs by far more."""
 
 
-def normed(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(5, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 3))
+def normed(width: int, *, bias: bool = False) -> nn.Module:
+    """Without a bias before batch norm, which would take it away again: its gradient is rounding and nothing else."""
+    return nn.Sequential(nn.Linear(5, width, bias=bias), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 3))
 
 
 def dropping(width: int) -> nn.Module:
@@ -36,11 +37,12 @@ def dropping(width: int) -> nn.Module:
 
 def counted(width: int) -> nn.Module:
     """Batch norm whose averages are means over all batches, so that they depend on how many there were."""
-    return nn.Sequential(nn.Linear(5, width), nn.BatchNorm1d(width, momentum=None), nn.Linear(width, 3))
+    layers = nn.Linear(5, width, bias=False), nn.BatchNorm1d(width, momentum=None), nn.Linear(width, 3)
+    return nn.Sequential(*layers)
 
 
 def half_frozen(width: int) -> nn.Module:
-    made = normed(width)
+    made = normed(width, bias=True)
     made[0].requires_grad_(False)  # type: ignore[index]
     return made
 
@@ -199,5 +201,5 @@ def test_students_start_by_their_seed_and_leave_the_global_random_numbers_alone(
 def test_sizes_leave_buffers_out_and_count_what_is_multiplied(mine: Any, tmp_path: Path) -> None:
     task = mine("sizes", normed)
     (record,) = trained([spec_of(task)], tmp_path)
-    assert record.num_params == num_params(task.families["own"], 4, (5,), 3) == (5 * 4 + 4) + 2 * 4 + (4 * 3 + 3)
+    assert record.num_params == num_params(task.families["own"], 4, (5,), 3) == 5 * 4 + 2 * 4 + (4 * 3 + 3)
     assert record.macs == 5 * 4 + 4 * 3

@@ -37,6 +37,8 @@ STEPS, SECONDS, LONGEST = 5, 0.15, 0.5
 """Steps that are timed of each, at least, and for how long; and how long one step may be expected to take."""
 SHARE = 0.5
 """Of the memory that is free, what all workers together may fill."""
+MADE = 2
+"""Of what a step is made: another number where it is made otherwise, so that what was measured before is of no use."""
 COPIES = 6
 """Of a student's numbers: themselves, their gradient, two moments, and what the optimiser makes of them."""
 
@@ -56,7 +58,7 @@ def calibrate(
     widths = sorted({_stands_at(spec.width, family) for spec in specs})
     probes = _probes(specs)
     threads = _threads(device, workers)
-    machine, software = [where(device), workers, threads], [__version__, torch.__version__]
+    machine, software = [where(device), workers, threads], [__version__, MADE, torch.__version__]
     shape = [task.name, task.input_shape, task.num_classes, len(task.train)]
     sizes = [num_params(family, width, task.input_shape, task.num_classes) for width in widths]  # its code may change
     built = [family.name, family.stacks, family.pads, sizes]

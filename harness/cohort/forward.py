@@ -12,6 +12,7 @@ from torch.func import vmap
 
 from harness.cohort.data import Data
 from harness.cohort.stack import Cohort
+from harness.models.family import Back
 from harness.models.modules import seeded
 from harness.seeds import derive
 
@@ -25,6 +26,14 @@ def apply(cohort: Cohort, data: Data, inputs: Tensor) -> Tensor:
         return own[None]
     found: Tensor = _of_groups(data.family.apply, cohort, data, inputs)
     return found
+
+
+@torch.no_grad()
+def by_hand(cohort: Cohort, data: Data, inputs: Tensor) -> tuple[Tensor, Back] | None:
+    """The logits that `apply` gives and their backward pass without autograd; None where a family has none."""
+    if data.family.by_hand is None or cohort.specs[0].dtype == "bfloat16":
+        return None
+    return data.family.by_hand({name: view.detach() for name, view in cohort.network.views.items()}, inputs)
 
 
 def learn(cohort: Cohort, data: Data, inputs: Tensor, moment: str) -> Tensor:

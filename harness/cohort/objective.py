@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import losses
 from harness.batches import labelled_in_batch
 from harness.cohort.data import Data, take
-from harness.cohort.forward import embed, head, learn
+from harness.cohort.forward import by_hand, embed, head, learn
 from harness.cohort.stack import Cohort, Run
-from harness.losses import FeatureForm
+from harness.losses import FeatureForm, gradients
+from harness.losses.gradients import ValueAndGrad
+from harness.models.family import Back
 
 
 @dataclass(frozen=True)
@@ -45,49 +46,45 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The objective and what it is made of, each `[students]`; `kd` and `feature` are 0 for who has none."""
+class AtLogits:
+    """What a batch's logits say: cross-entropy, distillation loss (0 for who has none) and their weighted sum.
 
-    objective: Tensor
+    The values are `[students]`, the gradients `by_...` are at the logits, `[students, batch, ..., classes]`. `learned`
+    are the gradients of the sum at what the logit forms learn, in the order of `Cohort.learned`.
+    """
+
     ce: Tensor
     kd: Tensor
-    feature: Tensor | None
+    objective: Tensor
+    by_ce: Tensor
+    by_kd: Tensor
+    by_objective: Tensor
+    learned: Sequence[Tensor]
 
 
-def parts(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Parts:
-    """Every part of the objective. `noise` `[students, batch, ..., features]`, uniform, decides what is dropped."""
-    logits, points = _forward(cohort, data, batch, noise)
-    ce, kd, objective = _of_logits(cohort, data, logits, batch)
-    if not cohort.features:
-        return Parts(objective, ce, kd, None)
-    feature = torch.zeros_like(ce).index_put(
-        (torch.cat([run.places for run in cohort.features]),),
-        torch.cat([_feature(cohort, run, points, batch) for run in cohort.features]),
-    )
-    assert cohort.feature_weights is not None
-    return Parts(objective + cohort.feature_weights * feature, ce, kd, feature)
+def descend(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    """Objective, CE and KD on a batch, `[3, students]`, and the objective's gradients, added up over the batch's parts.
 
-
-def _of_logits(cohort: Cohort, data: Data, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, distillation loss and their weighted sum, each `[students]`.
-
-    Where not all examples have a label, those of a batch that do stand first; alpha is 0 for the others: each part is
-    weighed by its share of the batch.
+    The gradients are those at the network's views, then those at the views of each of `Cohort.learned`. `noise`
+    `[students, batch, ..., features]`, uniform, decides what is dropped.
     """
-    labelled = labelled_in_batch(data.task.train, batch.rows.shape[1])
-    first = batch if labelled is None else replace(batch, rows=batch.rows[:, :labelled])
-    own = _classes_first(logits[:, :labelled].flatten(1, -2))  # positions, where there are several, count as examples
-    truth = take(data.labels["train"], first.rows % len(data.labels["train"])).flatten(1)
-    ce = losses.cross_entropy(own, _spread(cohort, slice(0, cohort.grid[1]), truth), cohort.smoothing)
-    kd = _kd(cohort, own, truth, first)
-    objective = cohort.weights[0] * ce + cohort.weights[1] * kd
-    if labelled is None:
-        return ce, kd, objective
-    rest = replace(batch, rows=batch.rows[:, labelled:])
-    other = _kd(cohort, _classes_first(logits[:, labelled:].flatten(1, -2)), truth, rest)
-    share = labelled / batch.rows.shape[1]
-    whole = share * objective + (1 - share) * cohort.weights[2] * other
-    return ce, share * kd + (1 - share) * other, whole
+    own = batch.parts(cohort.specs[0].micro_batch)
+    said, grads = torch.zeros((), device=cohort.network.values.device), list[Tensor]()
+    for part, its_noise in zip(own, noise_of(own, noise), strict=True):
+        seen = _forward(cohort, data, part, its_noise)
+        found = _of_logits(cohort, data, seen.logits.detach(), part)
+        objective, feature = found.objective, None
+        if cohort.features:
+            assert cohort.feature_weights is not None
+            feature = cohort.feature_weights * _feature_loss(cohort, seen.points, part)
+            objective = objective + feature.detach()
+        network, of_features = _back(cohort, seen, found.by_objective, feature)
+        gained = [*network, *found.learned, *of_features]
+        said = said + torch.stack([objective, found.ce, found.kd])
+        grads = [a + b for a, b in zip(grads, gained, strict=True)] if grads else gained
+    if len(own) > 1:
+        said, grads = said / len(own), [grad / len(own) for grad in grads]
+    return said, grads
 
 
 def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tensor:
@@ -98,11 +95,13 @@ def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tens
     own = replace(batch, progress=1.0).parts(cohort.specs[0].micro_batch)
     ce, kd, feature = torch.zeros(3, *cohort.network.values.shape).to(cohort.network.values)
     for part, its_noise in zip(own, noise_of(own, noise), strict=True):
-        found = parts(cohort, data, part, its_noise)
-        ce = ce + _gradient(cohort, found.ce) / len(own)
-        kd = kd + _gradient(cohort, found.kd) / len(own)
-        if found.feature is not None:
-            feature = feature + _gradient(cohort, found.feature) / len(own)
+        seen = _forward(cohort, data, part, its_noise)
+        found = _of_logits(cohort, data, seen.logits.detach(), part)
+        ce = ce + _row(cohort, _back(cohort, seen, found.by_ce, keep=True)[0]) / len(own)
+        kd = kd + _row(cohort, _back(cohort, seen, found.by_kd, keep=True)[0]) / len(own)
+        if cohort.features:
+            value, nothing = _feature_loss(cohort, seen.points, part), torch.zeros_like(found.by_ce)
+            feature = feature + _row(cohort, _back(cohort, seen, nothing, value)[0]) / len(own)
     cohort.moved.clear()  # this was no step
     sizes = [torch.linalg.vector_norm(gradient, dim=1) for gradient in (ce, kd, feature)]
     return torch.stack([sizes[1] / sizes[0], (ce * kd).sum(1) / (sizes[0] * sizes[1]), sizes[2] / sizes[0]])
@@ -134,57 +133,136 @@ def noise_shape(cohort: Cohort, data: Data, batch_size: int) -> tuple[int, ...]:
     return batch_size, *data.family.parts.embed(one, data.views[:1])["embedding"].shape[1:]
 
 
-def _forward(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Logits `[students, batch, ..., classes]`, and feature points where a form needs them."""
+@dataclass(frozen=True)
+class _Seen:
+    """Logits `[students, batch, ..., classes]`, feature points where a form needs them, and the way back from logits
+    where autograd has no part in it."""
+
+    logits: Tensor
+    points: Mapping[str, Tensor]
+    back: Back | None = None
+
+
+def _forward(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> _Seen:
     inputs = take(data.views, batch.rows) if batch.inputs is None else batch.inputs
     if noise is None and not cohort.features:
-        return learn(cohort, data, inputs, f"{batch.epoch} {batch.progress!r} {batch.part}"), {}
+        if (found := by_hand(cohort, data, inputs)) is not None:
+            return _Seen(found[0], {}, found[1])
+        return _Seen(learn(cohort, data, inputs, f"{batch.epoch} {batch.progress!r} {batch.part}"), {})
     points = embed(cohort, data, inputs)
     embedding = points["embedding"]
     if noise is not None:
         assert cohort.dropout is not None
         rate = cohort.dropout.view(-1, *[1] * (noise.ndim - 1))
         embedding = embedding * ((noise >= rate) / (1 - rate))
-    return head(cohort, data, embedding), points
+    return _Seen(head(cohort, data, embedding), points)
 
 
-def _kd(cohort: Cohort, logits: Tensor, truth: Tensor, batch: Batch) -> Tensor:
-    """Every student's distillation loss, 0 for plain training: `[students]`. `truth` are the groups' labels."""
-    seeds, size = cohort.grid
-    by_seed = logits.mT.view(*cohort.grid, *logits.mT.shape[1:])
-    found: list[Tensor] = []  # by run, [seeds, students of a seed]
+def _of_logits(cohort: Cohort, data: Data, logits: Tensor, batch: Batch) -> AtLogits:
+    """The losses of logits `[students, batch, ..., classes]`, without a graph.
+
+    Where not all examples have a label, those of a batch that do stand first; alpha is 0 for the others: each part is
+    weighed by its share of the batch.
+    """
+    labelled = labelled_in_batch(data.task.train, batch.rows.shape[1])
+    first = batch if labelled is None else replace(batch, rows=batch.rows[:, :labelled])
+    own = _by_seed(cohort, logits[:, :labelled])
+    truth = take(data.labels["train"], first.rows % len(data.labels["train"])).flatten(1)
+    smoothing = None if cohort.smoothing is None else cohort.smoothing.view(cohort.grid)
+    ce, by_ce = gradients.cross_entropy(own, truth[:, None] if len(truth) == len(own) else truth[None], smoothing)
+    of_ce, of_kd, of_rest = cohort.weights.view(3, *cohort.grid)
+    kd, by_kd, learned = _kd(cohort, own, truth, first, of_kd)
+    objective, by_objective = of_ce * ce + of_kd * kd, _sum(of_ce, by_ce, of_kd, by_kd)
+    if labelled is not None:
+        share = labelled / batch.rows.shape[1]
+        rest = replace(batch, rows=batch.rows[:, labelled:])
+        value, by_value, of_others = _kd(cohort, _by_seed(cohort, logits[:, labelled:]), truth, rest, of_rest)
+        objective, kd = share * objective + (1 - share) * of_rest * value, share * kd + (1 - share) * value
+        by_ce = torch.cat([by_ce, torch.zeros_like(by_value)], dim=-2)
+        by_kd = torch.cat([share * by_kd, (1 - share) * by_value], dim=-2)
+        by_rest = (1 - share) * of_rest[..., None, None] * by_value
+        by_objective = torch.cat([share * by_objective, by_rest], dim=-2)
+        learned = [share * a + (1 - share) * b for a, b in zip(learned, of_others, strict=True)]
+    ce, kd, objective = (value.flatten() for value in (ce, kd, objective))
+    by_ce, by_kd, by_objective = (grad.reshape(logits.shape) for grad in (by_ce, by_kd, by_objective))
+    return AtLogits(ce, kd, objective, by_ce, by_kd, by_objective, learned)
+
+
+def _by_seed(cohort: Cohort, logits: Tensor) -> Tensor:
+    """Logits `[students, batch, ..., classes]` as losses take them: `[seeds, students of a seed, examples, classes]`.
+
+    Positions, where there are several, count as examples. In memory classes stand before examples: sums over ten
+    classes are slow.
+    """
+    own = logits.flatten(1, -2).mT.contiguous()
+    return own.view(*cohort.grid, *own.shape[1:]).mT
+
+
+def _sum(weight: Tensor, first: Tensor, other: Tensor, second: Tensor) -> Tensor:
+    """The weighted sum of two gradients, with a weight for each student."""
+    return torch.addcmul(weight[..., None, None] * first, other[..., None, None], second)
+
+
+def _kd(
+    cohort: Cohort, logits: Tensor, truth: Tensor, batch: Batch, weight: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Every student's distillation loss, 0 for plain training, and its gradient at the logits.
+
+    Logits and `weight` stand by seed, as `_by_seed` has them, and so does what is found; then the gradients of weight
+    times loss at what the forms learn, view by view. `truth` are the groups' labels.
+    """
+    values, grads, learned = list[Tensor](), list[Tensor](), list[Tensor]()
     looked_up: dict[int, Tensor] = {}  # what a teacher of several runs says to each group
     lengths = [members.stop - members.start for members, _ in cohort.forms]
-    for (members, run), own in zip(cohort.forms, torch.split(by_seed, lengths, dim=1), strict=True):
+    for (members, run), own in zip(cohort.forms, torch.split(logits, lengths, dim=1), strict=True):
         if run is None:
-            found.append(logits.new_zeros(seeds, members.stop - members.start))
-        else:
-            found.append(_of_run(cohort, run, own.flatten(0, 1).mT, truth, batch, looked_up).view(seeds, -1))
-    return torch.cat(found, dim=1).view(seeds * size)
+            values.append(torch.zeros_like(weight[:, members]))
+            grads.append(torch.zeros_like(own))
+            continue
+        found = _of_run(cohort, run, own, truth, batch, looked_up)
+        values.append(found.value.view(own.shape[:2]))
+        grads.append(found.grad.reshape(own.shape))
+        if found.learned:
+            of_each = weight[:, members].flatten()
+            learned += [of_each.view(-1, *[1] * (grad.ndim - 1)) * grad for grad in found.learned]
+    return torch.cat(values, dim=1), torch.cat([grad.mT for grad in grads], dim=1).mT, learned
 
 
 def _of_run(
     cohort: Cohort, run: Run, logits: Tensor, truth: Tensor, batch: Batch, looked_up: dict[int, Tensor]
-) -> Tensor:
-    """The distillation loss of a run, `[students of the run]`, of its logits."""
+) -> ValueAndGrad:
+    """The distillation loss of a run of its logits, which stand by seed.
+
+    A form in closed form is given them so, with what the students of a seed share once; others get a row a student.
+    """
     assert not isinstance(run.form, FeatureForm)
-    given: dict[str, Tensor | float] = dict(run.knobs)
+    spread = partial(_spread, cohort, run.members)
+    given: dict[str, Tensor | float] = {}
     if "labels" in run.form.takes:
-        given["labels"] = _spread(cohort, run.members, truth)
+        given["labels"] = spread(truth)
     if "progress" in run.form.takes:
         given["progress"] = batch.progress
-    if run.learned is not None:
-        given |= run.learned.views
-    spread = partial(_spread, cohort, run.members)
     if run.lessons.shared:
         place = run.lessons.tables.data_ptr()
         if place not in looked_up:
             looked_up[place] = take(run.lessons.tables[0], batch.rows).flatten(1, -2).mT.contiguous()
-        answers = spread(looked_up[place]).mT
+        found = looked_up[place]
+        answers = found[:, None] if len(found) == len(logits) else found[None, run.members]
     else:
-        answers = _classes_first(run.lessons.of(batch.epoch, batch.rows, spread).flatten(1, -2))
-    found: Tensor = run.form.function(logits, answers, **given)
-    return found
+        answers = run.lessons.of(batch.epoch, batch.rows, spread).flatten(1, -2).mT.contiguous().view(logits.mT.shape)
+    if (closed := gradients.closed(run.form)) is not None:
+        knobs = {name: knob.view(logits.shape[:2]) for name, knob in run.knobs.items()}
+        return ValueAndGrad(*closed(logits, answers.mT, **knobs, **given))
+    learned = run.learned.views if run.learned is not None else {}
+    own, theirs = (values.flatten(0, 1).mT for values in (logits.mT, answers.expand(logits.mT.shape)))
+    return gradients.by_autograd(run.form, own, theirs, {**run.knobs, **given}, learned)
+
+
+def _feature_loss(cohort: Cohort, points: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """Every student's feature loss, 0 for who has none: `[students]`."""
+    found = torch.cat([_feature(cohort, run, points, batch) for run in cohort.features])
+    places = torch.cat([run.places for run in cohort.features])
+    return found.new_zeros(len(cohort.specs)).index_put((places,), found)
 
 
 def _feature(cohort: Cohort, run: Run, points: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -199,11 +277,6 @@ def _feature(cohort: Cohort, run: Run, points: Mapping[str, Tensor], batch: Batc
         student, answers = student.flatten(1, -2), answers.flatten(1, -2)
     learned = run.learned.views if run.learned is not None else {}
     return run.form.function(student, answers, **run.knobs, **{n.rpartition(".")[2]: v for n, v in learned.items()})
-
-
-def _classes_first(logits: Tensor) -> Tensor:
-    """The same logits `[..., batch, classes]`, in memory `[..., classes, batch]`: sums over ten classes are slow."""
-    return logits.mT.contiguous().mT
 
 
 def _spread(cohort: Cohort, members: slice, values: Tensor) -> Tensor:
@@ -230,12 +303,28 @@ def _same_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return pooled(student), pooled(teacher)
 
 
-def _gradient(cohort: Cohort, values: Tensor) -> Tensor:
-    """The gradient of every student's value to its network, `[students, numbers]`; 0 where it does not depend on it."""
-    views = list(cohort.network.views.values())
-    if not values.requires_grad:
-        return torch.zeros_like(cohort.network.values)
-    grads = torch.autograd.grad(values.sum(), views, retain_graph=True, allow_unused=True)
-    filled = [torch.zeros_like(view) if grad is None else grad for view, grad in zip(views, grads, strict=True)]
-    found = torch.cat([grad.reshape(len(grad), -1) for grad in filled], dim=1)
+def _back(
+    cohort: Cohort, seen: _Seen, by_logits: Tensor, feature: Tensor | None = None, *, keep: bool = False
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The gradients at the network's views, and at those of what the feature forms learn.
+
+    Of a value whose gradient at the logits is given, plus the sum of `feature`. They are 0 where it does not depend on
+    a view: a user's module may have parameters that it does not use.
+    """
+    if seen.back is not None:
+        with torch.no_grad():
+            return seen.back(by_logits), []
+    own = list(cohort.network.views.values())
+    values, by, wanted = [seen.logits], [by_logits], own
+    if feature is not None:
+        values, by = [seen.logits, feature], [by_logits, torch.ones_like(feature)]
+        learned = [run.learned for run in cohort.features if run.learned is not None]
+        wanted = [*own, *(view for flat in learned for view in flat.views.values())]
+    grads = torch.autograd.grad(values, wanted, by, retain_graph=keep, allow_unused=True, materialize_grads=True)
+    return grads[: len(own)], grads[len(own) :]
+
+
+def _row(cohort: Cohort, grads: Sequence[Tensor]) -> Tensor:
+    """The gradient at every student's network in one row, `[students, numbers]`; 0 where nothing is learned."""
+    found = torch.cat([grad.reshape(len(grad), -1) for grad in grads], dim=1)
     return found if cohort.still is None else found.masked_fill(cohort.still, 0)

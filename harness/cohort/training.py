@@ -18,7 +18,7 @@ from harness.cohort.checkpoint import State
 from harness.cohort.data import Data, in_order
 from harness.cohort.evaluate import evaluate
 from harness.cohort.forward import settle
-from harness.cohort.objective import Batch, draw_noise, noise_of, noise_shape, parts, pull
+from harness.cohort.objective import Batch, descend, draw_noise, noise_shape, pull
 from harness.cohort.stack import Cohort
 from harness.seeds import generator
 from harness.spec import PLAIN
@@ -124,8 +124,7 @@ def take_step(
 ) -> Tensor:
     """One step of every student; objective, CE and KD before it, `[3, students]`."""
     flats = [cohort.network, *(run.learned for run in cohort.learned if run.learned is not None)]
-    views = [view for flat in flats for view in flat.views.values()]
-    said, found = _summed(cohort, data, batch, noise, views)
+    said, found = descend(cohort, data, batch, noise)
     grads = iter(found)
     own, *others = (torch.cat([next(grads).reshape(len(flat.values), -1) for _ in flat.views], dim=1) for flat in flats)
     kept = None if cohort.still is None else cohort.network.values[:, cohort.still]
@@ -143,29 +142,6 @@ def take_step(
         assert run.learned is not None
         update(run.learned.values, grad, state, cohort.hyper.of(run.places), lr_scale[run.places])
     return said
-
-
-def _summed(
-    cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None, views: Sequence[Tensor]
-) -> tuple[Tensor, Sequence[Tensor]]:
-    """Objective, CE and KD on a batch, `[3, students]`, and the objective's gradients, added up over its parts."""
-    own = batch.parts(cohort.specs[0].micro_batch)
-    said, grads = torch.zeros((), device=cohort.network.values.device), list[Tensor]()
-    for part, its_noise in zip(own, noise_of(own, noise), strict=True):
-        found = parts(cohort, data, part, its_noise)
-        # A user's module may have parameters that it does not use.
-        gained = _gradients(found.objective.sum() / len(own), views, some=data.family.first is not None)
-        said = said + torch.stack([found.objective, found.ce, found.kd]).detach() / len(own)
-        grads = [a + b for a, b in zip(grads, gained, strict=True)] if grads else list(gained)
-    return said, grads
-
-
-def _gradients(value: Tensor, views: Sequence[Tensor], *, some: bool) -> Sequence[Tensor]:
-    """The gradients of a value; with `some`, 0 for views that it does not depend on."""
-    if not some:
-        return torch.autograd.grad(value, views)
-    found = torch.autograd.grad(value, views, allow_unused=True)
-    return [torch.zeros_like(view) if grad is None else grad for view, grad in zip(views, found, strict=True)]
 
 
 def _lr_scales(cohort: Cohort, num_steps: int) -> Tensor:

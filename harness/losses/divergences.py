@@ -78,7 +78,7 @@ def tvd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: Tensor) 
     Logits `[..., batch, classes]`, temperature `[...]` (default 1) -> `[...]`, from 0 to T^2. No gradient where p = q.
     """
     log_p, log_q = softened(student_logits, teacher_logits, temperature)
-    return temperature**2 * difference(log_p, log_q, log_p - log_q).abs().sum(-1).mean(-1) / 2
+    return temperature**2 * difference(log_p.exp(), log_q.exp(), log_p - log_q).abs().sum(-1).mean(-1) / 2
 
 
 def mse_probs(student_logits: Tensor, teacher_logits: Tensor, *, temperature: Tensor) -> Tensor:
@@ -87,4 +87,4 @@ def mse_probs(student_logits: Tensor, teacher_logits: Tensor, *, temperature: Te
     Logits `[..., batch, classes]`, temperature `[...]` (default 4) -> `[...]`, from 0 to 2 T^2.
     """
     log_p, log_q = softened(student_logits, teacher_logits, temperature)
-    return temperature**2 * difference(log_p, log_q, log_p - log_q).square().sum(-1).mean(-1)
+    return temperature**2 * difference(log_p.exp(), log_q.exp(), log_p - log_q).square().sum(-1).mean(-1)

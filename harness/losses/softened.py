@@ -38,10 +38,9 @@ def scaled(logits: Tensor, temperature: Tensor) -> Tensor:
     return (raw - raw.detach().amax(-1, keepdim=True)) / temperature[..., None, None]
 
 
-def difference(log_p: Tensor, log_q: Tensor, ratio: Tensor) -> Tensor:
+def difference(p: Tensor, q: Tensor, ratio: Tensor) -> Tensor:
     """`p - q`, with `ratio` their `log(p/q)`: `q expm1(ratio)` unless p is much the larger, where nothing cancels."""
-    small = log_q.exp() * torch.expm1(ratio.clamp(max=1.0))
-    return torch.where(ratio < 1, small, log_p.exp() - log_q.exp())
+    return torch.where(ratio < 1, q * torch.expm1(ratio.clamp(max=1.0)), p - q)
 
 
 def kl_terms(log_p: Tensor, log_q: Tensor, ratio: Tensor) -> Tensor:
@@ -59,7 +58,8 @@ class _KlTerms(torch.autograd.Function):
 
     @staticmethod
     def forward(log_p: Tensor, log_q: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        apart, surplus = difference(log_p, log_q, ratio), log_p.exp() * ratio
+        p = log_p.exp()
+        apart, surplus = difference(p, log_q.exp(), ratio), p * ratio
         return surplus - apart, surplus, apart
 
     @staticmethod

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
+Back = Callable[[Tensor], list[Tensor]]
+"""From the gradient at a network's logits to those at its parameters."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Family:
     them over the students. `pads` says that a network is the same inside a wider one whose further numbers are zero,
     and stays so: every activation function has f(0) = 0, and nothing is normalised over units.
 
+    `by_hand`, which a family that stacks may have, is `apply` with its backward pass written out: for small networks
+    autograd's own work is as much as theirs. The gradients are in the order of `layers`.
+
     Of a user's own modules only (see `harness.models.modules`): `first(width, generator)` draws a network where layers
     do not say how; `learn` is `apply` as it is in training, and puts the buffers as they are then among the params; and
     `alone(width, inputs)` says why networks must be trained one at a time, nothing where they need not.
@@ -72,6 +77,7 @@ class Family:
     parts: Parts | None = None
     stacks: bool = False
     pads: bool = False
+    by_hand: Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Back]] | None = None
     first: Callable[[int, torch.Generator], Mapping[str, Tensor]] | None = None
     learn: Callable[[dict[str, Tensor], Tensor], Tensor] | None = None
     alone: Callable[[int, Tensor], str] | None = None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.models.family import Family, Layer, Parts, Shape
-from harness.models.shared import product
+from harness.models.family import Back, Family, Layer, Parts, Shape
+from harness.models.shared import by_group, product
 
 
 def layers(width: int, input_shape: Shape, num_classes: int) -> dict[str, Layer]:
@@ -58,9 +59,25 @@ def _logits(params: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
     return (params["logits.weight"] @ hidden + params["logits.bias"]).mT
 
 
+def by_hand(params: Mapping[str, Tensor], inputs: Tensor) -> tuple[Tensor, Back]:
+    """`apply` and its backward pass: autograd's numbers to the bit."""
+    first = by_group(params["hidden_1.weight"], inputs.mT).add_(params["hidden_1.bias"]).relu_()
+    second = (params["hidden_2.weight"] @ first).add_(params["hidden_2.bias"]).relu_()
+
+    def back(gradient: Tensor) -> list[Tensor]:
+        by_logits = gradient.mT
+        by_second = torch.ops.aten.threshold_backward(params["logits.weight"].mT @ by_logits, second, 0)
+        by_first = torch.ops.aten.threshold_backward(params["hidden_2.weight"].mT @ by_second, first, 0)
+        of_weights = by_group(by_first, inputs), by_second @ first.mT, by_logits @ second.mT
+        of_biases = (by.sum(-1, keepdim=True) for by in (by_first, by_second, by_logits))
+        return [found for layer in zip(of_weights, of_biases, strict=True) for found in layer]
+
+    return _logits(params, second), back
+
+
 def macs(width: int, input_shape: Shape, num_classes: int) -> int:
     """Multiply-accumulates of one example."""
     return width * math.prod(input_shape) + width * width + num_classes * width
 
 
-MLP = Family("mlp", layers, prepare, apply, macs, Parts(embed, head), stacks=True, pads=True)
+MLP = Family("mlp", layers, prepare, apply, macs, Parts(embed, head), stacks=True, pads=True, by_hand=by_hand)

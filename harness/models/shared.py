@@ -31,15 +31,16 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, inputs: Tensor) -> Tensor:
         ctx.save_for_backward(inputs)
-        return _by_group(weight, inputs)
+        return by_group(weight, inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (inputs,) = ctx.saved_tensors
-        return _by_group(grads[0], inputs.mT), None
+        return by_group(grads[0], inputs.mT), None
 
 
-def _by_group(left: Tensor, right: Tensor) -> Tensor:
+def by_group(left: Tensor, right: Tensor) -> Tensor:
+    """Products of students with what their groups have: `[students, ., .]` and `[groups, ., .]`. It has no gradient."""
     if len(left) == len(right):
         return torch.bmm(left, right)
     found = left.new_empty(*left.shape[:2], right.shape[2])
