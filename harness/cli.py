@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import tempfile
@@ -27,6 +28,9 @@ INTERRUPTED = 130
 
 def run(app: typer.Typer) -> NoReturn:
     """Run a program. Bad input is one line on standard error and exit code 2, never a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the program
     _log_to_stderr()
     try:
         keep_private()

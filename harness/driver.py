@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -99,6 +100,7 @@ class Driver:
     _open: dict[int, tuple[Asked, TrialSpec]] = field(default_factory=dict)  # asked, not yet told
     _logged: frozenset[str] = frozenset()  # the keys of trials that tracking had when the sweep began
     _recovered: set[int] = field(default_factory=set)
+    _begun: dict[int, int] = field(default_factory=dict)  # how often their training had begun before this session
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
     _num_failed: int = 0  # in this session
@@ -119,12 +121,34 @@ class Driver:
         running = self.sampler.trials("running")
         self._logged = frozenset(logged)
         self._restore()
+        if held := [asked.number for asked in running if ledger.is_locked(self._folder(asked.number) / "lock")]:
+            said = ", ".join(map(str, sorted(held)))
+            log.warning("workers that outlived their sweep are still training trials %s; they are waited for", said)
         self._hand_out([self._reopen(asked) for asked in running])
         self._ask_rounds(self._round(), self._round_cut_short(running))
         self._restore_brackets()
         return self._reach()
 
     def _reach(self) -> str:
+        """Reach the plan's targets; gives why it stopped. However it stops in order, no trial is the worse for it."""
+        try:
+            why = self._until_it_stops()
+        except (Halt, KeyboardInterrupt):
+            self._leave()
+            raise
+        if why != "complete":
+            self._leave()
+        return why
+
+    def _leave(self) -> None:
+        """Stop the workers. That their trainings get nowhere then is not to be held against the trials."""
+        self.executor.close()
+        for number, count in self._begun.items():
+            if number in self._open:
+                with suppress(OSError):  # a disk that is full is why it stops
+                    ledger.not_begun(self._folder(number), count)
+
+    def _until_it_stops(self) -> str:
         """Ask, train and commit until the plan's targets are reached, or something else stops it."""
         while True:
             self._go_on()
@@ -133,12 +157,13 @@ class Driver:
                 self._go_on()
             self._commit_ready()
             self._tell_progress()
+            if self._must_stop() and self._open and (self.plan.deterministic or not self._ready):
+                return "stopped" if self.asked_to_stop() else "timeout"
             if self.executor.num_pending == 0 and not self._ready and not self._wants_more():
                 break
-            if self._must_stop() and (self.plan.deterministic or not self._ready):
-                return "stopped" if self.asked_to_stop() else "timeout"
             for event in self.executor.poll(0.0 if self._ready else 0.5):
-                self._handle(event)
+                if event.kind != "failed" or not self._must_stop():  # what ends the sweep may end its workers too
+                    self._handle(event)
         assert not self._open, f"trials {sorted(self._open)} were asked for and not told"
         if self._missing() == 0:
             return "complete"
@@ -326,6 +351,7 @@ class Driver:
         work = []
         for trial in trials:
             begun = ledger.begun(self._folder(trial.number)) if trial.number in self._recovered else 0
+            self._begun.setdefault(trial.number, begun)
             if begun >= GUILTY:
                 self._give_up(trial, f"its training was begun {begun} times, and every time the sweep died with it")
                 continue

@@ -358,6 +358,16 @@ def begun(folder: Path) -> int:
     return int(count) if MOST_ATTEMPTS.admits(count) else 0
 
 
+def not_begun(folder: Path, count: int) -> None:
+    """Note that a training which begins has been stopped in order: it was begun no more often than `count` times."""
+    if not begun(folder) > count:
+        return
+    if count:
+        (folder / "begun.json").write_text(str(count), encoding="utf-8")
+    else:
+        got_somewhere(folder)
+
+
 def got_somewhere(folder: Path) -> None:
     """Note that a trial's training has not been for nothing: what was begun counts no more."""
     (folder / "begun.json").unlink(missing_ok=True)

@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from harness import cli
 from harness.executors.choice import EXECUTORS
 from harness.machine import cores
 from harness.space import Study
 from harness.tracking import reachable
-from harness.urls import redact
+from harness.urls import keeps_nothing, redact
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -137,5 +138,17 @@ def check(options: Options) -> None:
         raise ValueError(f"unknown executor {options.executor!r}; executors are {', '.join(EXECUTORS)}")
     if options.plan and options.deterministic:
         raise ValueError("--plan has nothing to show with --deterministic: its cohorts follow from a fixed rule")
+    for name, url in (("--storage", options.storage), ("--tracking-uri", options.tracking_uri)):
+        _check_url(name, url or "")
     cli.check_writable(options.study_dir)
     reachable(options.tracking)
+
+
+def _check_url(name: str, url: str) -> None:
+    """Raise `ValueError` for a URL that cannot be, or of a database that nothing outlives."""
+    if keeps_nothing(url):
+        raise ValueError(f"{name} {url!r} is a database in memory, which nothing outlives; name a file or a server")
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise ValueError(f"{name} {redact(url)} cannot be: {error}") from None

@@ -53,12 +53,15 @@ def say_how_to_go_on(options: Options, console: Console) -> None:
     console.print(f"[b]{escape(options.command)}[/]", soft_wrap=True)
 
 
+def say_time_is_up(options: Options, console: Console, before: str) -> None:
+    """That the sweep ends before something, and the command that goes on with it."""
+    console.print(f"the time was up before {before}. It goes on with\n[b]{escape(options.command)}[/]", soft_wrap=True)
+
+
 def say_goodbye(options: Options, console: Console, why: str, pages: Mapping[str, str], *, confirmed: bool) -> None:
     """What to do next: `pages` are those of the UI, by name; without anything `confirmed` nothing can be taken."""
     if why == "timeout":
-        console.print(
-            f"the time was up before the budget. It goes on with\n[b]{escape(options.command)}[/]", soft_wrap=True
-        )
+        say_time_is_up(options, console, "the budget")
     if why == "failures":
         console.print(f"[red]stopped: too many trials failed; see {escape(str(options.study_dir / 'worker*.log'))}[/]")
     out = "" if options.out == cli.OUT else f" --out {shlex.quote(str(options.out))}"

@@ -18,6 +18,10 @@ class Halt(Exception):  # noqa: N818 - it is no error of the sweep
     """A sweep cannot go on until something is mended: one line says why. Nothing is lost; the exit code is 1."""
 
 
+class TimeUp(Exception):  # noqa: N818 - it is no error of the sweep
+    """The time that a sweep was given is up before its first trial."""
+
+
 class Stop:
     """Whether a sweep was asked to stop. True once a signal has come; `code` is then the process's exit code.
 

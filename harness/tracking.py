@@ -246,7 +246,7 @@ class Tracker:
             "harness.key": key,
             "harness.study_id": self._sweep.study_id,
             "study": self._sweep.study,
-            "mlflow.user": getpass.getuser(),
+            "mlflow.user": _user(),
             "mlflow.source.name": self._sweep.file,
             "mlflow.source.type": "LOCAL",
         }
@@ -275,6 +275,14 @@ class Tracker:
 
     def _finish(self, run: str, status: str, end_ms: int) -> None:
         self._client.set_terminated(run, status, end_ms)
+
+
+def _user() -> str:
+    """Who runs this; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 @contextmanager

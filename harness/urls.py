@@ -52,6 +52,11 @@ def sqlite_file(url: str) -> Path | None:
     return Path(url.removeprefix("sqlite:///").partition("?")[0]) if url.startswith("sqlite:///") else None
 
 
+def keeps_nothing(url: str) -> bool:
+    """Whether it is the URL of a SQLite database in memory."""
+    return re.fullmatch(r"sqlite(\+\w+)?:(//)?/?(:memory:)?(\?.*)?", url) is not None or "mode=memory" in url
+
+
 def read_only(url: str) -> str:
     """The URL of the same store for a reader that leaves everything as it is. Raises `ValueError` for a missing file.
 

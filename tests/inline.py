@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import sweep
+from harness import session, sweep
 from harness.cohort import calibration
 from harness.executors import worker
 from harness.executors.inline import Inline
@@ -23,7 +23,7 @@ def jobs_here() -> Iterator[None]:
         return Inline(lambda kind, body: worker.work(kind, body, cache, device, lambda *_: None))
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(sweep, "start", start))
+        stack.enter_context(mock.patch.object(session, "start", start))
         stack.enter_context(mock.patch.object(build, "drawings", lambda _: ()))
         stack.enter_context(mock.patch.multiple(calibration, SIZES=(1, 4), STEPS=1, SECONDS=0.0))
         yield

@@ -15,8 +15,9 @@ import pytest
 
 from harness import driver as driver_module
 from harness import ledger
-from harness.driver import Progress
+from harness.driver import Driver, Progress
 from harness.executors import Event
+from harness.executors.inline import Inline
 from harness.sampler import Sampler
 from harness.space import Choice
 from harness.spec import Record, StudentSpec
@@ -399,3 +400,64 @@ def test_a_worker_that_cannot_write_stops_the_sweep_and_costs_no_attempt(tmp_pat
         driver.run(set())
     assert make_driver(tmp_path, runs).run(set(runs.runs)) == "complete"
     assert not list(tmp_path.glob("trials/*/attempts.json")) and not runs.failures
+
+
+def stopped_in_training(folder: Path, runs: FakeRuns, *, workers_die: bool, deterministic: bool) -> Driver:
+    """A driver that is asked to stop while all that it has handed out is trained; that may end its workers too."""
+    driver = make_driver(folder, runs, deterministic=deterministic)
+    executor, asked = driver.executor, list[bool]()
+    assert isinstance(executor, Inline)
+    finish = executor.poll
+
+    def poll(timeout: float) -> list[Event]:
+        if not executor._jobs:
+            return []
+        first = [] if asked or deterministic else finish(timeout)  # there is something to be committed yet
+        for job in executor._jobs:
+            for own in job.body["folders"]:
+                ledger.begin(Path(own))
+        asked.append(True)
+        if not workers_die:
+            return first
+        jobs = list(executor._jobs)
+        executor._jobs.clear()
+        return first + [Event(job, "failed", {"reason": "worker killed by SIGTERM"}) for job in jobs]
+
+    executor.poll = poll  # type: ignore[method-assign]
+    driver.asked_to_stop = lambda: bool(asked)
+    return driver
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("workers_die", [True, False])
+def test_a_stop_in_order_is_held_against_no_trial(tmp_path: Path, workers_die: bool, deterministic: bool) -> None:
+    runs = FakeRuns()
+    for _ in range(3 if deterministic else 2):
+        driver = stopped_in_training(tmp_path, runs, workers_die=workers_die, deterministic=deterministic)
+        assert driver.run(set(runs.runs)) == "stopped"
+        assert not list(tmp_path.glob("trials/*/begun.json")) and not list(tmp_path.glob("trials/*/attempts.json"))
+        assert bool(runs.runs) is not deterministic
+    assert make_driver(tmp_path, runs).run(set(runs.runs)) == "complete"
+    assert len(told(tmp_path)) == TOTAL and not runs.failures
+
+
+def test_deaths_before_a_stop_in_order_still_count(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    with pytest.raises(Killed):
+        make_driver(tmp_path, runs, train=die_with(0)).run(set())
+    [first, *_] = [folder for folder in ledger.numbers(tmp_path) if ledger.begun(ledger.trial_dir(tmp_path, folder))]
+    assert stopped_in_training(tmp_path, runs, workers_die=False, deterministic=True).run(set()) == "stopped"
+    assert ledger.begun(ledger.trial_dir(tmp_path, first)) == 1
+
+
+def test_who_is_waited_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that outlived its sweep holds its trials until they are published; one that hangs does so for ever."""
+    with pytest.raises(Killed):
+        make_driver(tmp_path, FakeRuns(), train=die_with(0)).run(set())
+    orphan = ledger.lock(ledger.trial_dir(tmp_path, 1) / "lock")
+    assert orphan is not None
+    driver = make_driver(tmp_path, FakeRuns())
+    driver.asked_to_stop = lambda: True
+    assert driver.run(set()) == "stopped"
+    orphan.release()
+    assert "workers that outlived their sweep are still training trials 1; they are waited for" in caplog.text

@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "harness/screen.py": set(),
     "harness/executors/choice.py": set(),
     "harness/sweep.py": set(),
+    "harness/session.py": set(),
     "harness/recommend/__init__.py": set(),
     "harness/recommend/__main__.py": set(),
     "harness/recommend/apart.py": set(),
@@ -133,6 +134,14 @@ def test_optuna_and_mlflow_are_known_to_their_two_files_each() -> None:
 @pytest.mark.parametrize("module", ["harness.sweep", "harness.report", "harness.verify.__main__"])
 def test_the_programs_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_sweeps_program_is_there_before_what_takes_a_second_to_import() -> None:
+    """From then on a Ctrl-C is an orderly end and no traceback."""
+    code = (
+        "import sys, harness.sweep; sys.exit(any(name in sys.modules for name in ('optuna', 'pandas', 'sqlalchemy')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

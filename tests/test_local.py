@@ -13,6 +13,7 @@ import mlflow
 import pytest
 
 from harness import driver as driver_module
+from harness import ledger
 from harness.executors import local
 from harness.executors.local import Local, keep_memory
 from harness.outages import Owed
@@ -88,7 +89,13 @@ worker.targets.prepare = lambda *_: None
 worker.cohort.train_each = train_each
 worker.main()
 """
+FORKED = """
+        import multiprocessing
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
 HARMS = {
+    "killed beside a child of its own": (FORKED.strip(), "worker killed by SIGKILL"),
     "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "worker killed by SIGKILL"),
     "hung": ("time.sleep(1000)", "hung: not done after 1 seconds; worker.log has where it was"),
     "stopped": ("os.kill(os.getpid(), signal.SIGSTOP)", "hung: not done after 1 seconds; worker.log has where it was"),
@@ -124,3 +131,32 @@ def test_a_worker_that_is_lost_costs_the_guilty_trial_and_no_other(
     assert len(driver.sampler.trials("complete")) == 8
     if kind == "hung":
         assert "train_each" in (tmp_path / "worker.log").read_text()
+
+
+def test_a_signal_for_all_of_a_services_processes_does_not_end_a_worker_but_what_it_has_forked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harm = """
+        import multiprocessing
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child.start()
+        child.terminate()
+        child.join(30)
+        assert child.exitcode == -signal.SIGTERM, child.exitcode
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+    (tmp_path / "worker.py").write_text(SCRIPT.replace("{harm}", harm.strip()))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    runs = FakeRuns()
+    driver = make_driver(tmp_path / "mine", runs, study=replace(STUDY, trials=1, controls=0))
+    harmed = driver.sampler.ask("search").params["lr"]
+    driver = make_driver(tmp_path / "mine", runs, study=replace(STUDY, trials=1, controls=0))
+    executor = Local(1, tmp_path, "cpu", tmp_path / "worker.log")
+    executor._command = [sys.executable, str(tmp_path / "worker.py"), *executor._command[3:], repr(harmed)]
+    driver.executor = executor
+    try:
+        assert driver.run(set()) == "complete"
+    finally:
+        executor.close()
+    assert not runs.failures and len(driver.sampler.trials("complete")) == 1
+    assert ledger.attempts(ledger.trial_dir(tmp_path / "mine", 0)) == 0

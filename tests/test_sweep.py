@@ -21,7 +21,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from harness import cli, ledger, sweep
+from harness import cli, ledger, session, sweep
 from harness.costs import costs_from_json
 from harness.executors.inline import Inline
 from harness.options import Options
@@ -182,11 +182,11 @@ def test_a_sweep_goes_on_where_steps_cannot_be_measured(caplog: pytest.LogCaptur
         return {"val_accuracy": 0.9, "num_params": 5}
 
     console = Console(quiet=True)
-    teacher, costs = sweep._prepare(options, Inline(work), console, Future())
+    teacher, costs = session._prepare(options, Inline(work), console, Future())
     assert (teacher["num_params"], costs) == (5, None)
     assert "steps could not be measured (out of memory); cohorts have a fixed size" in caplog.text
     fixed = replace(options, deterministic=True)
-    assert sweep._prepare(fixed, Inline(work), console, Future())[1] is None
+    assert session._prepare(fixed, Inline(work), console, Future())[1] is None
     assert asked == ["teacher", "calibrate", "teacher"]
 
 
@@ -278,6 +278,14 @@ def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(
     assert len(told.trials) >= TOTAL and {trial.state.name for trial in told.trials} == {"COMPLETE"}
 
 
+def test_a_sweep_whose_time_is_up_before_its_first_trial_says_so(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep_here(home / "mine.py", tmp_path, timeout=0.001) == 0
+    assert "the time was up before the first trial. It goes on with\npython -m harness.sweep" in capsys.readouterr().out
+    assert not (tmp_path / "mine" / "trials").exists() and not list((tmp_path / "teachers").glob("*/teacher.json"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -291,6 +299,10 @@ def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(
         (["digits", "--seed", "-1"], "seed -1 is out of range"),
         (["digits", "--device", "tpu"], "unknown device 'tpu'; devices are auto, cpu, cuda"),
         (["digits", "--nonsense"], "--nonsense"),
+        (["digits", "--storage", "sqlite://"], "--storage 'sqlite://' is a database in memory"),
+        (["digits", "--storage", "sqlite:///:memory:"], "is a database in memory, which nothing outlives"),
+        (["digits", "--tracking-uri", "sqlite:///file:x?mode=memory&uri=true"], "--tracking-uri 'sqlite:///file:x?"),
+        (["digits", "--storage", "postgresql://u:secret@h:port/d"], "--storage postgresql://u:***@h:port/d cannot be"),
         (["digits", "--storage", "sqlite:////no/such/folder/x.db"], "cannot open the storage"),
         (["digits", "--tracking-uri", "http://127.0.0.1:9"], "cannot reach the tracking server"),
         (["digits", "--out", "/proc/nowhere"], "--out"),
@@ -376,11 +388,11 @@ def test_a_worker_that_is_lost_before_the_first_trial_costs_a_try(caplog: pytest
             raise RuntimeError("worker killed by SIGKILL")
         return {"val_accuracy": 0.9, "num_params": 5}
 
-    assert sweep._result(Inline(work), "describe", {})["num_params"] == 5
-    assert sweep._prepare(options, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
+    assert session._result(Inline(work), "describe", {})["num_params"] == 5
+    assert session._prepare(options, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
     assert caplog.text.count("the teacher is trained again: worker killed by SIGKILL") == 2
     left.update({"teacher": 3, "describe": 3})
     with pytest.raises(ValueError, match="worker killed by SIGKILL"):
-        sweep._result(Inline(work), "describe", {})
+        session._result(Inline(work), "describe", {})
     with pytest.raises(ValueError, match="the teacher could not be trained: worker killed by SIGKILL"):
-        sweep._prepare(options, Inline(work), Console(quiet=True), Future())
+        session._prepare(options, Inline(work), Console(quiet=True), Future())

@@ -19,7 +19,7 @@ import mlflow
 import optuna
 import pytest
 
-from harness import ledger, sweep
+from harness import ledger, session
 from harness.outages import StoreError
 from harness.runs import Sweep
 from harness.spec import Record, StudentSpec
@@ -153,10 +153,10 @@ class Parent:
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, Halt, ValueError, KeyError, OSError])
 def test_however_a_sweep_ends_early_its_own_run_does_not_stay_running(end: type[BaseException]) -> None:
     tracker = Parent()
-    with pytest.raises(end), sweep._leaving(tracker):  # type: ignore[arg-type]
+    with pytest.raises(end), session._leaving(tracker):  # type: ignore[arg-type]
         raise end
     assert tracker.left == 1
-    with sweep._leaving(tracker):  # type: ignore[arg-type]
+    with session._leaving(tracker):  # type: ignore[arg-type]
         pass
     assert tracker.left == 1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import socket
 import sqlite3
 from contextlib import closing
@@ -80,6 +82,18 @@ def test_a_trial_is_a_run_with_whole_curves_parameters_tags_and_its_data(store: 
         assert {point.step: point.value for point in history} == pytest.approx(curve)
     kd = client(store).get_metric_history(run.info.run_id, "train_kd")
     assert [point.step for point in kd] == [1, 2]
+
+
+def test_somebody_without_a_name_may_run_a_sweep(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, whose user is a number."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    made = tracker(store, "nobody's")
+    made.log(trial(), fake_train(trial().specs), maybe_there=False)
+    assert {run.data.tags["mlflow.user"] for run in runs_of(store, made)} == {f"uid {os.getuid()}"}
 
 
 def test_logging_a_trial_twice_leaves_one_run_with_one_point_a_step(store: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness import cli, urls
-from harness.urls import redact
+from harness.urls import keeps_nothing, redact
 
 secrets = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=6, max_size=30)
 around = st.sampled_from(["", "cannot reach ", "(", "two http://here/ and ", "x=1 "])
@@ -90,3 +90,16 @@ def test_errors_and_logs_are_without_passwords(capsys: pytest.CaptureFixture[str
     assert "s3cret" not in capsys.readouterr().err
     record = logging.LogRecord("x", logging.WARNING, "", 0, "lost %s", ("http://ann:s3cret@db",), None)
     assert cli._without_secrets(record) and record.getMessage() == "lost http://ann:***@db"
+
+
+@pytest.mark.parametrize(
+    ("url", "lost"),
+    [
+        ("sqlite://", True), ("sqlite:///", True), ("sqlite:///:memory:", True), ("sqlite+pysqlite://", True),
+        ("sqlite:///file:x?mode=memory&uri=true", True), ("sqlite:///study.db", False), ("sqlite:////a/b.db", False),
+        ("sqlite:///study.db?timeout=5", False), ("postgresql://u@h/memory", False), ("http://h:5000", False),
+        ("", False),
+    ],
+)  # fmt: skip
+def test_a_database_in_memory_keeps_nothing(url: str, lost: bool) -> None:
+    assert keeps_nothing(url) is lost

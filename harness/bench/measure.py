@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 import torch
 
-from harness import __version__, ledger, sweep, teacher
+from harness import __version__, ledger, session, teacher
 from harness.bench.plain import Loop, PlainTrial, one_thread
 from harness.cohort.calibration import where
 from harness.driver import values_of
@@ -131,7 +131,7 @@ def run_sweep(question: Question, out: Path, cache: Path) -> Ran:
         quiet=True,
     )
     began, started = datetime.now(), time.perf_counter()
-    if sweep.sweep(options) != 0:
+    if session.sweep(options) != 0:
         raise ValueError("the harness's own sweep failed; run python -m harness.sweep to see why")
     wall = time.perf_counter() - started
     told = optuna.load_study(study_name=question.name, storage=options.storage_url).get_trials(deepcopy=False)

@@ -77,6 +77,8 @@ class Local:
         for worker in self._workers:
             if worker.seconds > worker.limit + PATIENCE:
                 worker.process.kill()  # its listener says so
+            if worker.process.poll() is not None:
+                worker.end_children()  # they may hold its end of the line, which keeps the listener waiting
         self._dispatch()
         return events
 
@@ -90,7 +92,8 @@ class Local:
 
     def close(self) -> None:
         self._waiting.clear()
-        for worker in self._workers:
+        workers, self._workers = self._workers, []
+        for worker in workers:
             worker.stop()
 
     def _start(self) -> _Worker:
@@ -172,8 +175,14 @@ class _Worker:
             self.process.stdin.write(json.dumps({"id": job.id, "kind": job.kind, "body": dict(job.body)}) + "\n")
             self.process.stdin.flush()
 
+    def end_children(self) -> None:
+        """End what it has started and left: a study's own code may load data in processes of its own."""
+        with suppress(OSError):  # mostly there are none
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         assert self.process.stdin is not None
+        self.end_children()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

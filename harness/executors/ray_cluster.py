@@ -97,13 +97,15 @@ def connect(address: str, num_cpus: int) -> None:
     if address == OWN:
         said |= {"num_cpus": num_cpus, "object_store_memory": STORE, "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
+    # Ray's own would end the program with exit code 1 while it starts; a name that is gone one day costs only that.
+    ray._private.utils.set_sigterm_handler = lambda _: None
     try:
         ray.init(**said)
     except (RuntimeError, ConnectionError, TimeoutError, ValueError) as error:
         raise ValueError(f"cannot use a Ray cluster at {redact(address)}: {one_line(error)}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
+            signal.signal(signal.SIGTERM, handler)  # should Ray have put its own there
     # Ray prints a page for every worker that dies, whatever it is told; a name that is gone one day does no harm.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 

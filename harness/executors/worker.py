@@ -10,6 +10,7 @@ import faulthandler
 import json
 import os
 import platform
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -219,11 +220,34 @@ def _die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
+def _leave_stopping_to_the_driver() -> None:
+    """A service's SIGTERM reaches all of its processes: the driver stops its workers, and knows then why they end.
+
+    What a study's own code forks is stopped by it as usual, from its first moment on.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+    def hold(how: int) -> None:
+        signal.pthread_sigmask(how, {signal.SIGTERM})
+
+    def as_usual() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        hold(signal.SIG_UNBLOCK)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=lambda: hold(signal.SIG_BLOCK),
+            after_in_parent=lambda: hold(signal.SIG_UNBLOCK),
+            after_in_child=as_usual,
+        )
+
+
 def main() -> None:
     """Serve jobs until the input ends. Arguments: the teachers' folder, the log file, the device."""
     cache, log, device = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     keep_private()  # a worker may have no driver's umask
     _die_first()
+    _leave_stopping_to_the_driver()
     with suppress(BrokenPipeError), os.fdopen(os.dup(1), "w") as channel:  # which it would raise again on closing
         os.dup2(2, 1)  # whatever a study's own code prints goes to the log
         for line in sys.stdin:

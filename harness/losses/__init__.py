@@ -4,7 +4,8 @@ A form is a plain function of student and teacher logits `[..., batch, classes]`
 student, and broadcasts over leading axes. Add one by writing the function in a file of this package, its line in
 `table.LOSSES`, and its knobs in `harness.forms`; a feature form, in `features.py`. Forms compute in float32 or
 better, never look at a tensor's value to choose a path, and average over the batch (never over classes, unless the
-formula says so). A gradient in closed form goes into `gradients.py`. The convention of alpha is the source article's: alpha weighs the hard labels.
+formula says so). A gradient in closed form goes into `gradients.py`. The convention of alpha is the source article's:
+alpha weighs the hard labels.
 """
 
 from harness.forms import Form

@@ -1,0 +1,389 @@
+"""One run of a sweep: its checks, its teacher, its trials, its report, and every way in which it may end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from harness import cli, ledger, manifest, planning, screen
+from harness.arms import targets
+from harness.costs import Costs, costs_from_json
+from harness.driver import ATTEMPTS, Driver, Plan, Progress
+from harness.executors import Executor
+from harness.executors.choice import start
+from harness.locks import Held, driver_of
+from harness.options import Options, check, searches_of
+from harness.outages import Owed, Patience, StoreError
+from harness.runs import in_common
+from harness.sampler import Sampler
+from harness.spec import StudentSpec, by_lesson, digest, to_json
+from harness.stopping import Halt, Stop, TimeUp
+from harness.storage import set_aside
+from harness.tracking import VIEWS, Tracker
+
+if TYPE_CHECKING:
+    from harness.report import Report
+
+LATENCY_SECONDS = 0.5
+"""How long a student is timed at a batch size."""
+ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
+"""The parent run's status by why a sweep stopped."""
+log = logging.getLogger(__name__)
+
+
+def sweeps(options: Options) -> int:
+    """Search a study several times; the exit code of the first that does not end well, else 0."""
+    every, started = searches_of(options), time.monotonic()
+    for each in every:
+        check(each)
+    for place, each in enumerate(every, 1):
+        left = None if options.timeout is None else options.timeout - (time.monotonic() - started)
+        if left is not None and left <= 0:
+            break
+        Console(quiet=options.quiet).print(f"[b]search {place} of {len(every)}[/], seed {each.study.seed}: {each.name}")
+        if code := sweep(replace(each, timeout=left)):
+            return code
+    return 0
+
+
+def sweep(options: Options) -> int:
+    """Run a study and give the exit code. Raises `ValueError`, with everything as it was, for what cannot be run."""
+    console = Console(quiet=options.quiet)
+    said = (options.plans_dir if options.plan else options.study_dir) / "worker.log"
+    executor = start(
+        options.executor, options.jobs, options.out / "teachers", options.device, said, options.executor_options
+    )
+
+    def order() -> None:
+        console.show_cursor()
+        executor.close()
+
+    stop = Stop(order)
+    with stop.listening():
+        try:
+            return _be_its_driver(_Session(options, executor, console, stop, time.monotonic()))
+        except KeyboardInterrupt:
+            screen.say_how_to_go_on(options, console)
+            return stop.code
+        except TimeUp:
+            screen.say_time_is_up(options, console, "the first trial")
+            return 0
+        except Halt as halt:
+            cli.say_error(f"stopped: {halt}")
+            screen.say_how_to_go_on(options, console)
+            return 1
+        except SystemExit:  # rich's word for it
+            cli.say_error(f"stopped: nobody reads what is printed any more; it goes on with {options.command}")
+            return 1
+        finally:
+            executor.close()
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What one run of the program works with. `held` is what it holds as the study's only driver."""
+
+    options: Options
+    executor: Executor
+    console: Console
+    stop: Stop
+    started: float
+    held: Held = field(default_factory=Held)
+
+
+def _be_its_driver(session: _Session) -> int:
+    """Check the study by a worker, and run it as its only driver."""
+    options = session.options
+    probes = [to_json(spec) for spec in options.study.probes(options.task)]
+    task = _result(session.executor, "describe", {"specs": probes})
+    if alone := manifest.said_alone(options.study.family, task["alone"]):
+        session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
+    if options.plan:
+        return _show_plan(options, session.executor, session.console)
+    if options.new and options.study_dir.exists():
+        with driver_of(options.name, options.study_dir, options.storage):
+            _begin_anew(options, session.console)
+    with driver_of(options.name, options.study_dir, options.storage) as held:
+        try:
+            return _run(replace(session, held=held), task)
+        except OSError as error:
+            raise Halt(f"{error}; make room, or let it be written to") from None
+
+
+def _begin_anew(options: Options, console: Console) -> None:
+    """Keep what there is of the study aside, and its name free."""
+    if options.storage:
+        kept = set_aside(options.storage, options.name)
+        if kept:
+            console.print(f"the study that was in the storage is called {kept} now", soft_wrap=True)
+    ledger.put_aside(options.study_dir, f"study {options.name!r} begins anew, and there is an earlier one")
+
+
+def _run(session: _Session, task: Mapping[str, Any]) -> int:
+    """Train the teacher and the trials, and write the report."""
+    options, console = session.options, session.console
+    own = [task["num_params"]] if callable(options.study.task) else []  # a module may come from another file
+    config_hash = digest([options.study.identity(), task["hashes"], task["teacher_key"], *own])
+    said = manifest.manifest_of(options, task, config_hash)
+    deadline = session.started + options.timeout if options.timeout else math.inf
+    sampler = _open_study(session, config_hash, deadline)
+    manifest.begin(options)
+    with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
+        opening = pool.submit(Tracker, options.tracking, options.name, options.artifacts)
+        reporting = pool.submit(import_module, "harness.report")
+        teacher, costs = _prepare(options, session.executor, console, opening, deadline)
+        tracker = opening.result()
+    said["teacher"] = teacher
+    alone = manifest.said_alone(options.study.family, task["alone"])
+    how = f"as measured on {costs.where}" if costs else "by a fixed rule"
+    said["cohorts"] = f"{how}; {alone}" if alone else how
+    manifest.write_manifest(options, said, time.monotonic() - session.started)
+    plan = Plan(
+        options.name,
+        options.study,
+        options.task,
+        config_hash,
+        options.study_dir,
+        targets(options.study, options.trials),
+        options.deterministic,
+        deadline,
+        costs,
+        options.jobs,
+        60 * options.limit,
+    )
+    owed = Owed(tracker)
+    with _leaving(tracker):
+        why = _drive(session, plan, sampler, owed, said)
+        report = reporting.result()
+        written: Report = report.write(options.study_dir)
+        metrics = manifest.sweep_metrics(written, said, session.started)
+        is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
+    console.print(report.closing_table(written))
+    screen.say_goodbye(options, console, why, _pages(tracker), confirmed=len(written.confirmed.trials) > 0)
+    if not is_logged:
+        raise Halt(f"tracking does not answer; {len(owed)} trials are not logged yet, and the same command logs them")
+    return 1 if why == "failures" else 0
+
+
+def _open_study(session: _Session, config_hash: str, deadline: float) -> Sampler:
+    """The study in its storage; directories of a study that its storage does not know are kept aside."""
+    options = session.options
+    patience = Patience("the storage", session.held, lambda: bool(session.stop), deadline)
+    shared = options.storage is not None
+    sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared, patience=patience)
+    if not sampler.has_trials and ledger.numbers(options.study_dir):
+        ledger.put_aside(options.study_dir / "trials", "the study is new to its storage, and there are trials on disk")
+    return sampler
+
+
+def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker], said: dict[str, Any]) -> str:
+    """Reach the plan's targets; gives why it stopped. `said` is what the manifest says."""
+    options, tracker, stop = session.options, owed.store, session.stop
+    elapsed = manifest.Elapsed(options, said, session.started)
+    try:
+        common = in_common(said, sampler.study_id)
+        logged = tracker.begin(common, manifest.sweep_params(options, said["teacher"]))
+        with screen.bar(session.console, "students of every trial") as bar, stop.waits():
+
+            def watch(done: Progress) -> None:
+                screen.show(bar, done)
+                elapsed.note()
+
+            driver = Driver(plan, sampler, owed, session.executor, watch, lambda: bool(stop))
+            why = driver.run(logged)
+        if why == "complete" and options.study.confirm:
+            why = _confirm(session, driver, elapsed)
+        if why == "complete" and not stop:
+            said["teacher"] = _with_all_teachers(session, said["teacher"])
+        if why == "stopped":
+            raise KeyboardInterrupt
+    except StoreError as error:
+        raise Halt(f"tracking failed before the first trial: {error}") from None
+    finally:
+        elapsed.note(ended=True)
+    return why
+
+
+def _confirm(session: _Session, driver: Driver, elapsed: manifest.Elapsed) -> str:
+    """The search is complete: train what it chose on fresh seeds; gives why that stopped."""
+    from harness.confirm import configurations  # pandas takes a second to import
+
+    options = session.options
+    chosen = configurations(options.study_dir, options.study.confirm)
+    with screen.bar(session.console, "confirmed on fresh seeds") as bar, session.stop.waits():
+
+        def watch(_: Progress) -> None:
+            screen.show_confirmed(bar, driver.num_told(chosen), len(chosen))
+            elapsed.note()
+
+        driver.watch = watch
+        why = driver.confirm(chosen)
+    if why == "complete" and chosen:
+        _measure_latency(session, {params.get("width", options.study.widths[0]) for params in chosen.values()})
+    return why
+
+
+def _with_all_teachers(session: _Session, teacher: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of the teacher, with what was spent on those that cohorts had made: for the seeds of the confirm
+    stage, and where the study has more combinations of choices than were met at its start."""
+    options = session.options
+    met = by_lesson(_students(options))
+    trials = [ledger.find_spec(ledger.trial_dir(options.study_dir, at)) for at in ledger.numbers(options.study_dir)]
+    all_of_them = met | by_lesson(spec for trial in trials if trial is not None for spec in trial.specs)
+    if len(all_of_them) == len(met):
+        return teacher
+    try:
+        return _result(session.executor, "teacher", {"specs": [to_json(spec) for spec in all_of_them.values()]})
+    except ValueError as error:
+        log.warning("not all is known of what the teachers cost: %s", error)
+        return teacher
+
+
+def _measure_latency(session: _Session, widths: set[Any]) -> None:
+    """Time the students of each width that was confirmed, once, while nothing is trained."""
+    options, executor = session.options, session.executor
+    file = options.study_dir / "latency.json"
+    try:
+        known = {int(width) for width in (ledger.read_sealed(file) or {}).get("widths", {})}
+    except (ValueError, AttributeError):
+        known = set()
+    if widths <= known:
+        return
+    specs = {spec.width: to_json(spec) for spec in options.study.probes(options.task) if spec.width in widths}
+    executor.submit("latency", {"specs": list(specs.values()), "seconds": LATENCY_SECONDS})
+    with screen.bar(session.console, "latency") as bar, session.stop.waits():
+        bar.add_task("", total=None, note=f"{len(specs)} widths, batches of 1 and 64")
+        while executor.num_pending:
+            for event in executor.poll(0.5):
+                if event.kind == "done":
+                    ledger.write_sealed(file, event.data)
+                elif event.kind in ("failed", "refused"):
+                    log.warning("latency could not be measured: %s", event.data["reason"])
+            if session.stop:
+                return
+
+
+@contextmanager
+def _leaving(tracker: Tracker) -> Iterator[None]:
+    """However this ends before its end, the sweep's own run does not stay RUNNING."""
+    try:
+        yield
+    except BaseException:
+        with suppress(StoreError):
+            tracker.leave()
+        raise
+
+
+def _end_run(options: Options, tracker: Tracker, written: Report, metrics: Mapping[str, float], why: str) -> bool:
+    """Give the parent run its report; whether tracking took it."""
+    try:
+        tracker.reopen()
+        tracker.end(options.study_dir, written.files, manifest.note(options, _pages(tracker)), metrics, ENDS[why])
+    except StoreError as error:
+        log.warning("the report is not with its run: %s", error)
+        return False
+    return True
+
+
+def _pages(tracker: Tracker) -> dict[str, str]:
+    return {name: tracker.page_of(name) for name in VIEWS}
+
+
+def _prepare(
+    options: Options, executor: Executor, console: Console, opening: Future[Tracker], deadline: float = math.inf
+) -> tuple[Mapping[str, Any], Costs | None]:
+    """What `teacher.json` says, once the teacher is there, and meanwhile what a step costs; no costs where cohorts
+    follow from a fixed rule. Fails early when tracking cannot be opened, and raises `TimeUp` at the deadline."""
+    teacher: Mapping[str, Any] | None = None
+    costs: Costs | None = None
+    tries = 1
+    executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
+    if not options.deterministic:
+        executor.submit("calibrate", _calibration(options))
+    with screen.bar(console, "teacher") as bar:
+        task = bar.add_task("", total=None, note="")
+        while executor.num_pending or teacher is None:
+            if opening.done() and opening.exception():
+                opening.result()
+            if time.monotonic() > deadline:
+                raise TimeUp
+            for event in executor.poll(0.2):
+                if event.job.kind == "calibrate":
+                    if event.kind == "done":
+                        costs = costs_from_json(event.data)
+                    elif event.kind != "progress":
+                        log.warning("steps could not be measured (%s); cohorts have a fixed size", event.data["reason"])
+                elif event.kind == "progress":
+                    note = f"val accuracy {event.data['val_accuracy']:.4f}"
+                    bar.update(task, completed=event.data["done"], total=event.data["total"], note=note)
+                elif event.kind == "done":
+                    note = f"val accuracy {event.data['val_accuracy']:.4f}, {event.data['num_params']:,} parameters"
+                    bar.update(task, completed=1, total=1, note=note)
+                    teacher = event.data
+                elif event.kind == "failed" and tries < ATTEMPTS:
+                    log.warning("the teacher is trained again: %s", event.data["reason"])
+                    executor.submit("teacher", event.job.body)
+                    tries += 1
+                else:
+                    raise ValueError(f"the teacher could not be trained: {event.data['reason']}")
+    return teacher, costs
+
+
+def _show_plan(options: Options, executor: Executor, console: Console) -> int:
+    """Measure what a step costs, where it is not known, and print what follows from it."""
+    with screen.bar(console, "widths measured") as bar:
+        row = bar.add_task("", total=None, note="")
+
+        def watch(said: Mapping[str, Any]) -> None:
+            bar.update(row, completed=said["done"], total=said["total"])
+
+        costs = costs_from_json(_result(executor, "calibrate", _calibration(options), watch))
+    found = planning.page(options.name, options.study, options.task, options.trials, costs, options.jobs)
+    Console().print(found)  # it was asked for, also by who wants quiet
+    return 0
+
+
+def _calibration(options: Options) -> dict[str, Any]:
+    """The body of a `calibrate` job."""
+    specs = [to_json(spec) for spec in options.study.probes(options.task)]
+    return {"specs": specs, "folder": str(options.plans_dir.absolute()), "workers": options.jobs}
+
+
+def _students(options: Options) -> list[StudentSpec]:
+    """A student for every kind of teacher that the study may need: every combination of choices, under every seed."""
+    study = options.study
+    return [replace(probe, seed=seed) for probe in study.probes(options.task) for seed in study.student_seeds()]
+
+
+def _result(
+    executor: Executor,
+    kind: str,
+    body: Mapping[str, Any],
+    watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> Mapping[str, Any]:
+    """The result of a job that runs before anything of the study is written; `watch` hears of its progress.
+
+    Raises `ValueError` when it has none.
+    """
+    executor.submit(kind, body)
+    tries = 1
+    while True:
+        for event in executor.poll(1.0):
+            if event.kind == "done":
+                return event.data
+            if event.kind == "progress":
+                watch(event.data)
+            elif event.kind == "failed" and tries < ATTEMPTS:  # its worker was lost
+                executor.submit(kind, body)
+                tries += 1
+            else:
+                raise ValueError(str(event.data["reason"]))
