@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import time
@@ -116,7 +117,9 @@ def _be_its_driver(session: _Session) -> int:
         try:
             return _run(replace(session, held=held), task)
         except OSError as error:
-            raise Halt(f"{error}; make room, or let it be written to") from None
+            too_many = error.errno in (errno.EMFILE, errno.ENFILE)
+            mend = "allow more open files (ulimit -n)" if too_many else "make room, or let it be written to"
+            raise Halt(f"{error}; {mend}") from None
 
 
 def _begin_anew(options: Options, console: Console) -> None:
