@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -26,6 +26,7 @@ from harness.brackets import Brackets
 from harness.costs import TOGETHER, Costs
 from harness.executors import Event, Executor
 from harness.ledger import TrialSpec
+from harness.outages import StoreError
 from harness.packing import pack, work_of
 from harness.rungs import Prune, Train
 from harness.sampler import Sampler
@@ -118,8 +119,14 @@ class Driver:
         """Reach the plan's targets; `logged` are the keys of trials that tracking has. Gives why it stopped:
         `"complete"`, `"timeout"`, `"stopped"` or `"failures"`. For a timeout or a wish to stop nothing is waited for:
         what is published is committed, and what is being trained is the next sweep's."""
-        running = self.sampler.trials("running")
         self._logged = frozenset(logged)
+        with self._stopping_in_order():
+            self._go_on_where_it_was()
+        return self._reach()
+
+    def _go_on_where_it_was(self) -> None:
+        """Hand out what earlier sweeps have begun, and ask for what they left of a round."""
+        running = self.sampler.trials("running")
         self._restore()
         if held := [asked.number for asked in running if ledger.is_locked(self._folder(asked.number) / "lock")]:
             said = ", ".join(map(str, sorted(held)))
@@ -127,18 +134,23 @@ class Driver:
         self._hand_out([self._reopen(asked) for asked in running])
         self._ask_rounds(self._round(), self._round_cut_short(running))
         self._restore_brackets()
-        return self._reach()
 
     def _reach(self) -> str:
-        """Reach the plan's targets; gives why it stopped. However it stops in order, no trial is the worse for it."""
-        try:
+        """Reach the plan's targets; gives why it stopped."""
+        with self._stopping_in_order():
             why = self._until_it_stops()
-        except (Halt, KeyboardInterrupt):
+            if why != "complete":
+                self._leave()
+        return why
+
+    @contextmanager
+    def _stopping_in_order(self) -> Iterator[None]:
+        """However it ends in here but by a death, no trial is the worse for it."""
+        try:
+            yield
+        except (Halt, StoreError, OSError, KeyboardInterrupt, SystemExit):
             self._leave()
             raise
-        if why != "complete":
-            self._leave()
-        return why
 
     def _leave(self) -> None:
         """Stop the workers. That their trainings get nowhere then is not to be held against the trials."""

@@ -8,7 +8,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from harness import cli
 from harness.executors.choice import EXECUTORS
@@ -139,16 +141,13 @@ def check(options: Options) -> None:
     if options.plan and options.deterministic:
         raise ValueError("--plan has nothing to show with --deterministic: its cohorts follow from a fixed rule")
     for name, url in (("--storage", options.storage), ("--tracking-uri", options.tracking_uri)):
-        _check_url(name, url or "")
+        if url is not None and keeps_nothing(url):
+            raise ValueError(f"{name} {url!r} is a database in memory, which nothing outlives; name a file or a server")
+    try:
+        make_url(options.storage_url)
+    except ValueError:  # what it says may be a part of a password
+        raise ValueError(f"--storage {redact(options.storage_url)} has a port that is no number") from None
+    except ArgumentError:
+        pass  # the storage says so when it is opened
     cli.check_writable(options.study_dir)
     reachable(options.tracking)
-
-
-def _check_url(name: str, url: str) -> None:
-    """Raise `ValueError` for a URL that cannot be, or of a database that nothing outlives."""
-    if keeps_nothing(url):
-        raise ValueError(f"{name} {url!r} is a database in memory, which nothing outlives; name a file or a server")
-    try:
-        _ = urlsplit(url).port
-    except ValueError as error:
-        raise ValueError(f"{name} {redact(url)} cannot be: {error}") from None

@@ -76,7 +76,7 @@ def sweep(options: Options) -> int:
             screen.say_how_to_go_on(options, console)
             return stop.code
         except TimeUp:
-            screen.say_time_is_up(options, console, "the first trial")
+            screen.say_time_is_up(options, console, "its teacher was ready")
             return 0
         except Halt as halt:
             cli.say_error(f"stopped: {halt}")
@@ -305,10 +305,11 @@ def _prepare(
     options: Options, executor: Executor, console: Console, opening: Future[Tracker], deadline: float = math.inf
 ) -> tuple[Mapping[str, Any], Costs | None]:
     """What `teacher.json` says, once the teacher is there, and meanwhile what a step costs; no costs where cohorts
-    follow from a fixed rule. Fails early when tracking cannot be opened, and raises `TimeUp` at the deadline."""
+    follow from a fixed rule. Fails early when tracking cannot be opened; raises `TimeUp` where the
+    teacher is still in training at the deadline."""
     teacher: Mapping[str, Any] | None = None
     costs: Costs | None = None
-    tries = 1
+    tries, in_training = 1, False
     executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
     if not options.deterministic:
         executor.submit("calibrate", _calibration(options))
@@ -318,7 +319,10 @@ def _prepare(
             if opening.done() and opening.exception():
                 opening.result()
             if time.monotonic() > deadline:
-                raise TimeUp
+                if teacher is not None:
+                    break  # without costs: nothing is trained any more
+                if in_training:
+                    raise TimeUp
             for event in executor.poll(0.2):
                 if event.job.kind == "calibrate":
                     if event.kind == "done":
@@ -326,6 +330,7 @@ def _prepare(
                     elif event.kind != "progress":
                         log.warning("steps could not be measured (%s); cohorts have a fixed size", event.data["reason"])
                 elif event.kind == "progress":
+                    in_training = True
                     note = f"val accuracy {event.data['val_accuracy']:.4f}"
                     bar.update(task, completed=event.data["done"], total=event.data["total"], note=note)
                 elif event.kind == "done":

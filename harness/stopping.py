@@ -19,7 +19,7 @@ class Halt(Exception):  # noqa: N818 - it is no error of the sweep
 
 
 class TimeUp(Exception):  # noqa: N818 - it is no error of the sweep
-    """The time that a sweep was given is up before its first trial."""
+    """The time that a sweep was given is up before its teacher is ready."""
 
 
 class Stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from harness import cohort, targets
 from harness.cohort import calibrate, calibration
+from harness.cohort.data import load_inputs
 from harness.cohort.run import cohorts, split
 from harness.costs import Costs, How
 from harness.executors import worker
@@ -47,6 +49,19 @@ def test_every_size_is_timed_at_every_width_that_networks_stand_at(tmp_path: Pat
     assert all(timing.seconds > 0 for timing in costs.timings)
     assert [costs.stands_at(width) for width in (3, 4, 6, 8)] == [4, 4, 8, 8]
     assert 0 < costs.bytes_each[4] < costs.bytes_each[8]
+
+
+def test_what_a_student_needs_is_its_worst_moment_of_a_step() -> None:
+    """Also of a network whose backward pass autograd does not keep; activations grow with the part of a batch."""
+
+    def needs(batch_size: int, micro_batch: int = 0) -> int:
+        spec = student(width=16, batch_size=batch_size, dtype="float32")
+        data = load_inputs(spec, "cpu")
+        return calibration._bytes_each([dataclasses.replace(spec, micro_batch=micro_batch)], data, "cpu")
+
+    hidden = 4 * 16 * 2  # bytes of both hidden layers of one example
+    assert needs(512) - needs(256) > 256 * 2 * hidden  # they and their gradients
+    assert needs(512, micro_batch=64) < needs(512) / 2
 
 
 def test_a_family_of_one_network_at_a_time_is_timed_both_ways_at_its_true_widths(

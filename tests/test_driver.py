@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from harness import driver as driver_module
 from harness import ledger
 from harness.driver import Driver, Progress
-from harness.executors import Event
+from harness.executors import Event, Job
 from harness.executors.inline import Inline
 from harness.sampler import Sampler
 from harness.space import Choice
@@ -461,3 +461,29 @@ def test_who_is_waited_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert driver.run(set()) == "stopped"
     orphan.release()
     assert "workers that outlived their sweep are still training trials 1; they are waited for" in caplog.text
+
+
+def test_a_stop_in_order_while_a_round_is_asked_for_is_held_against_no_trial(tmp_path: Path) -> None:
+    """What earlier sweeps began is in training by then."""
+    with pytest.raises(Killed):
+        make_driver(tmp_path, FakeRuns(), train=die_with(0)).run(set())
+    before = {path: path.read_text() for path in tmp_path.glob("trials/*/begun.json")}
+    assert before
+    for error in (Halt, KeyboardInterrupt, OSError, SystemExit):
+        driver = make_driver(tmp_path, FakeRuns())
+        submit = driver.executor.submit
+
+        def begin(kind: str, body: Mapping[str, Any], submit: Any = submit) -> Job:
+            for own in body["folders"]:
+                ledger.begin(Path(own))
+            found: Job = submit(kind, body)
+            return found
+
+        def ask(*_: Any, error: type[BaseException] = error) -> None:
+            raise error
+
+        driver.executor.submit = begin  # type: ignore[method-assign]
+        driver._ask_rounds = ask  # type: ignore[method-assign, assignment]
+        with pytest.raises(error):
+            driver.run(set())
+        assert {path: path.read_text() for path in tmp_path.glob("trials/*/begun.json")} == before

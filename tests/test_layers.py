@@ -76,6 +76,7 @@ MAY_IMPORT = {
     "harness/executors/local.py": set(),
     "harness/executors/worker.py": {"torch"},
     "harness/executors/options.py": set(),
+    "harness/executors/signals.py": set(),
     "harness/executors/remote.py": set(),
     "harness/executors/ray.py": {"ray"},
     "harness/executors/ray_cluster.py": {"ray"},

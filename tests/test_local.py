@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -160,3 +161,62 @@ def test_a_signal_for_all_of_a_services_processes_does_not_end_a_worker_but_what
         executor.close()
     assert not runs.failures and len(driver.sampler.trials("complete")) == 1
     assert ledger.attempts(ledger.trial_dir(tmp_path / "mine", 0)) == 0
+
+
+def test_a_close_that_is_interrupted_is_done_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "worker.py").write_text("import time; time.sleep(600)")
+    executor = Local(3, tmp_path, "cpu", tmp_path / "worker.log")
+    executor._command = [sys.executable, str(tmp_path / "worker.py")]
+    executor.submit("cohort", {})
+    workers, stop = list(executor._workers), local._Worker.stop
+
+    def interrupted(worker: local._Worker) -> None:
+        if worker is workers[1]:
+            raise KeyboardInterrupt
+        stop(worker)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(local._Worker, "stop", interrupted)
+        executor.close()
+    executor.close()
+    assert [worker.process.poll() for worker in workers] == [-signal.SIGKILL] * 3
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from harness.executors.signals import leave_stopping_to_the_driver
+leave_stopping_to_the_driver()
+{before}
+os.kill({whom}, signal.SIGTERM)
+{after}
+sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "whom", "after", "code"),
+    [
+        ("", "os.getpid()", "", 0),
+        ("os.getppid = lambda: 1", "os.getpid()", "time.sleep(60)", 143),  # an orphan
+        ("child = os.fork() or time.sleep(60)", "child", "assert os.waitpid(child, 0)[1] == signal.SIGTERM", 0),
+        (
+            "signal.signal(signal.SIGTERM, lambda *_: os._exit(7)); child = os.fork() or time.sleep(60); time.sleep(1)",
+            "child",
+            "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7",  # a handler of the study's own
+            0,
+        ),
+        (
+            "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); os.fork() or os._exit(0)",
+            "os.getpid()",
+            "assert signal.SIGTERM in signal.sigpending()",  # and a mask
+            0,
+        ),
+    ],
+    ids=["worker", "orphan", "child", "own-handler", "own-mask"],
+)
+def test_sigterm_ends_an_orphan_and_a_child_but_no_worker_with_a_driver(
+    before: str, whom: str, after: str, code: int
+) -> None:
+    text = SIGNALLED.format(before=before, whom=whom, after=after)
+    ended = subprocess.run([sys.executable, "-c", text], cwd=Path(__file__).parents[1], timeout=50, check=False)
+    assert ended.returncode == code

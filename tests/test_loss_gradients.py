@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -116,3 +117,23 @@ def test_by_autograd_a_value_that_does_not_depend_on_something_has_no_gradient_t
 def test_a_form_that_learns_one_of_its_knobs_is_differentiated_by_autograd() -> None:
     own = losses.Form(LOSSES["kl"].function, learned={"temperature": 2.0})
     assert gradients.closed(own) is None and gradients.closed(losses.Form(LOSSES["kl"].function)) is not None
+
+
+def test_by_autograd_a_form_that_says_nothing_at_a_moment_has_no_gradient_then() -> None:
+    student, teacher = pair(3, 12, 10)
+    form = losses.Form(lambda student, _, shift, progress: torch.zeros(len(student)) * progress)  # noqa: ARG005
+    shift = torch.ones(3).requires_grad_()
+    found = by_autograd(form, student, teacher, {"progress": 0.1}, {"shift": shift})
+    assert found.grad.shape == student.shape and not found.grad.any()
+    assert [number.shape for number in found.learned] == [shift.shape] and not found.learned[0].any()
+
+
+def test_a_form_may_be_anything_that_can_be_called() -> None:
+    @dataclass
+    class Own:
+        power: float = 2.0
+
+        def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+            return (student - teacher).abs().pow(self.power).mean((-1, -2))
+
+    assert gradients.closed(losses.Form(Own())) is None

@@ -66,3 +66,12 @@ def test_a_limit_that_is_none_is_refused(limit: float, options: Options) -> None
 def test_an_executor_that_is_not_there_is_refused(options: Options) -> None:
     with pytest.raises(ValueError, match="unknown executor 'cloud'; executors are local, ray, slurm"):
         check(replace(options, executor="cloud"))
+
+
+@pytest.mark.parametrize("password", ["tok#en123", "a/b", "a?b", "a[b", "a:b"])
+def test_a_password_may_be_anything_and_no_part_of_it_is_said(password: str, options: Options, tmp_path: Path) -> None:
+    here = replace(options, out=tmp_path)
+    check(replace(here, storage=f"postgresql://ann:{password}@h/d"))
+    with pytest.raises(ValueError, match=r"--storage .* has a port that is no number") as caught:
+        check(replace(here, storage=f"postgresql://ann:{password}@h:port/d"))
+    assert password not in str(caught.value)

@@ -23,8 +23,10 @@ from rich.console import Console
 
 from harness import cli, ledger, session, sweep
 from harness.costs import costs_from_json
+from harness.executors import Event
 from harness.executors.inline import Inline
 from harness.options import Options
+from harness.stopping import TimeUp
 from harness.study_files import load_study
 from tests.inline import jobs_here, sweep_here
 
@@ -278,12 +280,46 @@ def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(
     assert len(told.trials) >= TOTAL and {trial.state.name for trial in told.trials} == {"COMPLETE"}
 
 
-def test_a_sweep_whose_time_is_up_before_its_first_trial_says_so(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class Teaching(Inline):
+    """Is never done with the teacher, or with measuring steps."""
+
+    def __init__(self, endless: str) -> None:
+        super().__init__(lambda *_: {"val_accuracy": 0.9, "num_params": 5})
+        self.endless = endless
+
+    def poll(self, timeout: float) -> list[Event]:
+        if self._jobs and self._jobs[0].kind == self.endless:
+            said = {"val_accuracy": 0.5, "done": 1, "total": 9}
+            return [Event(self._jobs[0], "progress", said)]
+        return super().poll(timeout)
+
+
+@pytest.mark.parametrize("endless", ["teacher", "calibrate"])
+def test_a_sweep_whose_time_is_up_waits_for_no_teacher_and_no_measurement(endless: str) -> None:
+    """One that is there already is waited for: a study that is done has its report whatever the time."""
+    name, file, study = load_study("digits", cli.STUDIES)
+    options = Options(
+        name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
+        deterministic=False, device="cpu", timeout=None, quiet=True,
+    )  # fmt: skip
+    if endless == "teacher":
+        with pytest.raises(TimeUp):
+            session._prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
+    else:
+        teacher, costs = session._prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
+        assert (teacher["num_params"], costs) == (5, None)
+
+
+def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep_here(home / "mine.py", tmp_path, timeout=0.001) == 0
-    assert "the time was up before the first trial. It goes on with\npython -m harness.sweep" in capsys.readouterr().out
-    assert not (tmp_path / "mine" / "trials").exists() and not list((tmp_path / "teachers").glob("*/teacher.json"))
+    def time_up(*_: Any) -> None:
+        raise TimeUp
+
+    monkeypatch.setattr(session, "_prepare", time_up)
+    assert sweep_here(home / "mine.py", tmp_path, timeout=60) == 0
+    said = capsys.readouterr().out
+    assert "the time was up before its teacher was ready. It goes on with\npython -m harness.sweep" in said
 
 
 @pytest.mark.parametrize(
@@ -302,7 +338,10 @@ def test_a_sweep_whose_time_is_up_before_its_first_trial_says_so(
         (["digits", "--storage", "sqlite://"], "--storage 'sqlite://' is a database in memory"),
         (["digits", "--storage", "sqlite:///:memory:"], "is a database in memory, which nothing outlives"),
         (["digits", "--tracking-uri", "sqlite:///file:x?mode=memory&uri=true"], "--tracking-uri 'sqlite:///file:x?"),
-        (["digits", "--storage", "postgresql://u:secret@h:port/d"], "--storage postgresql://u:***@h:port/d cannot be"),
+        (
+            ["digits", "--storage", "postgresql://u:secret@h:port/d"],
+            "--storage postgresql://u:***@h:port/d has a port that",
+        ),
         (["digits", "--storage", "sqlite:////no/such/folder/x.db"], "cannot open the storage"),
         (["digits", "--tracking-uri", "http://127.0.0.1:9"], "cannot reach the tracking server"),
         (["digits", "--out", "/proc/nowhere"], "--out"),

@@ -10,13 +10,17 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from harness import __version__, optimisers, tasks
 from harness.cohort.data import Data, load_inputs
@@ -37,10 +41,8 @@ STEPS, SECONDS, LONGEST = 5, 0.15, 0.5
 """Steps that are timed of each, at least, and for how long; and how long one step may be expected to take."""
 SHARE = 0.5
 """Of the memory that is free, what all workers together may fill."""
-MADE = 2
+MADE = 3
 """Of what a step is made: another number where it is made otherwise, so that what was measured before is of no use."""
-COPIES = 6
-"""Of a student's numbers: themselves, their gradient, two moments, and what the optimiser makes of them."""
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -190,18 +192,45 @@ def timed_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[flo
 
 
 def _bytes_each(probes: Sequence[StudentSpec], data: Data, device: str) -> int:
-    """Bytes that a student needs in a step: its numbers and what its backward pass keeps, of a cohort of two."""
+    """Bytes that a student needs in a step, at the worst moment of one, of a cohort of two: its numbers, their moments,
+    and whatever else there is then."""
     count = 1 if alone(data.family, probes[0].width, data.task) else 2
     cohort = cohort_of(probes, count, data, device, looped=False)
-    seen: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    timed_steps(cohort, data, device, 1)  # what is made once and kept is not a student's
+    peak = _Peak()
+    with peak:
         timed_steps(cohort, data, device, 1)
-    return max(1, (sum(seen.values()) + COPIES * cohort.network.values.nbytes) // count)
+    return max(1, (peak.most + cohort.network.values.nbytes) // count)
+
+
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that operations make, while they live; `most` is the most of them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = 0
+        self._now = 0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor.untyped_storage())
+        self.most = max(self.most, self._now)
+        return found
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._alive:
+            self._alive[key] = storage.nbytes()
+            self._now += storage.nbytes()
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self._now -= self._alive.pop(key, 0)
 
 
 def _room(device: str, workers: int) -> int:

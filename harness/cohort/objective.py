@@ -82,6 +82,7 @@ def descend(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> t
         gained = [*network, *found.learned, *of_features]
         said = said + torch.stack([objective, found.ce, found.kd])
         grads = [a + b for a, b in zip(grads, gained, strict=True)] if grads else gained
+        del seen, found, feature, network, of_features, gained  # the next part needs the memory
     if len(own) > 1:
         said, grads = said / len(own), [grad / len(own) for grad in grads]
     return said, grads

@@ -77,7 +77,7 @@ class Local:
         for worker in self._workers:
             if worker.seconds > worker.limit + PATIENCE:
                 worker.process.kill()  # its listener says so
-            if worker.process.poll() is not None:
+            if worker.is_dead:
                 worker.end_children()  # they may hold its end of the line, which keeps the listener waiting
         self._dispatch()
         return events
@@ -92,9 +92,9 @@ class Local:
 
     def close(self) -> None:
         self._waiting.clear()
-        workers, self._workers = self._workers, []
-        for worker in workers:
+        for worker in self._workers:  # it may be interrupted, and called again
             worker.stop()
+        self._workers = []
 
     def _start(self) -> _Worker:
         process = subprocess.Popen(
@@ -128,6 +128,7 @@ class Local:
         if line is None:
             if worker not in self._workers:
                 return []
+            worker.end_children()
             code = worker.process.wait()
             worker.stop()
             self._workers[self._workers.index(worker)] = self._start()
@@ -175,16 +176,25 @@ class _Worker:
             self.process.stdin.write(json.dumps({"id": job.id, "kind": job.kind, "body": dict(job.body)}) + "\n")
             self.process.stdin.flush()
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended; it keeps its number until it is waited for."""
+        if self.process.returncode is not None:
+            return True
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
     def end_children(self) -> None:
-        """End what it has started and left: a study's own code may load data in processes of its own."""
-        with suppress(OSError):  # mostly there are none
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """End it, and what it has started: a study's own code may load data in processes of its own."""
+        if self.process.returncode is None:  # else its number, which is its group's, may be another's
+            with suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def stop(self) -> None:
         assert self.process.stdin is not None
         self.end_children()
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        self.process.wait()
         with suppress(BrokenPipeError):
             self.process.stdin.close()

@@ -10,7 +10,6 @@ import faulthandler
 import json
 import os
 import platform
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import torch
 from harness import cohort, targets, tasks, teacher
 from harness.cohort import State, calibrate, checkpoint
 from harness.costs import How
+from harness.executors.signals import leave_stopping_to_the_driver
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.files import cannot_be_written, keep_private
 from harness.models import init, num_params
@@ -220,34 +220,12 @@ def _die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def _leave_stopping_to_the_driver() -> None:
-    """A service's SIGTERM reaches all of its processes: the driver stops its workers, and knows then why they end.
-
-    What a study's own code forks is stopped by it as usual, from its first moment on.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: None)
-
-    def hold(how: int) -> None:
-        signal.pthread_sigmask(how, {signal.SIGTERM})
-
-    def as_usual() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        hold(signal.SIG_UNBLOCK)
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=lambda: hold(signal.SIG_BLOCK),
-            after_in_parent=lambda: hold(signal.SIG_UNBLOCK),
-            after_in_child=as_usual,
-        )
-
-
 def main() -> None:
     """Serve jobs until the input ends. Arguments: the teachers' folder, the log file, the device."""
     cache, log, device = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     keep_private()  # a worker may have no driver's umask
     _die_first()
-    _leave_stopping_to_the_driver()
+    leave_stopping_to_the_driver()
     with suppress(BrokenPipeError), os.fdopen(os.dup(1), "w") as channel:  # which it would raise again on closing
         os.dup2(2, 1)  # whatever a study's own code prints goes to the log
         for line in sys.stdin:

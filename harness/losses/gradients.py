@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -33,7 +34,9 @@ class ValueAndGrad:
 
 def closed(form: Form) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """The form's closed form, which takes what its function takes; None without."""
-    return None if form.learned else CLOSED.get(form.function)
+    if form.learned or not isinstance(form.function, FunctionType):
+        return None
+    return CLOSED.get(form.function)
 
 
 def by_autograd(
@@ -43,11 +46,16 @@ def by_autograd(
     given: Mapping[str, Tensor | float],
     learned: Mapping[str, Tensor],
 ) -> ValueAndGrad:
-    """Those of any form; `given` are its knobs and what it takes, `learned` the numbers that it learns."""
+    """Those of any form; `given` are its knobs and what it takes, `learned` the numbers that it learns.
+
+    0 where the value does not depend on them: a user's form may say nothing at some moments.
+    """
     own = student_logits.detach().requires_grad_()
+    at = [own, *learned.values()]
     with torch.enable_grad():
         value = form.function(own, teacher_logits, **given, **learned)
-        at = [own, *learned.values()]
+        if not value.requires_grad:
+            return ValueAndGrad(value, torch.zeros_like(own), [torch.zeros_like(number) for number in at[1:]])
         grads = torch.autograd.grad(value.sum(), at, allow_unused=True, materialize_grads=True)
     return ValueAndGrad(value.detach(), grads[0], grads[1:])
 
