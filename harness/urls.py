@@ -54,7 +54,7 @@ def sqlite_file(url: str) -> Path | None:
 
 def keeps_nothing(url: str) -> bool:
     """Whether it is the URL of a SQLite database in memory."""
-    return re.fullmatch(r"sqlite(\+\w+)?:(//)?/?(:memory:)?(\?.*)?", url) is not None or "mode=memory" in url
+    return re.fullmatch(r"sqlite(\+\w+)?:((//)?/?(:memory:)?(\?.*)?|.*[?&]mode=memory.*)", url) is not None
 
 
 def read_only(url: str) -> str:

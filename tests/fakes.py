@@ -113,6 +113,10 @@ def at_once(train: Train) -> Training[int]:
     return Training(lambda specs, *_: [(train(specs), [])], lambda *_: None, lambda *_: None)
 
 
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the harness catches it."""
+
+
 def make_driver(
     folder: Path,
     runs: Runs,

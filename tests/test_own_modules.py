@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from harness import cohort, targets, tasks
 from harness.batches import epochs
-from harness.cohort.objective import Batch, pull
+from harness.cohort.batch import Batch
+from harness.cohort.objective import pull
 from harness.cohort.training import fit, lr_scale
 from harness.models import init, num_params
 from harness.seeds import generator

@@ -21,8 +21,8 @@ from harness.rungs import Halving, best
 from harness.space import Choice
 from harness.spec import Record, StudentSpec, digest, to_json
 from tests.damage import Harm, sealed
-from tests.fakes import STUDY, FakeRuns, FakeTraining, fake_record, make_driver
-from tests.test_driver import Killed, die_at
+from tests.fakes import STUDY, FakeRuns, FakeTraining, Killed, fake_record, make_driver
+from tests.test_driver import die_at
 
 HALVING = Halving(rungs=(2, 5), reduction_factor=2)
 PRUNED = replace(STUDY, trials=24, batch=12, pruning=HALVING)

@@ -21,7 +21,7 @@ from harness.storage import Teller
 from harness.tracking import Reader, Tracker
 from harness.verify.__main__ import app
 from harness.verify.runs import Tables
-from tests.fakes import FakeTraining
+from tests.fakes import FakeTraining, Killed
 from tests.faults import (
     FAULTS,
     MANIFEST,
@@ -35,7 +35,6 @@ from tests.faults import (
     states,
     stray_directory,
 )
-from tests.test_driver import Killed
 
 CLEAN = "9 trials, 10 runs, 16 students: no fault"
 

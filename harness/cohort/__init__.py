@@ -9,7 +9,9 @@ whoever shared the cohort.
     data.py         what the students see and are taught, on the device
     stack.py        students side by side: parameters, knobs, learned parts of losses
     forward.py      the networks on what they see
-    objective.py    losses, and how they pull
+    batch.py        what every student sees in a step
+    at_logits.py    what the logits say: losses and their gradients
+    objective.py    the gradient of a step, and how its parts pull
     training.py     the loop
     patience.py     early stopping
     checkpoint.py   a student between two parts of its training

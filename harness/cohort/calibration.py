@@ -23,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from harness import __version__, optimisers, tasks
+from harness.cohort.batch import Batch
 from harness.cohort.data import Data, load_inputs
-from harness.cohort.objective import Batch
 from harness.cohort.stack import GRAIN, Cohort, alone, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import Costs, Timing, costs_from_json

@@ -14,11 +14,12 @@ from torch import Tensor
 from harness import optimisers
 from harness.batches import epochs_of
 from harness.cohort import checkpoint
+from harness.cohort.batch import Batch, draw_noise, noise_shape
 from harness.cohort.checkpoint import State
 from harness.cohort.data import Data, in_order
 from harness.cohort.evaluate import evaluate
 from harness.cohort.forward import settle
-from harness.cohort.objective import Batch, descend, draw_noise, noise_shape, pull
+from harness.cohort.objective import descend, pull
 from harness.cohort.stack import Cohort
 from harness.seeds import generator
 from harness.spec import PLAIN
@@ -97,7 +98,7 @@ def fit(
 
 
 def _skip_noise(sources: Iterable[torch.Generator], shape: Sequence[int], num_steps: int) -> None:
-    """Draw what the steps before have drawn (see `objective.draw_noise`)."""
+    """Draw what the steps before have drawn (see `batch.draw_noise`)."""
     for source in sources:
         for _ in range(num_steps):
             torch.rand(tuple(shape), generator=source)
