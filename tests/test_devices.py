@@ -1,4 +1,4 @@
-"""Mixed precision, and the same students on a CPU and on a GPU where there is one."""
+"""Mixed precision; a step on a device that can neither be read nor mixed with another; and a CPU beside a GPU, if any."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from harness import cohort, targets
+from harness import cohort, optimisers, targets
 from harness.cohort import calibrate
+from harness.cohort.batch import Batch, draw_noise, noise_shape
 from harness.cohort.data import load_data
+from harness.cohort.evaluate import evaluate
 from harness.cohort.forward import apply, embed, head
-from harness.cohort.stack import stack
+from harness.cohort.objective import pull
+from harness.cohort.run import cohorts
+from harness.cohort.stack import Cohort, stack
+from harness.cohort.training import orders, take_step
 from harness.costs import How
-from harness.spec import Record, StudentSpec
+from harness.forms import FEATURE_KNOBS, KNOBS
+from harness.seeds import generator
+from harness.spec import OPTIMISERS, PLAIN, Record, StudentSpec
 from tests.students import assert_same, student, train
 
 FAMILIES = ("mlp", "cnn")
@@ -64,6 +72,52 @@ def test_only_the_network_is_of_low_precision(family: str, digits_cache: Path) -
     assert torch.equal(logits, logits.bfloat16().float())  # it came out of bfloat16
     grads = torch.autograd.grad(logits.square().sum(), list(group.network.views.values()))
     assert {grad.dtype for grad in grads} == {torch.float32}
+
+
+def step(specs: Sequence[StudentSpec], cache: Path) -> list[Tensor]:
+    """Whatever a first step, its balance and a validation of each cohort give on torch's device `meta`.
+
+    Its tensors have shapes and no numbers: to read one is an error, as is an operation that waits for numbers, and one
+    with a tensor that was left on the CPU. What passes there asks nothing of an accelerator before an epoch is over.
+    """
+    targets.prepare(specs, cache, "cpu", lambda *_: None)
+    found = []
+    for members in cohorts(specs):
+        lead, data = members[0], load_data(members[0], cache, "meta")
+        taught = [None if spec.form == PLAIN else targets.load(spec, data.task, cache) for spec in members]
+        group = stack(members, data, taught, "meta", padded=lead.may_be_padded)
+        sources = {spec.seed: generator(spec.seed, "dropout") for spec in members}
+        noise = draw_noise(group, sources, noise_shape(group, data, lead.batch_size))
+        batch = Batch(next(orders(group, data, "meta"))[:, : lead.batch_size], 0, 0.5)
+        scale = torch.ones_like(group.network.values[:, :1])
+        found += [take_step(group, data, batch, noise, started(group), scale), pull(group, data, batch, noise)]
+        found += evaluate(group, data, "val")
+    return found
+
+
+def started(group: Cohort) -> tuple[optimisers.State, list[optimisers.State]]:
+    learned = [run.learned for run in group.learned if run.learned is not None]
+    return optimisers.start(group.network.values), [optimisers.start(flat.values) for flat in learned]
+
+
+def everything() -> list[dict[str, Any]]:
+    """Students that differ in what a step does."""
+    plain = {"family": "mlp", "dtype": "float32"}
+    regularised = {"dropout": 0.2, "clip_norm": 1.0, "label_smoothing": 0.1, "micro_batch": 32}
+    found: list[dict[str, Any]] = [
+        {"form": form, **own}
+        for form in (PLAIN, *KNOBS)
+        for own in (plain, {"family": "cnn", "dtype": "bfloat16", **regularised})
+    ]
+    found += [{"form": "kl", "optimiser": optimiser} for optimiser in OPTIMISERS]
+    return found + [{"form": "kl", "family": "cnn", "feature": feature} for feature in FEATURE_KNOBS]
+
+
+def test_a_step_waits_for_nothing_and_leaves_nothing_on_another_device(full_cache: Path) -> None:
+    specs = [student(seed=seed, **own) for own in everything() for seed in (1, 2)]
+    found = step(specs, full_cache)
+    assert len(found) == 4 * len(cohorts(specs))
+    assert {values.device.type for values in found} == {"meta"}
 
 
 def on(device: str, specs: Sequence[StudentSpec], cache: Path, how: How) -> list[Record]:
