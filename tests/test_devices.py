@@ -1,4 +1,4 @@
-"""Mixed precision; a step on a device that can neither be read nor mixed with another; and a CPU beside a GPU, if any."""
+"""Mixed precision, a step that waits for nothing, and a CPU beside a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness import cohort, optimisers, targets
+from harness.bench import steps
 from harness.cohort import calibrate
 from harness.cohort.batch import Batch, draw_noise, noise_shape
 from harness.cohort.data import load_data
@@ -133,6 +134,14 @@ def test_a_gpu_gives_the_records_of_a_cpu(family: str, dtype: str, tolerance: fl
     specs = [student(form, width=width, **own) for form in ("kl", "mse", "dist", "ce") for width in (4, 8)]
     for one, other in zip(*(on(device, specs, digits_cache, How()) for device in ("cpu", "cuda")), strict=True):
         assert_same(other, one, tolerance)
+
+
+@gpu
+def test_both_sides_of_the_benchmark_run_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "SECONDS", 0.05)
+    rows = [row.as_json() for row in steps.measure(1, tmp_path, lambda _: None, [("digits", "mlp")], "cuda")]
+    assert {"1", "8", "64", "256", "auto"} == {row["cohort"] for row in rows}
+    assert all(row["ratio"]["median"] > 0 for row in rows)
 
 
 @gpu

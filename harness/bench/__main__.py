@@ -15,7 +15,9 @@ from harness import cli, ledger, tasks
 from harness.bench import driving, figure, front, measure, shares, steps, tables
 from harness.bench.measure import AT_LEAST, Question
 from harness.bench.plain import check
+from harness.executors.worker import pick_device
 from harness.machine import cores
+from harness.options import DEVICES
 from harness.study_files import load_study
 
 PARTS = tuple(tables.TABLES)
@@ -43,6 +45,7 @@ def main(
         map(str, driving.COUNTS)
     ),
     repeats: Annotated[int, typer.Option(help="sweep, steps: how often both sides are measured, in turns.")] = 3,
+    device: Annotated[str, typer.Option(help=f"Where both sides train, but for driver: {', '.join(DEVICES)}.")] = "cpu",
     jobs: Annotated[int | None, typer.Option(help="Worker processes of the harness. Default: one a core.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all that was measured to this file.")] = None,
     figure_file: Annotated[
@@ -74,6 +77,8 @@ def main(
       python -m harness.bench steps driver --figure b.png  two other parts, and a figure of them
 
       python -m harness.bench --jobs 1                     one process against one process
+
+      python -m harness.bench steps --device cuda          the loop and cohorts of up to 256, all on a GPU
     """
     wanted = _parts(parts or ["sweep"])
     name, file, found = load_study(study, cli.STUDIES)
@@ -94,8 +99,11 @@ def main(
             raise ValueError(f"{option} {str(path)!r} is no place for a file; its folder must exist")
     if figure_file is not None and figure_file.suffix not in FIGURES:
         raise ValueError(f"--figure {str(figure_file)!r} ends in none of {', '.join(FIGURES)}")
+    if device not in DEVICES:
+        raise ValueError(f"unknown device {device!r}; devices are {', '.join(DEVICES)}")
+    device = pick_device(device)
     task = tasks.load(found.task if isinstance(found.task, str) else str(file))
-    question = Question(name, file, found, task, numbers["--trials"], numbers["--jobs"], seconds)
+    question = Question(name, file, found, task, numbers["--trials"], numbers["--jobs"], seconds, device)
     if needs_teacher(wanted):
         check(found, task)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Console(stderr=True).status("") as status:
@@ -121,7 +129,7 @@ def run(
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """What each of the parts gives, by name, and what was measured on."""
-    data: dict[str, Any] = {"machine": measure.machine()}
+    data: dict[str, Any] = {"machine": measure.machine(question.device)}
     if needs_teacher(parts):
         tell("nothing yet; the teacher is trained")
         cache = measure.make_teacher(question, folder)
@@ -129,7 +137,8 @@ def run(
         if part == "sweep":
             data[part] = measure.as_json(question, measure.compare(question, repeats, folder, cache, tell))
         elif part == "steps":
-            data[part] = [row.as_json() for row in steps.measure(repeats, folder / "steps", tell)]
+            rows = steps.measure(repeats, folder / "steps", tell, device=question.device)
+            data[part] = [row.as_json() for row in rows]
         elif part == "shares":
             data[part] = shares.measure(question, folder, cache, tell)
         elif part == "driver":

@@ -143,9 +143,10 @@ def _driving(count: int, window: int, before: Mapping[str, float], after: Mappin
 
 
 class Clock:
-    """Seconds by part since it was made."""
+    """Seconds by part since it was made; a part is over when `finished` says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, finished: Callable[[], None] = lambda: None) -> None:
+        self._finished = finished
         self._start = time.perf_counter()
         self._spent: defaultdict[str, float] = defaultdict(float)
 
@@ -157,6 +158,7 @@ class Clock:
             try:
                 return function(*args, **kwargs)
             finally:
+                self._finished()
                 self._spent[part] += time.perf_counter() - start
 
         return run

@@ -22,7 +22,9 @@ def draw(data: Mapping[str, Any]) -> Figure:
     axes = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, own in zip(parts, axes, strict=True):
         PANELS[part](own, data[part])
-    figure.supxlabel(f"{data['machine']['processor']}, torch {data['machine']['torch']}", fontsize=7, color=GREY)
+    where = data["machine"]
+    place = where.get("accelerator", where["processor"])
+    figure.supxlabel(f"{place}, torch {where['torch']}", fontsize=7, color=GREY)
     return figure
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.cohort.calibration import wait_for
+
 aten = torch.ops.aten
 PRODUCTS = (aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.convolution, aten.convolution_backward)
 """Operations that count as products, forward and backward."""
@@ -54,12 +56,14 @@ def record(step: Callable[[], object]) -> list[Product]:
     return recorder.products
 
 
-def replay(products: Sequence[Product]) -> float:
-    """Seconds that the products take by themselves, one after the other."""
+def replay(products: Sequence[Product], device: str = "cpu") -> float:
+    """Seconds that the products take by themselves on their device, one after the other."""
+    wait_for(device)
     started = time.perf_counter()
     with torch.no_grad():
         for product in products:
             product.call(*product.args, **product.kwargs)
+    wait_for(device)
     return time.perf_counter() - started
 
 

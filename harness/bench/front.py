@@ -45,7 +45,7 @@ def measure(
         tell(f"front: plain loop, {minutes:g} minutes, {number} of {repeats}")
         own = folder / f"front-plain-{number}"
         own.mkdir(parents=True)
-        loop = Loop(question.study, question.task, cache, own).run(60 * minutes, AT_LEAST)
+        loop = Loop(question.study, question.task, cache, own, question.device).run(60 * minutes, AT_LEAST)
         goal = area([(trial.val_accuracy, trial.num_params) for trial in loop], question)[-1]
         tell(f"front: harness, {number} of {repeats}")
         ran = run_sweep(question, folder / f"front-{number}", cache)

@@ -46,6 +46,7 @@ class Question:
     trials: int
     jobs: int
     seconds: float
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def run_sweep(question: Question, out: Path, cache: Path) -> Ran:
         storage=None,
         tracking_uri=None,
         deterministic=False,
-        device="cpu",
+        device=question.device,
         timeout=None,
         quiet=True,
     )
@@ -165,7 +166,7 @@ def run_plain(question: Question, folder: Path, cache: Path, control_share: floa
     """Some trials of the loop in `folder`, extrapolated to the harness's mix of arms."""
     folder.mkdir(parents=True)
     started = time.perf_counter()
-    trials = Loop(question.study, question.task, cache, folder).run(question.seconds, AT_LEAST)
+    trials = Loop(question.study, question.task, cache, folder, question.device).run(question.seconds, AT_LEAST)
     return summarise(trials, control_share, time.perf_counter() - started)
 
 
@@ -222,7 +223,8 @@ def as_json(question: Question, repeats: Sequence[Repeat]) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
     """What was measured on."""
     versions = {"torch": torch.__version__, "python": platform.python_version(), "harness": __version__}
-    return {"processor": where("cpu"), "cores": cores(), "system": platform.platform(), **versions}
+    there = {} if device == "cpu" else {"accelerator": where(device)}
+    return {"processor": where("cpu"), **there, "cores": cores(), "system": platform.platform(), **versions}

@@ -37,7 +37,7 @@ from harness.bench.students import (
 )
 from harness.space import STUDENT_KNOBS, Float, Study, Value, active, direction
 from harness.spec import PLAIN, StudentSpec
-from harness.tasks import Task
+from harness.tasks import Split, Task
 
 OBJECTIVES = ("val_accuracy", "val_loss", "num_params", "macs")
 Batches = DataLoader[tuple[Tensor, ...]]
@@ -70,12 +70,14 @@ class PlainTrial:
 
 @dataclass(frozen=True)
 class Loop:
-    """The hand-written study. `cache` holds the task's teacher; `folder` takes the two databases."""
+    """The hand-written study. `cache` holds the task's teacher; `folder` takes the two databases. Batches go to
+    `device` one by one; there `PlainTrial.parts` are only when the work was given out."""
 
     study: Study
     task: Task
     cache: Path
     folder: Path
+    device: str = "cpu"
 
     def run(self, seconds: float, at_least: int) -> list[PlainTrial]:
         """Train trials, a control after every search trial, until `seconds` and `at_least` trials are over.
@@ -98,7 +100,10 @@ class Loop:
         with mlflow.start_run(run_name="warm-up"):
             mlflow.log_metrics({"nothing": 0.0}, step=0)
         weights = teacher.load_weights(self.task, self.cache)
-        weights = {k: v.contiguous(memory_format=CHANNELS_LAST) if v.ndim == 4 else v for k, v in weights.items()}
+        weights = {
+            name: (value.contiguous(memory_format=CHANNELS_LAST) if value.ndim == 4 else value).to(self.device)
+            for name, value in weights.items()
+        }
         has_controls, trials = self.study.num_controls(self.study.trials) > 0, list[PlainTrial]()
         with one_thread():
             while len(trials) < at_least or sum(trial.seconds for trial in trials) < seconds:
@@ -139,7 +144,8 @@ class Loop:
 
         now = time.perf_counter()
         torch.manual_seed(spec.seed)
-        net = network(spec.family, spec.width, self.task.input_shape, self.task.num_classes)
+        net = network(spec.family, spec.width, self.task.input_shape, self.task.num_classes).to(self.device)
+        val = Split(self.task.val.inputs.to(self.device), self.task.val.labels.to(self.device))
         data = TensorDataset(self.task.train.inputs, self.task.train.labels)
         batches = DataLoader(data, batch_size=spec.batch_size, shuffle=True, drop_last=True)
         optimiser = make_optimiser(spec, net)
@@ -148,7 +154,7 @@ class Loop:
         for epoch in range(1, spec.epochs + 1):
             losses = self.epoch(spec, net, weights, batches, optimiser, schedule, clock)
             now = time.perf_counter()
-            metrics = validate(net, self.task.val)
+            metrics = validate(net, val)
             now = clock.add("validate", now)
             if log:
                 curves = {"train_loss": losses} | metrics
@@ -171,9 +177,10 @@ class Loop:
         clock: Clock,
     ) -> float:
         """One pass over the training split; gives the mean loss."""
-        family, total = self.task.recipe.family, torch.zeros(())
+        family, total = self.task.recipe.family, torch.zeros((), device=self.device)
         now = time.perf_counter()
-        for inputs, labels in batches:
+        for batch in batches:
+            inputs, labels = (part.to(self.device, non_blocking=True) for part in batch)
             now = clock.add("data", now)
             if spec.form == PLAIN:
                 loss = F.cross_entropy(net(inputs), labels)

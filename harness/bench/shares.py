@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +18,7 @@ from harness.bench.driving import Clock
 from harness.bench.measure import Question, run_sweep
 from harness.bench.plain import one_thread
 from harness.cohort import calibrate, run, training
+from harness.cohort.calibration import wait_for
 from harness.costs import Costs
 from harness.driver import Driver
 from harness.executors.local import Local
@@ -77,20 +79,21 @@ def inside(question: Question, specs: list[StudentSpec], folder: Path, cache: Pa
     """Seconds by part of training one round's students here, as one of the sweep's workers would."""
     study = question.study
     own = specs[: study.batch * study.seeds]
-    costs = calibrate(own, folder / "plans", "cpu", question.jobs)
-    clock = Clock()
+    device = question.device
+    costs = calibrate(own, folder / "plans", device, question.jobs)
+    clock = Clock(partial(wait_for, device))
     tasks.load(own[0].task)
     with one_thread(), timed(clock, WORKER):
-        _train(own, costs, question.jobs, cache)
+        _train(own, costs, question.jobs, cache, device)
     found = clock.read()
     parts = {part: found[part] for part in WORKER}
     return {**parts, "other": max(0.0, found["all"] - sum(parts.values()))}
 
 
-def _train(specs: list[StudentSpec], costs: Costs, workers: int, cache: Path) -> None:
+def _train(specs: list[StudentSpec], costs: Costs, workers: int, cache: Path, device: str) -> None:
     work = [Work(place, spec.width, 1, repr(spec.cohort_key), spec.epochs) for place, spec in enumerate(specs)]
     for job in pack(work, costs, workers):
-        cohort.train([specs[place] for place in job.numbers], cache=cache, how=job.how)
+        cohort.train([specs[place] for place in job.numbers], cache=cache, device=device, how=job.how)
 
 
 @contextmanager

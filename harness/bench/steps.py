@@ -23,7 +23,7 @@ from harness.bench.measure import spread
 from harness.bench.plain import Clock, Loop, one_thread
 from harness.bench.students import FORMS, make_optimiser, network
 from harness.cohort import calibrate
-from harness.cohort.calibration import cohort_of, timed_steps
+from harness.cohort.calibration import cohort_of, sizes, timed_steps
 from harness.cohort.data import Data, load_inputs
 from harness.cohort.stack import Cohort
 from harness.machine import cores
@@ -39,7 +39,6 @@ WIDTHS: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]] = {
     ("mnist5k", "cnn"): {"narrow": (2,), "wide": (8,), "mixed": (2, 3, 4, 6, 8)},
     ("mnist1d", "cnn1d"): {"narrow": (2,), "wide": (8,), "mixed": (2, 4, 8)},
 }
-SIZES = (1, 8, 64)
 AUTO = 64
 """Students that the harness may train together as it sees fit, in the row `auto`."""
 SECONDS = 0.5
@@ -73,40 +72,47 @@ class Row:
 
 
 def measure(
-    repeats: int, folder: Path, tell: Callable[[str], None], kinds: Sequence[tuple[str, str]] = tuple(WIDTHS)
+    repeats: int,
+    folder: Path,
+    tell: Callable[[str], None],
+    kinds: Sequence[tuple[str, str]] = tuple(WIDTHS),
+    device: str = "cpu",
 ) -> list[Row]:
-    """Every row of these tasks and families; `folder` takes what the harness measures to plan the row `auto`."""
+    """Every row of these tasks and families, both sides on `device`; `folder` takes what the harness measures to plan
+    the row `auto`."""
     rows = []
     with one_thread():
         for task, family in kinds:
             for name, widths in WIDTHS[task, family].items():
                 tell(f"steps of {task}, {family}, {name}")
-                rows += _rows(task, family, name, widths, repeats, folder)
+                rows += _rows(task, family, name, widths, repeats, folder, device)
     return rows
 
 
-def _rows(task: str, family: str, name: str, widths: tuple[int, ...], repeats: int, folder: Path) -> list[Row]:
+def _rows(
+    task: str, family: str, name: str, widths: tuple[int, ...], repeats: int, folder: Path, device: str
+) -> list[Row]:
     specs = students(task, family, widths)
-    data = load_inputs(specs[0], "cpu")
+    data = load_inputs(specs[0], device)
     ways: dict[str, list[Cohort]] = {}
-    for size in SIZES:
+    for size in sizes(device):
         middle = [spec for spec in specs if spec.width == sorted(widths)[len(widths) // 2]]
-        ways[str(size)] = [cohort_of(middle if size == 1 else specs, size, data, "cpu", looped=False)]
-    ways["auto"] = auto(specs, data, folder)
-    products = {way: floor.record(lambda own=own: timed_steps(own[0], data, "cpu", 1)) for way, own in ways.items()}  # type: ignore[misc]
+        ways[str(size)] = [cohort_of(middle if size == 1 else specs, size, data, device, looped=False)]
+    ways["auto"] = auto(specs, data, folder, device)
+    products = {way: floor.record(lambda own=own: timed_steps(own[0], data, device, 1)) for way, own in ways.items()}  # type: ignore[misc]
     ours: dict[str, list[float]] = {way: [] for way in ways}
     least: dict[str, list[float]] = {way: [] for way in ways}
     theirs: dict[str, list[float]] = {"1": [], "all": []}
     for own in ways.values():
-        _micro(own, data)  # warms up
+        _micro(own, data, device)  # warms up
     for _ in range(repeats):
-        by_width = {width: plain_step(width, task, family) for width in widths}
+        by_width = {width: plain_step(width, task, family, device) for width in widths}
         theirs["all"].append(fmean(by_width.values()))
         theirs["1"].append(by_width[ways["1"][0].specs[0].width])
         for way, own in ways.items():
-            ours[way].append(_micro(own, data))
+            ours[way].append(_micro(own, data, device))
             students_there = len(own[0].specs)
-            least[way].append(1e6 * min(floor.replay(products[way]) for _ in range(REPLAYS)) / students_there)
+            least[way].append(1e6 * min(floor.replay(products[way], device) for _ in range(REPLAYS)) / students_there)
     return [
         Row(task, family, name, way, ours[way], theirs.get(way, theirs["all"]), least[way] if way != "auto" else None)
         for way in ways
@@ -125,9 +131,9 @@ def students(task: str, family: str, widths: Sequence[int]) -> list[StudentSpec]
     return found
 
 
-def auto(specs: Sequence[StudentSpec], data: Data, folder: Path) -> list[Cohort]:
-    """The cohorts in which one of the harness's workers, one a core, trains `AUTO` students of these widths."""
-    costs = calibrate(specs, folder, "cpu", workers=cores())
+def auto(specs: Sequence[StudentSpec], data: Data, folder: Path, device: str) -> list[Cohort]:
+    """The cohorts in which one of the harness's workers, one a core or accelerator, trains `AUTO` such students."""
+    costs = calibrate(specs, folder, device, workers=cores() if device == "cpu" else 1)
     widths = list(dict.fromkeys(spec.width for spec in specs))
     work = [Work(number, widths[number % len(widths)], 1, "") for number in range(AUTO)]
     found = []
@@ -135,32 +141,32 @@ def auto(specs: Sequence[StudentSpec], data: Data, folder: Path) -> list[Cohort]
         own = [spec for number in job.numbers for spec in specs if spec.width == work[number].width]
         whole, rest = divmod(len(job.numbers), job.how.students)
         sizes = [job.how.students] * whole + ([rest] if rest else [])
-        found += [cohort_of(own, size, data, "cpu", looped=job.how.looped) for size in sizes]
+        found += [cohort_of(own, size, data, device, looped=job.how.looped) for size in sizes]
     return found
 
 
-def _micro(cohorts: Sequence[Cohort], data: Data) -> float:
+def _micro(cohorts: Sequence[Cohort], data: Data, device: str) -> float:
     """Microseconds a student-step of these cohorts, one after the other."""
     total, count = 0.0, 0
     for cohort in cohorts:
-        once = timed_steps(cohort, data, "cpu", 2)[1]
-        spent = timed_steps(cohort, data, "cpu", max(3, int(SECONDS / len(cohorts) / once)))
+        once = timed_steps(cohort, data, device, 2)[1]
+        spent = timed_steps(cohort, data, device, max(3, int(SECONDS / len(cohorts) / once)))
         total += fmean(spent)
         count += len(cohort.specs)
     return 1e6 * total / count
 
 
-def plain_step(width: int, task_name: str, family: str) -> float:
+def plain_step(width: int, task_name: str, family: str, device: str = "cpu") -> float:
     """Microseconds of a step of the plain loop: data, teacher and student."""
     task = tasks.load(task_name)
-    loop = Loop(_any_study(task_name, family), task, Path(), Path())
-    weights = _teacher(task)
+    loop = Loop(_any_study(task_name, family), task, Path(), Path(), device)
+    weights = {name: value.to(device) for name, value in _teacher(task).items()}
     batches = DataLoader(
         TensorDataset(task.train.inputs, task.train.labels), batch_size=64, shuffle=True, drop_last=True
     )
     spent, steps = 0.0, 0
     for spec in students(task_name, family, [width]):  # every form, as in a study
-        net = network(family, width, task.input_shape, task.num_classes)
+        net = network(family, width, task.input_shape, task.num_classes).to(device)
         optimiser = make_optimiser(spec, net)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 1000)
         next(iter(batches))

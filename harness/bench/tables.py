@@ -18,7 +18,8 @@ def show(console: Console, data: Data) -> None:
         if part in data:
             table(console, data[part])
     where = data["machine"]
-    text = f"measured on {where['processor']}, torch {where['torch']}; a median has its least and greatest below it"
+    machine = ", ".join(where[name] for name in ("accelerator", "processor") if name in where)
+    text = f"measured on {machine}, torch {where['torch']}; a median has its least and greatest below it"
     console.print(text, highlight=False)
 
 

@@ -142,6 +142,11 @@ def _threads(device: str, workers: int) -> tuple[int, ...]:
     return (1,) if device.startswith("cuda") or share < 2 else (1, share)
 
 
+def sizes(device: str) -> tuple[int, ...]:
+    """Cohorts that are timed on a device."""
+    return (*SIZES, MANY) if device.startswith("cuda") else SIZES
+
+
 def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Sequence[int]) -> Iterator[Timing]:
     """A timing of every size and way; the sizes of a way grow until a step would be long."""
     before = torch.get_num_threads()
@@ -152,7 +157,7 @@ def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Se
         for looped, count in ways:
             torch.set_num_threads(count)
             each = 0.0
-            for size in (1,) if lone else (*SIZES, MANY) if device.startswith("cuda") else SIZES:
+            for size in (1,) if lone else sizes(device):
                 if each * size > LONGEST:
                     break
                 cohort = cohort_of(probes, size, data, device, looped=looped)
@@ -185,10 +190,15 @@ def timed_steps(cohort: Cohort, data: Data, device: str, count: int) -> list[flo
     for index in range(count):
         started = time.perf_counter()
         take_step(cohort, data, Batch(rows[index % len(rows)], 0, 0.0), None, (state, learned), scale)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        wait_for(device)
         found.append(time.perf_counter() - started)
     return found
+
+
+def wait_for(device: str) -> None:
+    """Until an accelerator has done what it was told; a CPU has."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 def _bytes_each(probes: Sequence[StudentSpec], data: Data, device: str) -> int:
