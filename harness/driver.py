@@ -16,22 +16,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import mean
-from typing import Any, Protocol
+from typing import Any
 
 from harness import ledger
 from harness.analysis.answers import has_answers
-from harness.arms import CONFIRM, SEARCH, quota, read_arm, students
+from harness.arms import CONFIRM, SEARCH, read_arm, students
 from harness.brackets import Brackets
+from harness.commits import Runs, Stores, commit, values_of
 from harness.costs import TOGETHER, Costs
 from harness.executors import Event, Executor
+from harness.goals import Goals
 from harness.ledger import TrialSpec
 from harness.outages import StoreError
 from harness.packing import pack, work_of
 from harness.rungs import Prune, Train
 from harness.sampler import Sampler
 from harness.space import Study, Value
-from harness.spec import Record
 from harness.stopping import Halt
 from harness.storage import Asked
 
@@ -78,16 +78,6 @@ class Progress:
     pruned: int = 0
 
 
-class Runs(Protocol):
-    """What the driver needs of tracking: `harness.tracking.Tracker` has it."""
-
-    def log(self, trial: TrialSpec, records: Sequence[Record], *, maybe_there: bool) -> None:
-        """Keep a trained trial; `maybe_there` says that an earlier attempt may have begun to."""
-
-    def log_failure(self, trial: TrialSpec, reason: str, *, maybe_there: bool) -> None:
-        """Keep a trial that was given up."""
-
-
 @dataclass
 class Driver:
     """One sweep in progress. The only writer to Optuna and MLflow."""
@@ -132,7 +122,7 @@ class Driver:
             said = ", ".join(map(str, sorted(held)))
             log.warning("workers that outlived their sweep are still training trials %s; they are waited for", said)
         self._hand_out([self._reopen(asked) for asked in running])
-        self._ask_rounds(self._round(), self._round_cut_short(running))
+        self._ask_rounds(self._goals.round(), self._round_cut_short(running))
         self._restore_brackets()
 
     def _reach(self) -> str:
@@ -165,7 +155,7 @@ class Driver:
         while True:
             self._go_on()
             if self._wants_more():
-                self._ask_rounds(self._round() + 1)
+                self._ask_rounds(self._goals.round() + 1)
                 self._go_on()
             self._commit_ready()
             self._tell_progress()
@@ -177,7 +167,7 @@ class Driver:
                 if event.kind != "failed" or not self._must_stop():  # what ends the sweep may end its workers too
                     self._handle(event)
         assert not self._open, f"trials {sorted(self._open)} were asked for and not told"
-        if self._missing() == 0:
+        if self._goals.missing() == 0:
             return "complete"
         if self._all_fail_alike():
             raise Halt(
@@ -199,34 +189,18 @@ class Driver:
 
     def num_told(self, arms: Iterable[str]) -> int:
         """How many of these arms have no trial left to be trained."""
-        return sum(self.sampler.count(arm, "complete", "failed") >= self.plan.targets[arm] for arm in arms)
+        return sum(self._goals.is_told(arm) for arm in arms)
+
+    @property
+    def _goals(self) -> Goals:
+        return Goals(self.plan.study, self.plan.targets, self.sampler)
 
     def _must_stop(self) -> bool:
         return self.asked_to_stop() or time.monotonic() > self.plan.deadline
 
-    def _missing(self) -> int:
-        """Trials still to be asked for."""
-        return sum(max(0, self._needed(arm) - self._asked(arm)) for arm in self.plan.targets)
-
-    def _needed(self, arm: str) -> int:
-        if arm.startswith(CONFIRM):
-            return self.plan.targets[arm]
-        return self.plan.targets[arm] + self.sampler.count(arm, "failed")
-
-    def _asked(self, arm: str) -> int:
-        return self.sampler.count(arm, "complete", "pruned", "running", "failed")
-
-    def _quota(self, arm: str) -> int:
-        return quota(self.plan.study, self.plan.targets, arm)
-
-    def _round(self) -> int:
-        """The round that the sweep is in, from 1; 0 before the first."""
-        arms = [arm for arm in self.plan.targets if self.plan.targets[arm]]
-        return max(math.ceil(self._asked(arm) / self._quota(arm)) for arm in arms)
-
     def _wants_more(self) -> bool:
         """Whether it is time to ask: trials are missing, time is left, and a worker would soon be idle."""
-        if not self._missing() or self._must_stop() or self._too_many_failures() or self._all_fail_alike():
+        if not self._goals.missing() or self._must_stop() or self._too_many_failures() or self._all_fail_alike():
             return False
         if self.plan.deterministic:
             return self.executor.num_pending == 0 and not self._ready
@@ -239,15 +213,13 @@ class Driver:
     def _all_fail_alike(self) -> bool:
         """Whether no trial would do any better. While some are being trained nothing is asked for; where one of them is
         complete after all, for example of another option of a knob, the sweep goes on."""
-        return self._alike[1] >= ALIKE and not any(
-            self.sampler.count(arm, "complete", "pruned") for arm in self.plan.targets
-        )
+        return self._alike[1] >= ALIKE and self._goals.told("complete", "pruned") == 0
 
     def _ask_rounds(self, number: int, cut_short: int | None = None) -> None:
         """Ask for what round `number` is short of, as trials of a round of their own or of one that was `cut_short`."""
         asked, own = [], cut_short or self._last_round + 1
         for arm in self.plan.targets:
-            for _ in range(min(self._needed(arm), number * self._quota(arm)) - self._asked(arm)):
+            for _ in range(self._goals.short_of(arm, number)):
                 asked.append(self._reopen(self.sampler.ask(arm, self._bracket_round(arm, own)), new=True))
                 for twin in self.sampler.take_twins():
                     self._give_up(self._reopen(twin, new=True), f"asked for twice, and trained as {asked[-1].number}")
@@ -257,8 +229,8 @@ class Driver:
         """The round that is kept with a trial: 0 without pruning. One that is asked for a failed one stands alone."""
         if self._brackets is None or arm.startswith(CONFIRM):
             return 0
-        if self._asked(arm) >= self.plan.targets[arm]:
-            return -self._asked(arm)
+        if (asked := self._goals.asked(arm)) >= self.plan.targets[arm]:
+            return -asked
         self._last_round = own
         return own
 
@@ -521,60 +493,6 @@ class Driver:
         self._submit([self._reopen(asked) for asked in lost if asked.number in self._lost])
 
     def _tell_progress(self) -> None:
-        arms = self.plan.targets
-        pruned = sum(self.sampler.count(arm, "pruned") for arm in arms)
-        done = pruned + sum(self.sampler.count(arm, "complete") for arm in arms)
-        failed = sum(self.sampler.count(arm, "failed") for arm in arms)
-        self.watch(Progress(done, max(done, sum(arms.values())), failed, self._best, pruned))
-
-
-def values(objectives: Sequence[str], records: Sequence[Record]) -> list[float]:
-    """What is told of a trial: each objective's mean over its students."""
-    return [values_of(records, objective) for objective in objectives]
-
-
-def values_of(records: Sequence[Record], name: str) -> float:
-    """A measurement's mean over a trial's students."""
-    return mean(record.value(name) for record in records)
-
-
-class Tells(Protocol):
-    """What a commit needs of Optuna: `harness.sampler.Sampler` and `harness.storage.Teller` have it."""
-
-    def tell(self, asked: Asked, values: Sequence[float]) -> None:
-        """The trial is complete."""
-
-    def prune(self, asked: Asked) -> None:
-        """The trial was stopped at a rung."""
-
-    def fail(self, asked: Asked) -> None:
-        """The trial was given up."""
-
-
-@dataclass(frozen=True)
-class Stores:
-    """Where a trial is committed, in this order."""
-
-    runs: Runs
-    trials: Tells
-
-
-def commit(
-    stores: Stores,
-    asked: Asked,
-    trial: TrialSpec,
-    result: Sequence[Record] | str,
-    objectives: Sequence[str],
-    *,
-    maybe_there: bool,
-) -> None:
-    """Log a trial, then tell it: its records, or the reason for which it was given up."""
-    if isinstance(result, str):
-        stores.runs.log_failure(trial, result, maybe_there=maybe_there)
-        stores.trials.fail(asked)
-        return
-    stores.runs.log(trial, result, maybe_there=maybe_there)
-    if result[0].status == "pruned":
-        stores.trials.prune(asked)
-    else:
-        stores.trials.tell(asked, values(objectives, result))
+        done, total = self._goals.told("complete", "pruned"), sum(self.plan.targets.values())
+        failed, pruned = self._goals.told("failed"), self._goals.told("pruned")
+        self.watch(Progress(done, max(done, total), failed, self._best, pruned))

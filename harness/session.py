@@ -6,8 +6,8 @@ import errno
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -17,16 +17,17 @@ from rich.console import Console
 
 from harness import cli, ledger, manifest, planning, screen
 from harness.arms import targets
-from harness.costs import Costs, costs_from_json
-from harness.driver import ATTEMPTS, Driver, Plan, Progress
+from harness.costs import costs_from_json
+from harness.driver import Driver, Plan, Progress
 from harness.executors import Executor
 from harness.executors.choice import start
 from harness.locks import Held, driver_of
 from harness.options import Options, check, searches_of
 from harness.outages import Owed, Patience, StoreError
+from harness.preparing import calibration, prepare, result, with_all_teachers
 from harness.runs import in_common
 from harness.sampler import Sampler
-from harness.spec import StudentSpec, by_lesson, digest, to_json
+from harness.spec import digest, to_json
 from harness.stopping import Halt, Stop, TimeUp
 from harness.storage import set_aside
 from harness.tracking import VIEWS, Tracker
@@ -105,7 +106,7 @@ def _be_its_driver(session: _Session) -> int:
     """Check the study by a worker, and run it as its only driver."""
     options = session.options
     probes = [to_json(spec) for spec in options.study.probes(options.task)]
-    task = _result(session.executor, "describe", {"specs": probes})
+    task = result(session.executor, "describe", {"specs": probes})
     if alone := manifest.said_alone(options.study.family, task["alone"]):
         session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
     if options.plan:
@@ -143,7 +144,7 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
         opening = pool.submit(Tracker, options.tracking, options.name, options.artifacts)
         reporting = pool.submit(import_module, "harness.report")
-        teacher, costs = _prepare(options, session.executor, console, opening, deadline)
+        teacher, costs = prepare(options, session.executor, console, opening, deadline)
         tracker = opening.result()
     said["teacher"] = teacher
     alone = manifest.said_alone(options.study.family, task["alone"])
@@ -206,7 +207,7 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
         if why == "complete" and options.study.confirm:
             why = _confirm(session, driver, elapsed)
         if why == "complete" and not stop:
-            said["teacher"] = _with_all_teachers(session, said["teacher"])
+            said["teacher"] = with_all_teachers(options, session.executor, said["teacher"])
         if why == "stopped":
             raise KeyboardInterrupt
     except StoreError as error:
@@ -233,22 +234,6 @@ def _confirm(session: _Session, driver: Driver, elapsed: manifest.Elapsed) -> st
     if why == "complete" and chosen:
         _measure_latency(session, {params.get("width", options.study.widths[0]) for params in chosen.values()})
     return why
-
-
-def _with_all_teachers(session: _Session, teacher: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is said of the teacher, with what was spent on those that cohorts had made: for the seeds of the confirm
-    stage, and where the study has more combinations of choices than were met at its start."""
-    options = session.options
-    met = by_lesson(_students(options))
-    trials = [ledger.find_spec(ledger.trial_dir(options.study_dir, at)) for at in ledger.numbers(options.study_dir)]
-    all_of_them = met | by_lesson(spec for trial in trials if trial is not None for spec in trial.specs)
-    if len(all_of_them) == len(met):
-        return teacher
-    try:
-        return _result(session.executor, "teacher", {"specs": [to_json(spec) for spec in all_of_them.values()]})
-    except ValueError as error:
-        log.warning("not all is known of what the teachers cost: %s", error)
-        return teacher
 
 
 def _measure_latency(session: _Session, widths: set[Any]) -> None:
@@ -301,51 +286,6 @@ def _pages(tracker: Tracker) -> dict[str, str]:
     return {name: tracker.page_of(name) for name in VIEWS}
 
 
-def _prepare(
-    options: Options, executor: Executor, console: Console, opening: Future[Tracker], deadline: float = math.inf
-) -> tuple[Mapping[str, Any], Costs | None]:
-    """What `teacher.json` says, once the teacher is there, and meanwhile what a step costs; no costs where cohorts
-    follow from a fixed rule. Fails early when tracking cannot be opened; raises `TimeUp` where the
-    teacher is still in training at the deadline."""
-    teacher: Mapping[str, Any] | None = None
-    costs: Costs | None = None
-    tries, in_training = 1, False
-    executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
-    if not options.deterministic:
-        executor.submit("calibrate", _calibration(options))
-    with screen.bar(console, "teacher") as bar:
-        task = bar.add_task("", total=None, note="")
-        while executor.num_pending or teacher is None:
-            if opening.done() and opening.exception():
-                opening.result()
-            if time.monotonic() > deadline:
-                if teacher is not None:
-                    break  # without costs: nothing is trained any more
-                if in_training:
-                    raise TimeUp
-            for event in executor.poll(0.2):
-                if event.job.kind == "calibrate":
-                    if event.kind == "done":
-                        costs = costs_from_json(event.data)
-                    elif event.kind != "progress":
-                        log.warning("steps could not be measured (%s); cohorts have a fixed size", event.data["reason"])
-                elif event.kind == "progress":
-                    in_training = True
-                    note = f"val accuracy {event.data['val_accuracy']:.4f}"
-                    bar.update(task, completed=event.data["done"], total=event.data["total"], note=note)
-                elif event.kind == "done":
-                    note = f"val accuracy {event.data['val_accuracy']:.4f}, {event.data['num_params']:,} parameters"
-                    bar.update(task, completed=1, total=1, note=note)
-                    teacher = event.data
-                elif event.kind == "failed" and tries < ATTEMPTS:
-                    log.warning("the teacher is trained again: %s", event.data["reason"])
-                    executor.submit("teacher", event.job.body)
-                    tries += 1
-                else:
-                    raise ValueError(f"the teacher could not be trained: {event.data['reason']}")
-    return teacher, costs
-
-
 def _show_plan(options: Options, executor: Executor, console: Console) -> int:
     """Measure what a step costs, where it is not known, and print what follows from it."""
     with screen.bar(console, "widths measured") as bar:
@@ -354,44 +294,7 @@ def _show_plan(options: Options, executor: Executor, console: Console) -> int:
         def watch(said: Mapping[str, Any]) -> None:
             bar.update(row, completed=said["done"], total=said["total"])
 
-        costs = costs_from_json(_result(executor, "calibrate", _calibration(options), watch))
+        costs = costs_from_json(result(executor, "calibrate", calibration(options), watch))
     found = planning.page(options.name, options.study, options.task, options.trials, costs, options.jobs)
     Console().print(found)  # it was asked for, also by who wants quiet
     return 0
-
-
-def _calibration(options: Options) -> dict[str, Any]:
-    """The body of a `calibrate` job."""
-    specs = [to_json(spec) for spec in options.study.probes(options.task)]
-    return {"specs": specs, "folder": str(options.plans_dir.absolute()), "workers": options.jobs}
-
-
-def _students(options: Options) -> list[StudentSpec]:
-    """A student for every kind of teacher that the study may need: every combination of choices, under every seed."""
-    study = options.study
-    return [replace(probe, seed=seed) for probe in study.probes(options.task) for seed in study.student_seeds()]
-
-
-def _result(
-    executor: Executor,
-    kind: str,
-    body: Mapping[str, Any],
-    watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
-) -> Mapping[str, Any]:
-    """The result of a job that runs before anything of the study is written; `watch` hears of its progress.
-
-    Raises `ValueError` when it has none.
-    """
-    executor.submit(kind, body)
-    tries = 1
-    while True:
-        for event in executor.poll(1.0):
-            if event.kind == "done":
-                return event.data
-            if event.kind == "progress":
-                watch(event.data)
-            elif event.kind == "failed" and tries < ATTEMPTS:  # its worker was lost
-                executor.submit(kind, body)
-                tries += 1
-            else:
-                raise ValueError(str(event.data["reason"]))

@@ -10,7 +10,8 @@ from typing import Any
 
 from harness import ledger
 from harness.arms import targets
-from harness.driver import Driver, Plan, Runs
+from harness.commits import Runs
+from harness.driver import Driver, Plan
 from harness.executors.inline import Inline
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.ledger import TrialSpec

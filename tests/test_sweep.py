@@ -21,7 +21,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from harness import cli, ledger, session, sweep
+from harness import cli, ledger, preparing, session, sweep
 from harness.costs import costs_from_json
 from harness.executors import Event
 from harness.executors.inline import Inline
@@ -184,11 +184,11 @@ def test_a_sweep_goes_on_where_steps_cannot_be_measured(caplog: pytest.LogCaptur
         return {"val_accuracy": 0.9, "num_params": 5}
 
     console = Console(quiet=True)
-    teacher, costs = session._prepare(options, Inline(work), console, Future())
+    teacher, costs = preparing.prepare(options, Inline(work), console, Future())
     assert (teacher["num_params"], costs) == (5, None)
     assert "steps could not be measured (out of memory); cohorts have a fixed size" in caplog.text
     fixed = replace(options, deterministic=True)
-    assert session._prepare(fixed, Inline(work), console, Future())[1] is None
+    assert preparing.prepare(fixed, Inline(work), console, Future())[1] is None
     assert asked == ["teacher", "calibrate", "teacher"]
 
 
@@ -304,9 +304,9 @@ def test_a_sweep_whose_time_is_up_waits_for_no_teacher_and_no_measurement(endles
     )  # fmt: skip
     if endless == "teacher":
         with pytest.raises(TimeUp):
-            session._prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
+            preparing.prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
     else:
-        teacher, costs = session._prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
+        teacher, costs = preparing.prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
         assert (teacher["num_params"], costs) == (5, None)
 
 
@@ -316,7 +316,7 @@ def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(
     def time_up(*_: Any) -> None:
         raise TimeUp
 
-    monkeypatch.setattr(session, "_prepare", time_up)
+    monkeypatch.setattr(session, "prepare", time_up)
     assert sweep_here(home / "mine.py", tmp_path, timeout=60) == 0
     said = capsys.readouterr().out
     assert "the time was up before its teacher was ready. It goes on with\npython -m harness.sweep" in said
@@ -427,11 +427,11 @@ def test_a_worker_that_is_lost_before_the_first_trial_costs_a_try(caplog: pytest
             raise RuntimeError("worker killed by SIGKILL")
         return {"val_accuracy": 0.9, "num_params": 5}
 
-    assert session._result(Inline(work), "describe", {})["num_params"] == 5
-    assert session._prepare(options, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
+    assert preparing.result(Inline(work), "describe", {})["num_params"] == 5
+    assert preparing.prepare(options, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
     assert caplog.text.count("the teacher is trained again: worker killed by SIGKILL") == 2
     left.update({"teacher": 3, "describe": 3})
     with pytest.raises(ValueError, match="worker killed by SIGKILL"):
-        session._result(Inline(work), "describe", {})
+        preparing.result(Inline(work), "describe", {})
     with pytest.raises(ValueError, match="the teacher could not be trained: worker killed by SIGKILL"):
-        session._prepare(options, Inline(work), Console(quiet=True), Future())
+        preparing.prepare(options, Inline(work), Console(quiet=True), Future())

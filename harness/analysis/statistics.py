@@ -91,8 +91,7 @@ def minimum_detectable(sd: float, num_seeds: int, freedom: int | None = None) ->
     freedom = num_seeds - 1 if freedom is None else freedom
     if freedom < 1 or not sd > 0:
         return math.nan
-    critical = float(stats.t.ppf(1 - LEVEL / 2, freedom))
-    return _powered(critical, freedom) * sd / math.sqrt(num_seeds)
+    return _powered(_critical(LEVEL, freedom), freedom) * sd / math.sqrt(num_seeds)
 
 
 def found_by_rule(sd: float, num_seeds: int, num_tests: int) -> float:
@@ -102,14 +101,20 @@ def found_by_rule(sd: float, num_seeds: int, num_tests: int) -> float:
     `minimum_detectable`, so that t has to reach the larger of two bounds: the quantile of the level .05 / `num_tests`,
     which is Holm's hardest step, and the detectable difference in standard errors. NaN as for `minimum_detectable`.
     """
-    least = minimum_detectable(sd, num_seeds)
-    if math.isnan(least):
+    freedom = num_seeds - 1
+    if freedom < 1 or not sd > 0:
         return math.nan
-    error = sd / math.sqrt(num_seeds)
-    critical = max(float(stats.t.ppf(1 - LEVEL / 2 / num_tests, num_seeds - 1)), least / error)
-    return _powered(critical, num_seeds - 1) * error
+    critical = max(_critical(LEVEL / num_tests, freedom), _powered(_critical(LEVEL, freedom), freedom))
+    return _powered(critical, freedom) * sd / math.sqrt(num_seeds)
 
 
+@cache
+def _critical(level: float, freedom: int) -> float:
+    """What the size of a two-sided t exceeds by chance in this share of tests."""
+    return float(stats.t.ppf(1 - level / 2, freedom))
+
+
+@cache
 def _powered(critical: float, freedom: int) -> float:
     """The shift of a noncentral t that exceeds a critical value with 80% power."""
 

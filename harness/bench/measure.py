@@ -22,7 +22,7 @@ import torch
 from harness import __version__, ledger, session, teacher
 from harness.bench.plain import Loop, PlainTrial, one_thread
 from harness.cohort.calibration import where
-from harness.driver import values_of
+from harness.commits import values_of
 from harness.ledger import TrialSpec
 from harness.machine import cores
 from harness.options import Options

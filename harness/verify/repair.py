@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import ledger
-from harness.driver import Stores, commit
+from harness.commits import Stores, commit
 from harness.ledger import TrialSpec
 from harness.runs import in_common
 from harness.spec import Record

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import ledger
 from harness.analysis.answers import problem_of
 from harness.arms import read_arm
-from harness.driver import values
+from harness.commits import values
 from harness.ledger import TrialSpec
 from harness.spec import Record
 from harness.storage import Asked, Kept, KeptStudy

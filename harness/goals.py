@@ -1,0 +1,52 @@
+"""What a sweep still has to ask for: trials of each arm, round by round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.arms import CONFIRM, quota
+from harness.sampler import Sampler
+from harness.space import Study
+
+
+@dataclass(frozen=True)
+class Goals:
+    """How many trials of each arm there are to be, beside those that the sampler knows of."""
+
+    study: Study
+    targets: Mapping[str, int]
+    sampler: Sampler
+
+    def asked(self, arm: str) -> int:
+        """Trials of an arm that were asked for, whatever became of them."""
+        return self.sampler.count(arm, "complete", "pruned", "running", "failed")
+
+    def told(self, *states: str) -> int:
+        """Trials of all arms in these states."""
+        return sum(self.sampler.count(arm, *states) for arm in self.targets)
+
+    def is_told(self, arm: str) -> bool:
+        """Whether no trial of an arm is left to be trained."""
+        return self.sampler.count(arm, "complete", "failed") >= self.targets[arm]
+
+    def missing(self) -> int:
+        """Trials still to be asked for."""
+        return sum(max(0, self._needed(arm) - self.asked(arm)) for arm in self.targets)
+
+    def round(self) -> int:
+        """The round that the sweep is in, from 1; 0 before the first."""
+        arms = [arm for arm, wanted in self.targets.items() if wanted]
+        return max(math.ceil(self.asked(arm) / self._quota(arm)) for arm in arms)
+
+    def short_of(self, arm: str, number: int) -> int:
+        """Trials of an arm still to be asked for up to the end of round `number`; below 1 where there are none."""
+        return min(self._needed(arm), number * self._quota(arm)) - self.asked(arm)
+
+    def _needed(self, arm: str) -> int:
+        """For one that failed in the search there is another."""
+        return self.targets[arm] + (0 if arm.startswith(CONFIRM) else self.sampler.count(arm, "failed"))
+
+    def _quota(self, arm: str) -> int:
+        return quota(self.study, self.targets, arm)

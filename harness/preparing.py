@@ -1,0 +1,121 @@
+"""What a sweep has done before its first trial: its teacher trained, and steps measured meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from harness import ledger, screen
+from harness.costs import Costs, costs_from_json
+from harness.driver import ATTEMPTS
+from harness.executors import Executor
+from harness.options import Options
+from harness.spec import StudentSpec, by_lesson, to_json
+from harness.stopping import TimeUp
+from harness.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+def prepare(
+    options: Options, executor: Executor, console: Console, opening: Future[Tracker], deadline: float = math.inf
+) -> tuple[Mapping[str, Any], Costs | None]:
+    """What `teacher.json` says, once the teacher is there, and meanwhile what a step costs; no costs where cohorts
+    follow from a fixed rule. Fails early when tracking cannot be opened; raises `TimeUp` where the
+    teacher is still in training at the deadline."""
+    teacher: Mapping[str, Any] | None = None
+    costs: Costs | None = None
+    tries, in_training = 1, False
+    executor.submit("teacher", {"specs": [to_json(spec) for spec in _students(options)]})
+    if not options.deterministic:
+        executor.submit("calibrate", calibration(options))
+    with screen.bar(console, "teacher") as bar:
+        task = bar.add_task("", total=None, note="")
+        while executor.num_pending or teacher is None:
+            if opening.done() and opening.exception():
+                opening.result()
+            if time.monotonic() > deadline:
+                if teacher is not None:
+                    break  # without costs: nothing is trained any more
+                if in_training:
+                    raise TimeUp
+            for event in executor.poll(0.2):
+                if event.job.kind == "calibrate":
+                    if event.kind == "done":
+                        costs = costs_from_json(event.data)
+                    elif event.kind != "progress":
+                        log.warning("steps could not be measured (%s); cohorts have a fixed size", event.data["reason"])
+                elif event.kind == "progress":
+                    in_training = True
+                    note = f"val accuracy {event.data['val_accuracy']:.4f}"
+                    bar.update(task, completed=event.data["done"], total=event.data["total"], note=note)
+                elif event.kind == "done":
+                    note = f"val accuracy {event.data['val_accuracy']:.4f}, {event.data['num_params']:,} parameters"
+                    bar.update(task, completed=1, total=1, note=note)
+                    teacher = event.data
+                elif event.kind == "failed" and tries < ATTEMPTS:
+                    log.warning("the teacher is trained again: %s", event.data["reason"])
+                    executor.submit("teacher", event.job.body)
+                    tries += 1
+                else:
+                    raise ValueError(f"the teacher could not be trained: {event.data['reason']}")
+    return teacher, costs
+
+
+def calibration(options: Options) -> dict[str, Any]:
+    """The body of a `calibrate` job."""
+    specs = [to_json(spec) for spec in options.study.probes(options.task)]
+    return {"specs": specs, "folder": str(options.plans_dir.absolute()), "workers": options.jobs}
+
+
+def with_all_teachers(options: Options, executor: Executor, teacher: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of the teacher, with what was spent on those that cohorts had made: for the seeds of the confirm
+    stage, and where the study has more combinations of choices than were met at its start."""
+    met = by_lesson(_students(options))
+    trials = [ledger.find_spec(ledger.trial_dir(options.study_dir, at)) for at in ledger.numbers(options.study_dir)]
+    all_of_them = met | by_lesson(spec for trial in trials if trial is not None for spec in trial.specs)
+    if len(all_of_them) == len(met):
+        return teacher
+    try:
+        return result(executor, "teacher", {"specs": [to_json(spec) for spec in all_of_them.values()]})
+    except ValueError as error:
+        log.warning("not all is known of what the teachers cost: %s", error)
+        return teacher
+
+
+def result(
+    executor: Executor,
+    kind: str,
+    body: Mapping[str, Any],
+    watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> Mapping[str, Any]:
+    """The result of a job that runs before anything of the study is written; `watch` hears of its progress.
+
+    Raises `ValueError` when it has none.
+    """
+    executor.submit(kind, body)
+    tries = 1
+    while True:
+        for event in executor.poll(1.0):
+            if event.kind == "done":
+                return event.data
+            if event.kind == "progress":
+                watch(event.data)
+            elif event.kind == "failed" and tries < ATTEMPTS:  # its worker was lost
+                executor.submit(kind, body)
+                tries += 1
+            else:
+                raise ValueError(str(event.data["reason"]))
+
+
+def _students(options: Options) -> list[StudentSpec]:
+    """A student for every kind of teacher that the study may need: every combination of choices, under every seed."""
+    study = options.study
+    return [replace(probe, seed=seed) for probe in study.probes(options.task) for seed in study.student_seeds()]
