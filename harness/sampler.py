@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError
 
@@ -38,7 +37,6 @@ from harness.urls import redact
 
 T = TypeVar("T")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-MOST_COLUMNS = 8
 HISTORY, BEST, STEP = 240, 60, 60
 """How many finished trials of an arm TPE is shown, how many of these are the best, and after how many they are chosen
 anew."""
@@ -130,7 +128,7 @@ class Sampler:
         template = create_trial(
             state=TrialState.RUNNING,
             params=params,
-            distributions={name: _distribution(self._dimension(arm, name)) for name in params},
+            distributions={name: distribution_of(self._dimension(arm, name)) for name in params},
             user_attrs={"arm": arm, "since": own.told[own.noted :]} | ({"round": round} if round else {}),
             system_attrs=own.study.get_trials(deepcopy=False)[-1].system_attrs,  # where NSGA-II keeps its generations
         )
@@ -334,57 +332,6 @@ def _in_arm(trial: FrozenTrial, own: _Arm, state: TrialState, values: Sequence[f
     )
 
 
-def importances(
-    space: Mapping[str, Dimension],
-    rows: Sequence[tuple[Mapping[str, Value], float]],
-    seed: int = 0,
-    trees: int = 64,
-) -> dict[str, dict[str, float]]:
-    """What share of the value's variation each dimension explains: evaluator -> dimension -> importance.
-
-    `rows` are parameters and value (higher is better) of each trial. fANOVA (Hutter 2014) and PED-ANOVA
-    (arXiv:2304.10255) can rank oppositely, so both are given. A conditional dimension is judged among the trials that
-    have it, beside the dimensions that all have. A choice of more than eight options is taken as a number, its
-    options in their order. Raises `ValueError` for fewer than eight trials,
-    and for trials that all have the same value.
-    """
-    if len(rows) < 8:
-        raise ValueError(f"importance needs at least 8 trials, not {len(rows)}")
-    if len({value for _, value in rows}) < 2:
-        raise ValueError(f"importance needs trials that differ; all {len(rows)} have the same value")
-    varied = [n for n, d in space.items() if len({params[n] for params, _ in rows if n in params}) > 1]
-    common = [name for name in varied if all(name in params for params, _ in rows)]
-    forest = FanovaImportanceEvaluator(n_trees=trees, seed=seed)
-    evaluators = {"fANOVA": forest, "PED-ANOVA": PedAnovaImportanceEvaluator()}
-    found: dict[str, dict[str, float]] = {}
-    for title, evaluator in evaluators.items():
-        found[title] = _evaluate(evaluator, space, rows, common)
-        for name in varied:
-            having = [row for row in rows if name in row[0]]
-            if name not in common and len(having) >= 8 and len({value for _, value in having}) > 1:
-                found[title][name] = _evaluate(evaluator, space, having, [*common, name])[name]
-    return found
-
-
-def _evaluate(
-    evaluator: Any, space: Mapping[str, Dimension], rows: Sequence[tuple[Mapping[str, Value], float]], names: list[str]
-) -> dict[str, float]:
-    study = optuna.create_study(direction="maximize")
-    long = [name for name in names if len(_options(space[name])) > MOST_COLUMNS]
-    distributions = {name: _distribution(space[name]) for name in names}
-    # fANOVA gives every option a column and visits 2^options cells; a long choice stands as its options' numbers.
-    distributions |= {name: IntDistribution(0, len(_options(space[name])) - 1) for name in long}
-    for params, value in rows:
-        kept = {name: params[name] for name in names}
-        kept |= {name: _options(space[name]).index(params[name]) for name in long}
-        study.add_trial(create_trial(value=value, params=kept, distributions=distributions))
-    return {name: float(share) for name, share in evaluator.evaluate(study, params=names).items()}
-
-
-def _options(dimension: Dimension) -> tuple[Value, ...]:
-    return () if isinstance(dimension, Float) else dimension.options
-
-
 def _suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: Mapping[str, Value]) -> dict[str, Value]:
     params: dict[str, Value] = {}
     for name, dimension in space.items():
@@ -397,7 +344,8 @@ def _suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: Mapping
     return params
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
+def distribution_of(dimension: Dimension) -> BaseDistribution:
+    """The dimension as Optuna has it."""
     if isinstance(dimension, Float):
         return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
     return CategoricalDistribution(dimension.options)

@@ -7,10 +7,11 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -35,6 +36,8 @@ from harness.tracking import VIEWS, Tracker
 if TYPE_CHECKING:
     from harness.report import Report
 
+LATER = ("mlflow", "harness.importances", "harness.report")
+"""What takes seconds to import: it is, while workers import what they need. The last one is the report."""
 LATENCY_SECONDS = 0.5
 """How long a student is timed at a batch size."""
 ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
@@ -69,10 +72,11 @@ def sweep(options: Options) -> int:
         console.show_cursor()
         executor.close()
 
-    stop = Stop(order)
+    stop, aside = Stop(order), ThreadPoolExecutor(2)
     with stop.listening():
         try:
-            return _be_its_driver(_Session(options, executor, console, stop, time.monotonic()))
+            *_, imported = [aside.submit(import_module, name) for name in LATER]
+            return _be_its_driver(_Session(options, executor, console, stop, aside, imported, time.monotonic()))
         except KeyboardInterrupt:
             screen.say_how_to_go_on(options, console)
             return stop.code
@@ -87,6 +91,7 @@ def sweep(options: Options) -> int:
             cli.say_error(f"stopped: nobody reads what is printed any more; it goes on with {options.command}")
             return 1
         finally:
+            aside.shutdown(wait=False, cancel_futures=True)
             executor.close()
 
 
@@ -98,6 +103,8 @@ class _Session:
     executor: Executor
     console: Console
     stop: Stop
+    aside: ThreadPoolExecutor
+    imported: Future[ModuleType]
     started: float
     held: Held = field(default_factory=Held)
 
@@ -141,11 +148,9 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     deadline = session.started + options.timeout if options.timeout else math.inf
     sampler = _open_study(session, config_hash, deadline)
     manifest.begin(options)
-    with ThreadPoolExecutor(1) as pool:  # imports that take seconds, while the teacher is trained
-        opening = pool.submit(Tracker, options.tracking, options.name, options.artifacts)
-        reporting = pool.submit(import_module, "harness.report")
-        teacher, costs = prepare(options, session.executor, console, opening, deadline)
-        tracker = opening.result()
+    opening = session.aside.submit(Tracker, options.tracking, options.name, options.artifacts)
+    teacher, costs = prepare(options, session.executor, console, opening, deadline)
+    tracker = opening.result()
     said["teacher"] = teacher
     alone = manifest.said_alone(options.study.family, task["alone"])
     how = f"as measured on {costs.where}" if costs else "by a fixed rule"
@@ -167,7 +172,7 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     owed = Owed(tracker)
     with _leaving(tracker):
         why = _drive(session, plan, sampler, owed, said)
-        report = reporting.result()
+        report = session.imported.result()
         written: Report = report.write(options.study_dir)
         metrics = manifest.sweep_metrics(written, said, session.started)
         is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)

@@ -14,7 +14,7 @@ from scipy import stats
 from harness.analysis.importance import importance_by_width
 from harness.analysis.indifference import UNKNOWN, epsilons, indifference, robust
 from harness.analysis.statistics import many_to_one, minimum_detectable
-from harness.sampler import importances
+from harness.importances import importances
 from tests.knob_trials import FORMS, SPACE, WIDTHS, controls, finished_trials, knob_trials
 
 EVALUATE = functools.partial(importances, trees=8)

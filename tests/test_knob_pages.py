@@ -16,11 +16,11 @@ from harness.analysis.interactions import interactions
 from harness.analysis.knobs import Knobs, judge_knobs
 from harness.analysis.load import load
 from harness.figures import style
+from harness.importances import importances
 from harness.report import markdown
 from harness.report.drawings import _knob_drawings
 from harness.report.findings import Report, judge
 from harness.report.together import indifference_section, interaction_section, width_section
-from harness.sampler import importances
 from tests.fake_study import FakeStudy, write_fake_study
 from tests.knob_trials import FORMS, SPACE, controls, knob_trials
 

@@ -31,7 +31,7 @@ def importance_table(trials: pd.DataFrame, space: Mapping[str, Dimension], evalu
 
     Each evaluator's values are divided by their sum, since PED-ANOVA's have no unit of their own.
 
-    `evaluate` is `harness.sampler.importances`; its `ValueError` for too few trials passes through.
+    `evaluate` is `harness.importances.importances`; its `ValueError` for too few trials passes through.
     """
     return _shares(evaluate(space, importance_rows(trials, space)))
 

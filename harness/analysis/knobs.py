@@ -28,7 +28,7 @@ class Knobs:
 
 
 def judge_knobs(trials: pd.DataFrame, space: Mapping[str, Dimension], evaluate: Evaluate) -> Knobs:
-    """All of it; `evaluate` is `harness.sampler.importances` with few trees, since it is run once a width."""
+    """All of it; `evaluate` is `harness.importances.importances` with few trees, since it is run once a width."""
     importance, missing = importance_by_width(trials, space, evaluate)
     cells, reason = robust(trials, space)
     found = interactions(trials, space)

@@ -109,7 +109,7 @@ def _searches(study_dir: Path) -> pd.DataFrame:
 
 def _importance(data: StudyData) -> tuple[pd.DataFrame, str]:
     """The table and "", or an empty one and why."""
-    from harness.sampler import importances  # Optuna takes a second to import
+    from harness.importances import importances  # Optuna takes a second to import
 
     try:
         return importance_table(data.trials, data.space, importances), ""
@@ -118,6 +118,6 @@ def _importance(data: StudyData) -> tuple[pd.DataFrame, str]:
 
 
 def _knobs(data: StudyData) -> Knobs:
-    from harness.sampler import importances
+    from harness.importances import importances
 
     return judge_knobs(data.trials, data.space, functools.partial(importances, trees=TREES))
