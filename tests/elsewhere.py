@@ -45,6 +45,31 @@ def run_on_ray(job: Job, desk: Desk, device: str, demand: Wanted) -> tuple[str, 
     return ray_module.run_job(job, _faked(desk), device, demand)
 
 
+def run_on_a_pretended_gpu(job: Job, desk: Desk, device: str, demand: Wanted) -> tuple[str, dict[str, Any]]:
+    """Give what a task would train on, and when, where torch sees one GPU, which Ray has to share out.
+
+    It waits for as many as have room there, for half a minute at most, and half a second for one more.
+    """
+    from unittest import mock
+
+    import torch
+
+    def do(job: Job, desk: Desk, device: str) -> tuple[str, dict[str, Any]]:
+        begun = time.time()
+        (desk.cache / f"begun-{job.id}").touch()
+        while len(list(desk.cache.glob("begun-*"))) < 1 / demand.gpus and time.time() < begun + 30:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        return "done", {"device": device, "begun": begun, "ended": time.time(), "told": list(told.call_args.args)}
+
+    with (
+        mock.patch.object(torch.cuda, "device_count", lambda: 1),
+        mock.patch.object(torch.cuda, "set_per_process_memory_fraction") as told,
+        mock.patch.object(remote, "do", do),
+    ):
+        return ray_module.run_job(job, desk, device, demand)
+
+
 def run_on_slurm(job: Job, desk: Desk, device: str) -> None:
     slurm_module.run_job(job, _faked(desk), device)
 

@@ -134,6 +134,26 @@ def test_a_gpu_that_only_ray_knows_of_is_refused(tmp_path: Path, cache: Path) ->
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+@pytest.mark.parametrize(("share", "at_once"), [("0.5", 2), ("1", 1)])
+def test_as_many_train_on_a_gpu_as_have_room_there_and_each_is_told_its_share(
+    share: str, at_once: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_module, "run_job", elsewhere.run_on_a_pretended_gpu)
+    executor = Ray(3, cache, "cuda", tmp_path / "worker.log", {"gpus": share, "cpus": "0.1"})
+    for _ in range(3):
+        executor.submit("describe", {"specs": []})
+    events: list[Event] = []
+    while executor.num_pending:
+        events += executor.poll(1.0)
+    executor.close()
+    said = [event.data for event in events]
+    assert [event.kind for event in events] == ["done"] * 3
+    assert {own["device"] for own in said} == {"cuda:0"} and [own["told"] for own in said] == [[float(share), 0]] * 3
+    assert max(sum(own["begun"] <= at["begun"] < own["ended"] for own in said) for at in said) == at_once
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_study_is_run_to_its_end_by_two_workers(tmp_path: Path, cache: Path) -> None:
     elsewhere.arrange(cache, seconds=0.2)
     driver = make_driver(tmp_path / "fake", FakeRuns(), study=replace(SMALL, trials=10), deterministic=False)
