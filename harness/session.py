@@ -36,7 +36,7 @@ from harness.tracking import VIEWS, Tracker
 if TYPE_CHECKING:
     from harness.report import Report
 
-LATER = ("mlflow", "harness.importances", "harness.report")
+LATER = ("harness.tracking.loaded", "harness.importances", "harness.report")
 """What takes seconds to import: it is, while workers import what they need. The last one is the report."""
 LATENCY_SECONDS = 0.5
 """How long a student is timed at a batch size."""
