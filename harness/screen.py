@@ -40,7 +40,7 @@ def show(bar: Progress, done: Done) -> None:
 
 def show_confirmed(bar: Progress, done: int, count: int) -> None:
     """How many of the configurations are confirmed, or given up."""
-    task = bar.task_ids[0] if bar.task_ids else bar.add_task("", note="the test split is read for these alone")
+    task = bar.task_ids[0] if bar.task_ids else bar.add_task("", note="the test split is read")
     bar.update(task, completed=done, total=count)
 
 
