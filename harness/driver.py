@@ -42,6 +42,8 @@ ALIKE = 5
 SUSPECT, GUILTY = 5, 12
 """How often a trial's training may begin and get nowhere, each time ended by the death of its driver too, until it is
 trained alone, and until it is given up."""
+COMMITS = 3.0
+"""Seconds in which a sweep that must stop commits what is ready, the commit at hand aside."""
 log = logging.getLogger(__name__)
 
 
@@ -100,6 +102,7 @@ class Driver:
     _last_round: int = 0  # kept with a trial
     _busy: set[int] = field(default_factory=set)  # of the brackets' trials, those handed out or ready
     _lost: set[int] = field(default_factory=set)  # told, but their results are gone: trained again, not told again
+    _stopping_since: float = math.inf
 
     def __post_init__(self) -> None:
         if self.plan.study.pruning is not None:
@@ -138,7 +141,7 @@ class Driver:
         """However it ends in here but by a death, no trial is the worse for it."""
         try:
             yield
-        except (Halt, StoreError, OSError, KeyboardInterrupt, SystemExit):
+        except (Halt, StoreError, OSError, ValueError, KeyboardInterrupt, SystemExit):
             self._leave()
             raise
 
@@ -159,8 +162,10 @@ class Driver:
                 self._go_on()
             self._commit_ready()
             self._tell_progress()
-            if self._must_stop() and self._open and (self.plan.deterministic or not self._ready):
-                return "stopped" if self.asked_to_stop() else "timeout"
+            if self._must_stop() and self._may_leave():
+                if self._open:
+                    return "stopped" if self.asked_to_stop() else "timeout"
+                break
             if self.executor.num_pending == 0 and not self._ready and not self._wants_more():
                 break
             for event in self.executor.poll(0.0 if self._ready else 0.5):
@@ -177,6 +182,11 @@ class Driver:
         if self._too_many_failures():
             return "failures"
         return "stopped" if self.asked_to_stop() else "timeout"
+
+    def _may_leave(self) -> bool:
+        """Whether a sweep that must stop has committed what it could; the rest is on disk, and the next sweep's."""
+        self._stopping_since = min(self._stopping_since, time.monotonic())
+        return self.plan.deterministic or not self._ready or time.monotonic() > self._stopping_since + COMMITS
 
     def confirm(self, configurations: Mapping[str, Mapping[str, Value]]) -> str:
         """Once the search is complete, train configurations on fresh seeds: arm of the confirm stage -> parameters.
@@ -360,6 +370,8 @@ class Driver:
         """Take news of a cohort: its published trials are ready; the rest is tried again."""
         if event.job.kind != "cohort" or event.kind == "progress":
             return
+        if not self.plan.study_dir.exists():
+            raise Halt(f"{self.plan.study_dir} was moved or deleted while the sweep ran; put it back")
         if event.data.get("full"):
             reason = event.data["reason"]
             raise Halt(

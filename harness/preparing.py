@@ -21,6 +21,8 @@ from harness.spec import StudentSpec, by_lesson, to_json
 from harness.stopping import TimeUp
 from harness.tracking import Tracker
 
+LATE = 5.0
+"""Seconds beyond a sweep's time in which what is there already may be found."""
 log = logging.getLogger(__name__)
 
 
@@ -44,8 +46,8 @@ def prepare(
             if time.monotonic() > deadline:
                 if teacher is not None:
                     break  # without costs: nothing is trained any more
-                if in_training:
-                    raise TimeUp
+                if in_training or time.monotonic() > deadline + LATE:
+                    raise TimeUp("its teacher was ready")
             for event in executor.poll(0.2):
                 if event.job.kind == "calibrate":
                     if event.kind == "done":
@@ -95,14 +97,17 @@ def result(
     kind: str,
     body: Mapping[str, Any],
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    deadline: float = math.inf,
 ) -> Mapping[str, Any]:
     """The result of a job that runs before anything of the study is written; `watch` hears of its progress.
 
-    Raises `ValueError` when it has none.
+    Raises `ValueError` when it has none, and `TimeUp` where there is none yet at the deadline.
     """
     executor.submit(kind, body)
     tries = 1
     while True:
+        if time.monotonic() > deadline + LATE:
+            raise TimeUp("its data was there")
         for event in executor.poll(1.0):
             if event.kind == "done":
                 return event.data

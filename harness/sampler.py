@@ -32,7 +32,7 @@ from harness.arms import CONFIRM, context_of, control_arms, given_in, read_arm, 
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
 from harness.stopping import Halt
-from harness.storage import STATES, Asked, open_study, set_state, why_away
+from harness.storage import STATES, Asked, open_study, set_state, whole_trials, why_away
 from harness.urls import redact
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class Sampler:
             arm: _Arm(space_of(study, arm), given_in(study, arm), self._make_study())
             for arm in (*search_arms(study), *control_arms(study))
         }
-        trials = self._disk.get_all_trials(self._disk_id, deepcopy=False)
+        trials = whole_trials(self._disk, self._disk_id, storage_url)
         for trial in trials:
             self._enter(trial)
         for own in self._arms.values():
@@ -244,7 +244,13 @@ class Sampler:
                 f"trial {trial.number} of the storage was not asked for by this harness; delete it there, or begin "
                 "anew with --new, which keeps it aside"
             )
-        own.put(trial.number, _in_arm(trial, own, trial.state, trial.values))
+        try:
+            kept = _in_arm(trial, own, trial.state, trial.values)
+        except ValueError as error:
+            raise ValueError(
+                f"Optuna refuses trial {trial.number} of the storage ({error}); put an earlier copy of the storage back"
+            ) from None
+        own.put(trial.number, kept)
         own.show(trial.number)
         self._num_asked = trial.number + 1
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from select import select
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,6 +46,13 @@ def show_confirmed(bar: Progress, done: int, count: int) -> None:
     """How many of the configurations are confirmed, or given up."""
     task = bar.task_ids[0] if bar.task_ids else bar.add_task("", note="the test split is read")
     bar.update(task, completed=done, total=count)
+
+
+def put_cursor_back(console: Console) -> None:
+    """In a signal's handler: without rich's lock, which may be held, and where the terminal takes it at once."""
+    with suppress(OSError, ValueError):
+        if console.is_terminal and select([], [sys.stdout.fileno()], [], 0)[1]:
+            os.write(sys.stdout.fileno(), b"\x1b[?25h")
 
 
 def say_how_to_go_on(options: Options, console: Console) -> None:

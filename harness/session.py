@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 LATER = ("harness.tracking.loaded", "harness.importances", "harness.report")
 """What takes seconds to import: it is, while workers import what they need. The last one is the report."""
+MENDS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)") | {
+    errno.ENOENT: "put back what was moved or deleted while the sweep ran"
+}
 LATENCY_SECONDS = 0.5
 """How long a student is timed at a batch size."""
 ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
@@ -69,30 +72,32 @@ def sweep(options: Options) -> int:
     )
 
     def order() -> None:
-        console.show_cursor()
-        executor.close()
+        executor.kill()
+        screen.put_cursor_back(console)
 
     stop, aside = Stop(order), ThreadPoolExecutor(2)
     with stop.listening():
         try:
             *_, imported = [aside.submit(import_module, name) for name in LATER]
-            return _be_its_driver(_Session(options, executor, console, stop, aside, imported, time.monotonic()))
+            code = _be_its_driver(_Session(options, executor, console, stop, aside, imported, time.monotonic()))
         except KeyboardInterrupt:
-            screen.say_how_to_go_on(options, console)
-            return stop.code
-        except TimeUp:
-            screen.say_time_is_up(options, console, "its teacher was ready")
-            return 0
+            with suppress(KeyboardInterrupt):  # from a terminal that takes nothing any more
+                screen.say_how_to_go_on(options, console)
+            code = stop.code
+        except TimeUp as up:
+            screen.say_time_is_up(options, console, str(up))
+            code = 0
         except Halt as halt:
             cli.say_error(f"stopped: {halt}")
             screen.say_how_to_go_on(options, console)
-            return 1
+            code = 1
         except SystemExit:  # rich's word for it
             cli.say_error(f"stopped: nobody reads what is printed any more; it goes on with {options.command}")
-            return 1
+            code = 1
         finally:
             aside.shutdown(wait=False, cancel_futures=True)
             executor.close()
+    return stop.code or code  # a signal may have come at the very end
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,17 @@ class _Session:
     started: float
     held: Held = field(default_factory=Held)
 
+    @property
+    def deadline(self) -> float:
+        """The `time.monotonic` at which its time is up."""
+        return self.started + self.options.timeout if self.options.timeout else math.inf
+
 
 def _be_its_driver(session: _Session) -> int:
     """Check the study by a worker, and run it as its only driver."""
     options = session.options
     probes = [to_json(spec) for spec in options.study.probes(options.task)]
-    task = result(session.executor, "describe", {"specs": probes})
+    task = result(session.executor, "describe", {"specs": probes}, deadline=session.deadline)
     if alone := manifest.said_alone(options.study.family, task["alone"]):
         session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
     if options.plan:
@@ -125,9 +135,7 @@ def _be_its_driver(session: _Session) -> int:
         try:
             return _run(replace(session, held=held), task)
         except OSError as error:
-            too_many = error.errno in (errno.EMFILE, errno.ENFILE)
-            mend = "allow more open files (ulimit -n)" if too_many else "make room, or let it be written to"
-            raise Halt(f"{error}; {mend}") from None
+            raise Halt(f"{error}; {MENDS.get(error.errno or 0, 'make room, or let it be written to')}") from None
 
 
 def _begin_anew(options: Options, console: Console) -> None:
@@ -145,11 +153,10 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     own = [task["num_params"]] if callable(options.study.task) else []  # a module may come from another file
     config_hash = digest([options.study.identity(), task["hashes"], task["teacher_key"], *own])
     said = manifest.manifest_of(options, task, config_hash)
-    deadline = session.started + options.timeout if options.timeout else math.inf
-    sampler = _open_study(session, config_hash, deadline)
+    sampler = _open_study(session, config_hash)
     manifest.begin(options)
     opening = session.aside.submit(Tracker, options.tracking, options.name, options.artifacts)
-    teacher, costs = prepare(options, session.executor, console, opening, deadline)
+    teacher, costs = prepare(options, session.executor, console, opening, session.deadline)
     tracker = opening.result()
     said["teacher"] = teacher
     alone = manifest.said_alone(options.study.family, task["alone"])
@@ -164,7 +171,7 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
         options.study_dir,
         targets(options.study, options.trials),
         options.deterministic,
-        deadline,
+        session.deadline,
         costs,
         options.jobs,
         60 * options.limit,
@@ -183,10 +190,10 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     return 1 if why == "failures" else 0
 
 
-def _open_study(session: _Session, config_hash: str, deadline: float) -> Sampler:
+def _open_study(session: _Session, config_hash: str) -> Sampler:
     """The study in its storage; directories of a study that its storage does not know are kept aside."""
     options = session.options
-    patience = Patience("the storage", session.held, lambda: bool(session.stop), deadline)
+    patience = Patience("the storage", session.held, lambda: bool(session.stop), session.deadline)
     shared = options.storage is not None
     sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared, patience=patience)
     if not sampler.has_trials and ledger.numbers(options.study_dir):
@@ -209,11 +216,11 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
 
             driver = Driver(plan, sampler, owed, session.executor, watch, lambda: bool(stop))
             why = driver.run(logged)
-        if why == "complete" and options.study.confirm:
+        if why == "complete" and options.study.confirm and not stop:
             why = _confirm(session, driver, elapsed)
         if why == "complete" and not stop:
             said["teacher"] = with_all_teachers(options, session.executor, said["teacher"])
-        if why == "stopped":
+        if stop:
             raise KeyboardInterrupt
     except StoreError as error:
         raise Halt(f"tracking failed before the first trial: {error}") from None

@@ -12,6 +12,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
 GRACE, AGAIN = 20.0, 5.0
 """Seconds that the first signal may go unseen until it interrupts, and between two such tries."""
+LAST = 5.0
+"""Seconds that the second signal's order may take."""
 
 
 class Halt(Exception):  # noqa: N818 - it is no error of the sweep
@@ -19,7 +21,7 @@ class Halt(Exception):  # noqa: N818 - it is no error of the sweep
 
 
 class TimeUp(Exception):  # noqa: N818 - it is no error of the sweep
-    """The time that a sweep was given is up before its teacher is ready."""
+    """The time that a sweep was given is up before something was there that it says."""
 
 
 class Stop:
@@ -27,8 +29,10 @@ class Stop:
 
     While it `waits` for a signal to be seen, the first one does nothing but be there to see; what has not seen it after
     `GRACE` seconds hangs, in a store that does not answer, and is interrupted by `KeyboardInterrupt`. At any other time
-    the first raises that at once. A second one leaves the process at once, by way of `order`: nothing that runs can
-    swallow or delay it, and to the stores it is a kill.
+    the first raises that at once, and again after as long where it was swallowed: Python drops what is raised in a
+    callback of its own. A second one leaves the process at once, by way of `order`, which runs in the midst of whatever
+    was going on: it may take no lock and wait for nothing. Should it hang all the same the system ends the process. To
+    the stores it is a kill.
     """
 
     def __init__(self, order: Callable[[], None]) -> None:
@@ -47,7 +51,7 @@ class Stop:
             yield
         finally:
             self._waits = False
-            _set_alarm(0, 0)
+            _set_alarm(GRACE if self else 0, AGAIN)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -58,19 +62,23 @@ class Stop:
         try:
             yield
         finally:
+            _set_alarm(0, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _take(self, number: int, _: FrameType | None) -> None:
         first, self.code = not self, 128 + number
         if not first:
+            if ALARM is not None:
+                signal.signal(ALARM, signal.SIG_DFL)
+            _set_alarm(LAST, 0)
             try:
                 self._order()
             finally:
                 os._exit(self.code)
+        _set_alarm(GRACE, AGAIN)
         if not self._waits:
             raise KeyboardInterrupt
-        _set_alarm(GRACE, AGAIN)
 
     def _hangs(self, _number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

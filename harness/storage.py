@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from harness.arms import CONTROL, Arm, read_arm
@@ -180,6 +180,19 @@ def read_study(url: str, name: str) -> KeptStudy:
     ]
     objectives = tuple(attrs["harness.objectives"])
     return KeptStudy(attrs["harness.id"], attrs["harness.config"], objectives, tuple(found))
+
+
+def whole_trials(disk: RDBStorage, study_id: int, url: str) -> list[FrozenTrial]:
+    """The trials of a study. Raises `ValueError` in one line where one is gone or there twice: Optuna numbers a new
+    trial by how many there are."""
+    trials = disk.get_all_trials(study_id, deepcopy=False)
+    for place, number in enumerate(sorted(trial.number for trial in trials)):
+        if place != number:
+            what = f"trial {place} is gone from" if number > place else f"trial {number} is twice in"
+            raise ValueError(
+                f"{what} the storage {redact(url)}; put an earlier copy of it back, or begin anew with --new"
+            )
+    return trials
 
 
 def _engine(url: str) -> dict[str, Any]:

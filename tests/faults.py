@@ -190,6 +190,18 @@ FAULTS: Mapping[str, tuple[Callable[[Path], str], str, str]] = {
         "was deleted in MLflow; --repair restores it", "",
     ),
     "a run that is gone": (lose_the_run, "it has no run in MLflow; --repair logs it from the ledger", ""),
+    "a metric that the table of runs shows otherwise": (
+        in_mlflow("UPDATE latest_metrics SET value = 0.9 WHERE run_uuid = ? AND key = 'val_loss'"),
+        "shows val_loss 0.9 in the table of runs, and its last point is 0.6; --repair deletes it and logs another", "",
+    ),
+    "a metric that the table of runs does not show": (
+        in_mlflow("DELETE FROM latest_metrics WHERE run_uuid = ? AND key = 'val_loss'"),
+        "shows no val_loss in the table of runs", "",
+    ),
+    "a told trial WAITING": (
+        in_optuna("UPDATE trials SET state = 'WAITING' WHERE trial_id = ?"),
+        "WAITING in Optuna, which no trial of a sweep ever is; put an earlier copy", "put an earlier copy",
+    ),
     "a run twice": (double_the_run, "is the one to keep", ""),
     "a point of a curve changed": (in_mlflow(METRIC), "has val_loss 0.600000001 at step 2, the ledger 0.6", ""),
     "a point of a curve too many": (

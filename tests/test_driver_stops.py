@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,46 @@ def test_a_stop_in_order_is_held_against_no_trial(tmp_path: Path, workers_die: b
     assert num_told(tmp_path) == TOTAL and not runs.failures
 
 
+def test_what_is_ready_when_it_must_stop_is_committed_for_a_while_and_the_rest_is_the_next_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "COMMITS", 0.3)
+    runs, calls = FakeRuns(), list[int]()
+
+    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+        calls.append(len(specs))
+        return fake_train(specs)
+
+    driver = make_driver(tmp_path, runs, train=train, deterministic=False)
+    log = runs.log
+
+    def slow(*trial: Any, **maybe: Any) -> None:
+        time.sleep(0.1)
+        log(*trial, **maybe)
+
+    runs.log = slow  # type: ignore[method-assign]
+    driver.asked_to_stop = lambda: len(runs.runs) > 0
+    assert driver.run(set()) == "stopped"
+    trained, told = len(list(tmp_path.glob("trials/*/result.json"))), len(driver.sampler.trials("complete"))
+    assert 2 <= told < trained
+    before = len(calls)
+    driver = make_driver(tmp_path, runs, train=train, deterministic=False)
+    driver.asked_to_stop = lambda: len(runs.runs) >= trained
+    assert driver.run(set(runs.runs)) in ("stopped", "complete")
+    assert len(runs.runs) >= trained and not list(tmp_path.glob("trials/*/begun.json"))
+    assert len(calls) - before <= TOTAL - trained
+
+
+def test_a_study_that_is_moved_away_while_it_is_swept_is_said(tmp_path: Path) -> None:
+    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+        shutil.rmtree(tmp_path / "mine" / "trials")
+        (tmp_path / "mine").rename(tmp_path / "moved")
+        raise RuntimeError("no spec.json")
+
+    with pytest.raises(Halt, match="mine was moved or deleted while the sweep ran; put it back"):
+        make_driver(tmp_path / "mine", FakeRuns(), train=train).run(set())
+
+
 def test_deaths_before_a_stop_in_order_still_count(tmp_path: Path) -> None:
     runs = FakeRuns()
     with pytest.raises(Killed):
@@ -121,7 +163,7 @@ def test_a_stop_in_order_while_a_round_is_asked_for_is_held_against_no_trial(tmp
         make_driver(tmp_path, FakeRuns(), train=die_with(0)).run(set())
     before = {path: path.read_text() for path in tmp_path.glob("trials/*/begun.json")}
     assert before
-    for error in (Halt, KeyboardInterrupt, OSError, SystemExit):
+    for error in (Halt, KeyboardInterrupt, OSError, SystemExit, ValueError):
         driver = make_driver(tmp_path, FakeRuns())
         submit = driver.executor.submit
 

@@ -15,7 +15,7 @@ import pytest
 
 from harness import driver as driver_module
 from harness import ledger
-from harness.executors import local
+from harness.executors import Event, local
 from harness.executors.local import Local, keep_memory
 from harness.outages import Owed
 from harness.runs import Sweep
@@ -180,6 +180,31 @@ def test_a_close_that_is_interrupted_is_done_by_the_next(tmp_path: Path, monkeyp
         executor.close()
     executor.close()
     assert [worker.process.poll() for worker in workers] == [-signal.SIGKILL] * 3
+
+
+def test_a_kill_in_the_midst_of_a_close_waits_for_nothing(tmp_path: Path) -> None:
+    """A second signal comes in the thread that waits for the first one's workers, and `Popen` holds its lock."""
+    (tmp_path / "worker.py").write_text("import time; time.sleep(600)")
+    executor = Local(2, tmp_path, "cpu", tmp_path / "worker.log")
+    executor._command = [sys.executable, str(tmp_path / "worker.py")]
+    executor.submit("cohort", {})
+    workers = list(executor._workers)
+    with workers[0].process._waitpid_lock:  # type: ignore[attr-defined]
+        executor.kill()
+    assert [worker.process.wait(30) for worker in workers] == [-signal.SIGKILL] * 2
+    executor.close()
+
+
+def test_half_a_line_of_a_worker_that_was_killed_is_no_news(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text('print(\'{"id": 1, "event": "do\', end=\'\')')
+    executor = Local(1, tmp_path, "cpu", tmp_path / "worker.log")
+    executor._command = [sys.executable, str(tmp_path / "worker.py")]
+    executor.submit("cohort", {})
+    events: list[Event] = []
+    while not events:
+        events += executor.poll(1.0)
+    executor.close()
+    assert [event.kind for event in events] == ["failed"]
 
 
 SIGNALLED = """

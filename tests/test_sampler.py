@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
@@ -171,6 +172,36 @@ def test_the_database_of_another_study_is_refused_unless_it_is_shared(tmp_path: 
     with pytest.raises(ValueError, match="is the database of study 'fake', not 'mine'"):
         Sampler(url, "mine", STUDY, "c0ffee", shared=False)
     assert Sampler(url, "mine", STUDY, "c0ffee", shared=True).trials("complete") == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ("DELETE FROM trials WHERE number = 1", "trial 1 is gone from the storage sqlite:.*; put an"),
+        ("UPDATE trials SET number = 0 WHERE number = 1", "trial 0 is twice in the storage"),
+        (
+            "UPDATE trials SET state = 'FAIL' WHERE number = 1",
+            "Optuna refuses trial 1 of the storage .* an earlier copy",
+        ),
+        ("DELETE FROM trial_values", "Optuna refuses trial 0 of the storage .* put an earlier copy"),
+    ],
+)
+def test_a_storage_that_has_lost_something_is_refused_before_anything_is_written(
+    damage: str, complaint: str, tmp_path: Path
+) -> None:
+    sampler = opened(tmp_path)
+    for _ in range(3):
+        asked = sampler.ask("search")
+        sampler.tell(asked, quality(asked))
+    del sampler
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
+        connection.execute(damage)
+        before = connection.execute("SELECT * FROM trials").fetchall()
+    with pytest.raises(ValueError, match=complaint) as error:
+        opened(tmp_path)
+    assert "\n" not in str(error.value)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        assert connection.execute("SELECT * FROM trials").fetchall() == before
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from rich.console import Console
+
+from harness import screen
 
 PROGRAM = """
 import time
@@ -26,6 +30,19 @@ with stop.listening():
             except BaseException:
                 pass
 """
+
+
+def said_after(program: str, number: signal.Signals) -> tuple[list[str], int]:
+    """What a program prints that is sent a signal once it waits, and its exit code."""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(number)
+        started = time.monotonic()
+        found = process.stdout.read().splitlines()
+        code = process.wait()
+        assert time.monotonic() - started < 30
+    return found, code
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -53,26 +70,63 @@ def test_nobody_who_does_not_look_for_it_is_spared_the_first_signal() -> None:
         assert "KeyboardInterrupt" in process.stderr.read()
 
 
-def test_what_hangs_without_looking_for_the_first_signal_is_interrupted_in_the_end() -> None:
-    program = """
-import time
+HANGS = """
+import os, threading, time
+from contextlib import nullcontext
 from harness import stopping
 
-stopping.GRACE = 0.5
-stop = stopping.Stop(lambda: None)
+stopping.GRACE = stopping.LAST = 0.5
+lock = threading.Lock()
+stop = stopping.Stop(lock.acquire)
 with stop.listening():
     try:
-        with stop.waits():
+        with {how}:
             print("waits", flush=True)
             time.sleep(60)
     except KeyboardInterrupt:
         print("interrupted", stop.code, flush=True)
-    time.sleep(1)  # nothing comes after it
+    {then}
+time.sleep(1)  # nothing comes after it
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "waits\n"
-        process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        assert process.stdout.read() == "interrupted 130\n"
-        assert process.wait() == 0 and time.monotonic() - started < 30
+
+
+def test_what_hangs_without_looking_for_the_first_signal_is_interrupted_in_the_end() -> None:
+    program = HANGS.format(how="stop.waits()", then="pass")
+    assert said_after(program, signal.SIGINT) == (["interrupted 130"], 0)
+
+
+@pytest.mark.parametrize("how", ["stop.waits()", "nullcontext()"])
+def test_an_interrupt_that_is_swallowed_comes_again(how: str) -> None:
+    again = """
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("again", flush=True)"""
+    program = HANGS.format(how=how, then=again)
+    assert said_after(program, signal.SIGTERM) == (["interrupted 143", "again"], 0)
+
+
+def test_the_cursor_is_put_back_where_the_terminal_takes_it_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, ours = os.openpty()
+    console = Console(force_terminal=True)
+    with os.fdopen(ours, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        screen.put_cursor_back(console)
+        assert os.read(terminal, 100) == b"\x1b[?25h"
+        os.set_blocking(ours, False)
+        with pytest.raises(BlockingIOError):  # nobody reads
+            while True:
+                os.write(ours, b"x" * 1000)
+        os.set_blocking(ours, True)
+        screen.put_cursor_back(console)
+        os.read(terminal, 10**6)
+    monkeypatch.undo()
+    screen.put_cursor_back(console)  # pytest's output is no terminal's
+    os.close(terminal)
+
+
+def test_an_order_that_hangs_is_ended_by_the_system() -> None:
+    """As it would where whoever was interrupted by the second signal holds the lock that the order waits for."""
+    second = "lock.acquire(); os.kill(os.getpid(), 15); print('still here', flush=True)"
+    program = HANGS.format(how="nullcontext()", then=second)
+    assert said_after(program, signal.SIGINT) == (["interrupted 130"], -signal.SIGALRM)

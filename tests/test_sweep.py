@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from harness import cli, ledger, preparing, session, sweep
+from harness import cli, ledger, manifest, preparing, session, sweep
 from harness.costs import costs_from_json
 from harness.executors import Event
 from harness.executors.inline import Inline
@@ -286,11 +287,11 @@ class Teaching(Inline):
     def __init__(self, endless: str) -> None:
         super().__init__(lambda *_: {"val_accuracy": 0.9, "num_params": 5})
         self.endless = endless
+        self.said: list[Mapping[str, Any]] = [{"val_accuracy": 0.5, "done": 1, "total": 9}]
 
     def poll(self, timeout: float) -> list[Event]:
         if self._jobs and self._jobs[0].kind == self.endless:
-            said = {"val_accuracy": 0.5, "done": 1, "total": 9}
-            return [Event(self._jobs[0], "progress", said)]
+            return [Event(self._jobs[0], "progress", said) for said in self.said]
         return super().poll(timeout)
 
 
@@ -306,15 +307,54 @@ def test_a_sweep_whose_time_is_up_waits_for_no_teacher_and_no_measurement(endles
         with pytest.raises(TimeUp):
             preparing.prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
     else:
-        teacher, costs = preparing.prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
+        teacher, costs = preparing.prepare(options, Teaching(endless), Console(quiet=True), Future(), time.monotonic())
         assert (teacher["num_params"], costs) == (5, None)
+
+
+@pytest.mark.parametrize("kind", ["teacher", "describe"])
+def test_a_sweep_whose_time_is_up_waits_for_nothing_that_tells_no_progress(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a teacher that another sweep trains, whose lock a worker waits for."""
+    monkeypatch.setattr(preparing, "LATE", 0.2)
+    name, file, study = load_study("digits", cli.STUDIES)
+    options = Options(
+        name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
+        deterministic=False, device="cpu", timeout=None, quiet=True,
+    )  # fmt: skip
+    silent = Teaching(kind)
+    silent.said = []
+    with pytest.raises(TimeUp, match="its teacher was ready" if kind == "teacher" else "its data was there"):
+        if kind == "teacher":
+            preparing.prepare(options, silent, Console(quiet=True), Future(), time.monotonic())
+        else:
+            preparing.result(silent, "describe", {}, deadline=time.monotonic())
+
+
+@pytest.mark.parametrize("moment", [(session, "_measure_latency"), (manifest, "sweep_metrics")])
+def test_a_signal_near_the_end_ends_it_and_begins_no_other_search(
+    moment: tuple[Any, str], home: Path, tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def interrupted(*_: Any) -> Any:
+        with suppress(KeyboardInterrupt):  # as Python does in a callback of its own
+            os.kill(os.getpid(), signal.SIGINT)
+        return {}
+
+    shutil.copytree(digits_cache, tmp_path / "teachers")
+    monkeypatch.setattr(*moment, interrupted)
+    assert sweep_here(home / "mine.py", tmp_path, searches=2, trials=2, confirm=1) == 130
+    assert (tmp_path / "mine-seed1").exists() and not (tmp_path / "mine").exists()
+    reported = (tmp_path / "mine-seed1" / "report.html").exists()
+    assert ("stopped; nothing is lost" in capsys.readouterr().out) is not reported
+    assert reported is (moment[1] == "sweep_metrics")
 
 
 def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def time_up(*_: Any) -> None:
-        raise TimeUp
+        raise TimeUp("its teacher was ready")
 
     monkeypatch.setattr(session, "prepare", time_up)
     assert sweep_here(home / "mine.py", tmp_path, timeout=60) == 0

@@ -131,6 +131,15 @@ def test_each_fault_is_one_line_and_repair_leaves_what_it_says(name: str, out: P
         assert mended.lines[-1] == CLEAN.replace("no fault", "1 mended, no fault left")
 
 
+def test_a_number_that_optuna_has_twice_is_said(out: Path, verify: Verify) -> None:
+    sql(out / "fake" / "study.db", "UPDATE trials SET number = 0 WHERE number = 1")
+    found = verify()
+    assert found.code == 1
+    assert found.faults[0].startswith(
+        "study: Optuna has trial 0 more than once; put an earlier copy of the storage back"
+    )
+
+
 def test_what_is_left_of_a_trial_is_said_and_is_no_fault(out: Path, verify: Verify) -> None:
     folder = ledger.trial_dir(out / "fake", 1)
     for name in ("result.json.aside-1", ".result.json.7.tmp", "student-0.json", "rung-2.safetensors"):

@@ -61,3 +61,7 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop everything now. Published results stay; what was running is run again by the next sweep."""
+
+    def kill(self) -> None:
+        """End what runs here; the process ends next. It is called in a signal's handler, in the midst of anything, so
+        it takes no lock and waits for nothing."""

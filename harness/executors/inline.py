@@ -45,3 +45,6 @@ class Inline:
 
     def close(self) -> None:
         self._jobs.clear()
+
+    def kill(self) -> None:
+        pass

@@ -96,6 +96,10 @@ class Local:
             worker.stop()
         self._workers = []
 
+    def kill(self) -> None:
+        for worker in self._workers:
+            worker.end_children()
+
     def _start(self) -> _Worker:
         process = subprocess.Popen(
             self._command,
@@ -136,7 +140,10 @@ class Local:
             if worker.seconds > worker.limit:
                 reason = f"hung: not done after {worker.limit:g} seconds; worker.log has where it was"
             return [Event(job, "failed", {"reason": reason})] if job is not None else []
-        news = json.loads(line)
+        try:
+            news = json.loads(line)
+        except ValueError:
+            return []  # half a line: it was killed as it wrote, and its end is next
         if job is None or news["id"] != job.id:
             return []
         if news["event"] == "begun":

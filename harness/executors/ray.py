@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,20 +65,18 @@ class Ray:
         self._count = 0
         self._task: Any = None
         self._connected = False  # by us, so that it is ours to leave
-        self._in_ray = False
         self._closed = False
 
     def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
         """Queue a job; the first connects to the cluster. Raises `ValueError` where that cannot be reached."""
-        with self._calling():
-            if self._task is None:
-                self._task = self._connect()
-            if kind != "describe":
-                self._desk.open()
-            self._count += 1
-            job = Job(self._count, kind, body)
-            self._waiting.append(Track(job))
-            self._dispatch()
+        if self._task is None:
+            self._task = self._connect()
+        if kind != "describe":
+            self._desk.open()
+        self._count += 1
+        job = Job(self._count, kind, body)
+        self._waiting.append(Track(job))
+        self._dispatch()
         return job
 
     def poll(self, timeout: float) -> list[Event]:
@@ -89,16 +86,15 @@ class Ray:
         if not self._running:
             return []
         events = []
-        with self._calling():
-            ray.wait(list(self._running), timeout=timeout)
-            over, going = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-            for ref in over:
-                events += self._end(self._running.pop(ref), ref)
-            for ref in going:
-                events += self._running[ref].look(self._desk)
-                if self._running[ref].is_overdue:
-                    ray.cancel(ref, force=True)  # the task's end says so
-            self._dispatch()
+        ray.wait(list(self._running), timeout=timeout)
+        over, going = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        for ref in over:
+            events += self._end(self._running.pop(ref), ref)
+        for ref in going:
+            events += self._running[ref].look(self._desk)
+            if self._running[ref].is_overdue:
+                ray.cancel(ref, force=True)  # the task's end says so
+        self._dispatch()
         return events
 
     @property
@@ -114,8 +110,6 @@ class Ray:
             return
         self._closed = True
         self._waiting.clear()
-        if self._in_ray:  # called in the midst of a call by a second signal, which ends the process: a driver that
-            return  # ends takes its tasks along
         if self._connected or self._running:
             import ray
 
@@ -125,13 +119,8 @@ class Ray:
                 ray.shutdown()
         self._desk.close()
 
-    @contextmanager
-    def _calling(self) -> Iterator[None]:
-        self._in_ray = True
-        try:
-            yield
-        finally:
-            self._in_ray = False
+    def kill(self) -> None:
+        """A driver that ends takes its tasks along."""
 
     def _connect(self) -> Any:
         """Reach the cluster, or start one; gives the task."""

@@ -148,6 +148,11 @@ class Slurm:
         if self._submitit is not None:
             self._desk.close()
 
+    def kill(self) -> None:
+        self._here.kill()
+        for _, task in self._running:
+            task.cancel(check=False)
+
     def _open(self) -> Any:
         import submitit
 

@@ -27,11 +27,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Body:
-    """What is in a run. `curves` has every point of a metric, step and value, in no order."""
+    """What is in a run. `curves` has every point of a metric, step and value, in no order; `shown` is each metric's
+    value in the table of runs."""
 
     params: Mapping[str, str]
     tags: Mapping[str, str]
     curves: Mapping[str, Sequence[tuple[int, float]]]
+    shown: Mapping[str, float]
 
 
 class Reader:
@@ -66,7 +68,10 @@ class Reader:
             for (number, name), points in zip(wanted, histories, strict=True):
                 curves[number][name] = [(point.step, point.value) for point in points]
         data = {number: self._runs[number].data for number in ids}
-        return {number: Body(dict(data[number].params), dict(data[number].tags), curves[number]) for number in ids}
+        return {
+            number: Body(dict(own.params), dict(own.tags), curves[number], dict(own.metrics))
+            for number, own in data.items()
+        }
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -21,6 +21,7 @@ from harness.verify.trials import WORDS, Entry, leftovers, look, open_faults, to
 
 Watch = Callable[[int, int], None]
 """Hears how many trials of how many were looked at."""
+COPY = "put an earlier copy of the storage back, or begin anew with --new"
 AT_ONCE = 50
 """How many trials' runs are read by one query."""
 
@@ -118,6 +119,9 @@ class _Check:
     def _study_faults(self, parents: Sequence[Head], runs: Runs) -> Iterator[Fault]:
         """What is wrong with the study's own hash and with the sweep's own run."""
         known = self._place.manifest.get("config_hash")
+        numbers = [trial.asked.number for trial in self._study.trials]
+        for number in sorted({number for number in numbers if numbers.count(number) > 1}):
+            yield Fault(None, f"Optuna has trial {number} more than once", COPY)
         if known != self._study.config_hash:
             yield Fault(None, f"study.json has the hash {known}, Optuna {self._study.config_hash}")
         active = [head for head in parents if not head.deleted]
@@ -143,6 +147,9 @@ class _Check:
         if not kept.asked.arm:
             todo = "sweeps stop at it until it is removed"
             yield Fault(number, f"{WORDS[kept.state]} in Optuna, and not asked for by this harness", todo)
+            return
+        if kept.state == "waiting":
+            yield Fault(number, "WAITING in Optuna, which no trial of a sweep ever is", COPY)
             return
         told = kept.state != "running"
         self._found.leftovers += leftovers(folder, told=told)

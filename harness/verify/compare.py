@@ -80,7 +80,8 @@ def differences(trial: TrialSpec, result: Sequence[Record] | str, run: Run) -> l
     if isinstance(result, str):
         return found + [Difference(f"has {name}, and the trial was given up") for name in sorted(body.curves)]
     for name, curve in trial_metrics(result).items():
-        found += _curve(name, curve, body.curves.get(name, ()))
+        own = list(_curve(name, curve, body.curves.get(name, ())))
+        found += own or _shown(name, curve[max(curve)], body.shown.get(name))
     return found
 
 
@@ -100,6 +101,14 @@ def _texts(kind: str, wanted: Mapping[str, str], there: Mapping[str, str], *, la
             yield Difference(f"has no {kind} {name}", lacks=lacking)
         elif there[name] != value:
             yield Difference(f"has {kind} {name} {there[name]!r}, the ledger {value!r}")
+
+
+def _shown(name: str, last: float, shown: float | None) -> Iterator[Difference]:
+    """What the table of runs shows of a metric, which MLflow keeps beside its points."""
+    if shown is None:
+        yield Difference(f"shows no {name} in the table of runs, and has its points")
+    elif not same(shown, last):
+        yield Difference(f"shows {name} {shown:.12g} in the table of runs, and its last point is {last:.12g}")
 
 
 def _curve(name: str, wanted: Mapping[int, float], points: Sequence[tuple[int, float]]) -> Iterator[Difference]:

@@ -23,6 +23,7 @@ RUNS = table("runs", column("run_uuid"), column("experiment_id"), column("status
 PARAMS = table("params", column("run_uuid"), column("key"), column("value"))
 TAGS = table("tags", column("run_uuid"), column("key"), column("value"))
 METRICS = table("metrics", *(column(name) for name in ("run_uuid", "key", "value", "is_nan", "step")))
+SHOWN = table("latest_metrics", *(column(name) for name in ("run_uuid", "key", "value", "is_nan")))
 
 
 class Runs(Protocol):
@@ -85,7 +86,10 @@ class Tables:
         points = select(*METRICS.c).where(METRICS.c.run_uuid.in_(ids))
         for number, key, value, is_nan, step in self._rows(points):
             curves[number].setdefault(key, []).append((step, float("nan") if is_nan else value))
-        return {number: Body(params[number], tags[number], curves[number]) for number in ids}
+        shown: dict[str, dict[str, float]] = {number: {} for number in ids}
+        for number, key, value, is_nan in self._rows(select(*SHOWN.c).where(SHOWN.c.run_uuid.in_(ids))):
+            shown[number][key] = float("nan") if is_nan else value
+        return {number: Body(params[number], tags[number], curves[number], shown[number]) for number in ids}
 
     def close(self) -> None:
         """As `Runs.close`."""
