@@ -126,7 +126,7 @@ def test_what_is_ready_when_it_must_stop_is_committed_for_a_while_and_the_rest_i
 
 
 def test_a_study_that_is_moved_away_while_it_is_swept_is_said(tmp_path: Path) -> None:
-    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+    def train(_: Sequence[StudentSpec]) -> list[Record]:
         shutil.rmtree(tmp_path / "mine" / "trials")
         (tmp_path / "mine").rename(tmp_path / "moved")
         raise RuntimeError("no spec.json")
