@@ -209,12 +209,16 @@ class Driver:
         return self.asked_to_stop() or time.monotonic() > self.plan.deadline
 
     def _wants_more(self) -> bool:
-        """Whether it is time to ask: trials are missing, time is left, and a worker would soon be idle."""
+        """Whether it is time to ask: trials are missing, time is left, and a worker would soon be idle.
+
+        Where students train faster than trials are committed a worker is idle, for the sampler to learn from what was
+        trained: at most a round of it is not told yet.
+        """
         if not self._goals.missing() or self._must_stop() or self._too_many_failures() or self._all_fail_alike():
             return False
         if self.plan.deterministic:
             return self.executor.num_pending == 0 and not self._ready
-        return self.executor.num_waiting == 0
+        return self.executor.num_waiting == 0 and len(self._ready) < self._goals.size()
 
     def _too_many_failures(self) -> bool:
         """Whether this sweep gave up so many trials that something else must be wrong; earlier sweeps' do not count."""

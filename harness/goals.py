@@ -40,6 +40,10 @@ class Goals:
         arms = [arm for arm, wanted in self.targets.items() if wanted]
         return max(math.ceil(self.asked(arm) / self._quota(arm)) for arm in arms)
 
+    def size(self) -> int:
+        """How many trials a whole round has."""
+        return sum(self._quota(arm) for arm, wanted in self.targets.items() if wanted)
+
     def short_of(self, arm: str, number: int) -> int:
         """Trials of an arm still to be asked for up to the end of round `number`; below 1 where there are none."""
         return min(self._needed(arm), number * self._quota(arm)) - self.asked(arm)

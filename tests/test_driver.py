@@ -365,3 +365,17 @@ def test_a_worker_that_cannot_write_stops_the_sweep_and_costs_no_attempt(tmp_pat
         driver.run(set())
     assert make_driver(tmp_path, runs).run(set(runs.runs)) == "complete"
     assert not list(tmp_path.glob("trials/*/attempts.json")) and not runs.failures
+
+
+def test_at_most_a_round_that_was_trained_is_unknown_to_the_sampler(tmp_path: Path) -> None:
+    """Students that train faster than trials are committed, as small ones do, would all be asked for blindly."""
+    runs, ahead = FakeRuns(), []
+
+    def train(specs: Sequence[StudentSpec]) -> list[Record]:
+        ahead.append(len(ledger.numbers(tmp_path)) - len(runs.runs))
+        return fake_train(specs)
+
+    driver = make_driver(tmp_path, runs, trials=96, train=train, deterministic=False)
+    assert driver.run(set()) == "complete"
+    a_round = STUDY.batch + 3 * 2  # two controls at each of three widths
+    assert max(ahead) < 2 * a_round  # of which one is being trained
