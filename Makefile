@@ -3,7 +3,9 @@ PYTHON ?= python3
 PORT ?= 5000
 STUDY ?= mnist5k
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# What is installed is compiled on all cores after it, which pip does on one.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 
 .PHONY: sweep report ui test torture bench clean
 
@@ -39,10 +41,12 @@ torture: .venv/tested  ## 50 drivers and 200 workers killed with -9, on SQLite a
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e .
+	$(COMPILE)
 	touch $@
 
 .venv/tested: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[test]'
+	$(COMPILE)
 	touch $@ .venv/installed
 
 clean:  ## remove the environment; results stay
