@@ -13,57 +13,31 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from harness import ledger
 from harness.analysis.answers import has_answers
 from harness.arms import CONFIRM, SEARCH, read_arm, students
+from harness.attempts import ATTEMPTS, Attempts
 from harness.brackets import Brackets
 from harness.commits import Runs, Stores, commit, values_of
-from harness.costs import TOGETHER, Costs
 from harness.executors import Event, Executor
-from harness.goals import Goals
+from harness.goals import Goals, Plan
 from harness.ledger import TrialSpec
 from harness.outages import StoreError
-from harness.packing import pack, work_of
 from harness.rungs import Prune, Train
 from harness.sampler import Sampler
-from harness.space import Study, Value
+from harness.space import Value
 from harness.stopping import Halt
 from harness.storage import Asked
 
-ATTEMPTS = 3
-"""How often a trial may fail alone."""
 ALIKE = 5
 """How many trials of a study that has none complete may fail one after the other for the same reason."""
-SUSPECT, GUILTY = 5, 12
-"""How often a trial's training may begin and get nowhere, each time ended by the death of its driver too, until it is
-trained alone, and until it is given up."""
 COMMITS = 3.0
 """Seconds in which a sweep that must stop commits what is ready, the commit at hand aside."""
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep is to reach, and with what. `targets` counts the trials of each arm; `deadline` is a
-    `time.monotonic`; without `costs` cohorts are formed by a fixed rule (see `harness.packing`); a cohort that trains
-    for more than `limit` seconds counts as hung."""
-
-    name: str
-    study: Study
-    task: str
-    config_hash: str
-    study_dir: Path
-    targets: Mapping[str, int]
-    deterministic: bool = False
-    deadline: float = math.inf
-    costs: Costs | None = None
-    workers: int = 1
-    limit: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -93,11 +67,12 @@ class Driver:
     _open: dict[int, tuple[Asked, TrialSpec]] = field(default_factory=dict)  # asked, not yet told
     _logged: frozenset[str] = frozenset()  # the keys of trials that tracking had when the sweep began
     _recovered: set[int] = field(default_factory=set)
-    _begun: dict[int, int] = field(default_factory=dict)  # how often their training had begun before this session
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
     _num_failed: int = 0  # in this session
     _alike: tuple[str, int] = ("", 0)  # why this session's last trials failed, and how many of them for it
+    _goals: Goals = field(init=False)  # of the search, and of the confirm stage as soon as that begins
+    _attempts: Attempts = field(init=False)
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
     _last_round: int = 0  # kept with a trial
     _busy: set[int] = field(default_factory=set)  # of the brackets' trials, those handed out or ready
@@ -105,6 +80,8 @@ class Driver:
     _stopping_since: float = math.inf
 
     def __post_init__(self) -> None:
+        self._goals = Goals(self.plan.study, self.plan.targets, self.sampler)
+        self._attempts = Attempts(self.plan, self.executor)
         if self.plan.study.pruning is not None:
             self._brackets = Brackets(self.plan.study, self.plan.study.pruning, self.plan.study_dir)
 
@@ -148,10 +125,7 @@ class Driver:
     def _leave(self) -> None:
         """Stop the workers. That their trainings get nowhere then is not to be held against the trials."""
         self.executor.close()
-        for number, count in self._begun.items():
-            if number in self._open:
-                with suppress(OSError):  # a disk that is full is why it stops
-                    ledger.not_begun(self._folder(number), count)
+        self._attempts.forgive(self._open)
 
     def _until_it_stops(self) -> str:
         """Ask, train and commit until the plan's targets are reached, or something else stops it."""
@@ -194,16 +168,12 @@ class Driver:
         self.sampler.open_arms(configurations)
         # For one that is given up now there is no other; one that was given up in an earlier sweep is tried again.
         wanted = {arm: 1 + self.sampler.count(arm, "failed") for arm in configurations}
-        self.plan = replace(self.plan, targets={**self.plan.targets, **wanted})
+        self._goals = replace(self._goals, targets={**self.plan.targets, **wanted})
         return self._reach()
 
     def num_told(self, arms: Iterable[str]) -> int:
         """How many of these arms have no trial left to be trained."""
         return sum(self._goals.is_told(arm) for arm in arms)
-
-    @property
-    def _goals(self) -> Goals:
-        return Goals(self.plan.study, self.plan.targets, self.sampler)
 
     def _must_stop(self) -> bool:
         return self.asked_to_stop() or time.monotonic() > self.plan.deadline
@@ -222,7 +192,7 @@ class Driver:
 
     def _too_many_failures(self) -> bool:
         """Whether this sweep gave up so many trials that something else must be wrong; earlier sweeps' do not count."""
-        return self._num_failed >= max(8, sum(self.plan.targets.values()) // 4)
+        return self._num_failed >= max(8, sum(self._goals.targets.values()) // 4)
 
     def _all_fail_alike(self) -> bool:
         """Whether no trial would do any better. While some are being trained nothing is asked for; where one of them is
@@ -232,7 +202,7 @@ class Driver:
     def _ask_rounds(self, number: int, cut_short: int | None = None) -> None:
         """Ask for what round `number` is short of, as trials of a round of their own or of one that was `cut_short`."""
         asked, own = [], cut_short or self._last_round + 1
-        for arm in self.plan.targets:
+        for arm in self._goals.targets:
             for _ in range(self._goals.short_of(arm, number)):
                 asked.append(self._reopen(self.sampler.ask(arm, self._bracket_round(arm, own)), new=True))
                 for twin in self.sampler.take_twins():
@@ -243,7 +213,7 @@ class Driver:
         """The round that is kept with a trial: 0 without pruning. One that is asked for a failed one stands alone."""
         if self._brackets is None or arm.startswith(CONFIRM):
             return 0
-        if (asked := self._goals.asked(arm)) >= self.plan.targets[arm]:
+        if (asked := self._goals.asked(arm)) >= self._goals.targets[arm]:
             return -asked
         self._last_round = own
         return own
@@ -345,30 +315,14 @@ class Driver:
         self._ready.append(number)
 
     def _submit(self, trials: Iterable[TrialSpec], until: int | None = None) -> None:
-        """Hand out trials as cohorts, those that take longest first."""
-        work = []
-        for trial in trials:
-            begun = ledger.begun(self._folder(trial.number)) if trial.number in self._recovered else 0
-            self._begun.setdefault(trial.number, begun)
-            if begun >= GUILTY:
-                self._give_up(trial, f"its training was begun {begun} times, and every time the sweep died with it")
-                continue
-            if begun >= SUSPECT:
-                log.warning("trial %d was begun %d times and got nowhere; it is tried alone", trial.number, begun)
-                self._submit_cohort([trial.number], asdict(TOGETHER), until)
-                continue
-            work.append(work_of(trial.number, trial.specs, trial.stage, until))
-        for job in pack(work, self.plan.costs, self.plan.workers):
-            self._submit_cohort(job.numbers, asdict(job.how), until)
-
-    def _submit_cohort(self, numbers: Sequence[int], how: Mapping[str, Any], until: int | None = None) -> None:
-        part: dict[str, Any] = {} if self._brackets is None else {"until": until}
-        part |= {} if self._open[numbers[0]][1].stage == SEARCH else {"stage": CONFIRM}
-        folders = [str(self._folder(number)) for number in numbers]
-        self.executor.submit("cohort", {"folders": folders, "how": how, "limit": self.plan.limit, **part})
+        """Hand out trials as cohorts; those that killed every sweep so far are given up."""
+        trials = list(trials)
+        recovered = self._recovered.intersection(trial.number for trial in trials)
+        for trial, reason in self._attempts.begin(trials, recovered, until):
+            self._give_up(trial, reason)
 
     def _folder(self, number: int) -> Path:
-        return ledger.trial_dir(self.plan.study_dir, number).absolute()
+        return self.plan.folder(number)
 
     def _handle(self, event: Event) -> None:
         """Take news of a cohort: its published trials are ready; the rest is tried again."""
@@ -399,20 +353,16 @@ class Driver:
         """Hand out what a failed cohort left, in halves until the guilty trial is alone; that one is given up when it
         has failed a few times."""
         reason = str(event.data.get("reason", "no result was published"))
-        how, until = event.job.body["how"], event.job.body.get("until")
         if len(event.job.body["folders"]) > 1:
             log.warning("a cohort of %d trials failed (%s); what it left is tried in halves", len(waiting), reason)
-            half = (len(waiting) + 1) // 2
-            for part in (waiting[:half], waiting[half:]):
-                if part:
-                    self._submit_cohort(part, how, until)
+            self._attempts.in_halves(event.job, waiting)
             return
         [number] = waiting
         asked, _ = self._open[number]
         was_damaged = ledger.find_spec(self._folder(number)) is None
         self._write_spec(asked)  # a worker refuses a trial whose spec was damaged while it waited
         if (was_damaged or event.kind != "refused") and ledger.count_attempt(self._folder(number)) < ATTEMPTS:
-            self._submit_cohort([number], how, until)
+            self._attempts.again(event.job, [number])
             return
         self._give_up(self._open[number][1], reason)
 
@@ -509,6 +459,6 @@ class Driver:
         self._submit([self._reopen(asked) for asked in lost if asked.number in self._lost])
 
     def _tell_progress(self) -> None:
-        done, total = self._goals.told("complete", "pruned"), sum(self.plan.targets.values())
+        done, total = self._goals.told("complete", "pruned"), sum(self._goals.targets.values())
         failed, pruned = self._goals.told("failed"), self._goals.told("pruned")
         self.watch(Progress(done, max(done, total), failed, self._best, pruned))

@@ -1,14 +1,40 @@
-"""What a sweep still has to ask for: trials of each arm, round by round."""
+"""What a sweep is to reach, and what it still has to ask for: trials of each arm, round by round."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from harness import ledger
 from harness.arms import CONFIRM, quota
+from harness.costs import Costs
 from harness.sampler import Sampler
 from harness.space import Study
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to reach, and with what. `targets` counts the trials of each arm; `deadline` is a
+    `time.monotonic`; without `costs` cohorts are formed by a fixed rule (see `harness.packing`); a cohort that trains
+    for more than `limit` seconds counts as hung."""
+
+    name: str
+    study: Study
+    task: str
+    config_hash: str
+    study_dir: Path
+    targets: Mapping[str, int]
+    deterministic: bool = False
+    deadline: float = math.inf
+    costs: Costs | None = None
+    workers: int = 1
+    limit: float = 3600.0
+
+    def folder(self, number: int) -> Path:
+        """A trial's directory, as every worker finds it."""
+        return ledger.trial_dir(self.study_dir, number).absolute()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from harness import ledger, screen
+from harness.attempts import ATTEMPTS
 from harness.costs import Costs, costs_from_json
-from harness.driver import ATTEMPTS
 from harness.executors import Executor
 from harness.options import Options
 from harness.spec import StudentSpec, by_lesson, to_json

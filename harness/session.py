@@ -19,9 +19,11 @@ from rich.console import Console
 from harness import cli, ledger, manifest, planning, screen
 from harness.arms import targets
 from harness.costs import costs_from_json
-from harness.driver import Driver, Plan, Progress
+from harness.driver import Driver, Progress
 from harness.executors import Executor
 from harness.executors.choice import start
+from harness.executors.remote import Desk
+from harness.goals import Plan
 from harness.locks import Held, driver_of
 from harness.options import Options, check, searches_of
 from harness.outages import Owed, Patience, StoreError
@@ -133,6 +135,7 @@ def _be_its_driver(session: _Session) -> int:
             _begin_anew(options, session.console)
     with driver_of(options.name, options.study_dir, options.storage) as held:
         try:
+            Desk.clear(options.study_dir)
             return _run(replace(session, held=held), task)
         except OSError as error:
             raise Halt(f"{error}; {MENDS.get(error.errno or 0, 'make room, or let it be written to')}") from None

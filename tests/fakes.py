@@ -11,9 +11,10 @@ from typing import Any
 from harness import ledger
 from harness.arms import targets
 from harness.commits import Runs
-from harness.driver import Driver, Plan
+from harness.driver import Driver
 from harness.executors.inline import Inline
 from harness.executors.trials import Keep, Training, run_cohort
+from harness.goals import Plan
 from harness.ledger import TrialSpec
 from harness.outages import Patience
 from harness.sampler import Sampler

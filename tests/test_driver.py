@@ -15,6 +15,7 @@ import pytest
 
 from harness import driver as driver_module
 from harness import ledger
+from harness.attempts import ATTEMPTS
 from harness.driver import Progress
 from harness.executors import Event
 from harness.sampler import Sampler
@@ -184,7 +185,7 @@ def test_a_failing_cohort_is_halved_until_the_guilty_trial_is_alone(tmp_path: Pa
     driver = make_driver(tmp_path, FakeRuns(), study=study, train=fail_with_one)
     assert driver.run(set()) == "complete"
     assert [asked.params["lr"] for asked in driver.sampler.trials("failed")] == [guilty["lr"]]
-    with_it, alone, replacement = [32, 16, 8, 4, 2], [1] * driver_module.ATTEMPTS, [1]
+    with_it, alone, replacement = [32, 16, 8, 4, 2], [1] * ATTEMPTS, [1]
     assert sorted(cohorts, reverse=True) == sorted([*with_it, 16, 8, 4, 2, 1, *alone, *replacement], reverse=True)
 
 
@@ -200,7 +201,7 @@ def test_a_failing_trial_is_tried_three_times_alone(tmp_path: Path) -> None:
     study = replace(STUDY, trials=1, batch=1, controls=0)
     driver = make_driver(tmp_path, FakeRuns(), study=study, train=fail_at_first)
     assert driver.run(set()) == "complete"
-    assert calls == {2: driver_module.ATTEMPTS}  # two seeds, three attempts, the last one good
+    assert calls == {2: ATTEMPTS}  # two seeds, three attempts, the last one good
     assert driver.sampler.trials("failed") == []
 
 
@@ -263,7 +264,7 @@ def test_a_corrupt_result_is_put_aside_and_trained_again(tmp_path: Path) -> None
 
 def test_a_deadline_in_the_past_asks_for_nothing_more(tmp_path: Path) -> None:
     driver = make_driver(tmp_path, FakeRuns())
-    driver.plan = replace(driver.plan, deadline=0.0)
+    driver = replace(driver, plan=replace(driver.plan, deadline=0.0))
     assert driver.run(set()) == "timeout"
     assert driver.sampler.trials("complete") == []
 

@@ -12,6 +12,7 @@ import pytest
 
 from harness import driver as driver_module
 from harness import ledger
+from harness.attempts import GUILTY
 from harness.driver import Driver
 from harness.executors import Event, Job
 from harness.executors.inline import Inline
@@ -47,9 +48,9 @@ def test_a_trial_that_takes_every_driver_along_is_tried_alone_and_then_given_up(
             break
         except Killed:
             deaths += 1
-    assert deaths == driver_module.GUILTY
+    assert deaths == GUILTY
     [(key, reason)] = runs.failures.items()
-    assert reason == f"its training was begun {driver_module.GUILTY} times, and every time the sweep died with it"
+    assert reason == f"its training was begun {GUILTY} times, and every time the sweep died with it"
     trial = ledger.read_spec(ledger.trial_dir(tmp_path, int(key.rpartition("/")[2])))
     assert trial is not None
     assert num_told(tmp_path) == TOTAL

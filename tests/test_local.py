@@ -58,7 +58,7 @@ def test_many_trials_of_two_workers_meet_no_locked_database(tmp_path: Path, monk
     executor = Local(2, tmp_path, "cpu", tmp_path / "worker.log")
     executor._command = [sys.executable, str(tmp_path / "worker.py"), *executor._command[3:], "nan"]
     driver = make_driver(tmp_path / "mine", owed, study=study, deterministic=False)
-    driver.executor = executor
+    driver = replace(driver, executor=executor)
     with subprocess.Popen([sys.executable, "-c", READ, uri], stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout is not None
         reader.stdout.readline()
@@ -115,14 +115,14 @@ def test_a_worker_that_is_lost_costs_the_guilty_trial_and_no_other(
     study = replace(STUDY, trials=8, batch=8, controls=0)
     runs = FakeRuns()
     driver = make_driver(tmp_path / "mine", runs, study=study)
-    driver.plan = replace(driver.plan, limit=1.0)
+    driver = replace(driver, plan=replace(driver.plan, limit=1.0))
     guilty = driver.sampler.ask("search").params["lr"]  # asked, and then the driver died
     driver = make_driver(tmp_path / "mine", runs, study=study)
-    driver.plan = replace(driver.plan, limit=1.0)
+    driver = replace(driver, plan=replace(driver.plan, limit=1.0))
     executor = Local(2, tmp_path, "cpu", tmp_path / "worker.log")
     executor._command = [sys.executable, str(tmp_path / "worker.py"), *executor._command[3:], repr(guilty)]
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    driver.executor = executor
+    driver = replace(driver, executor=executor)
     try:
         assert driver.run(set()) == "complete"
     finally:
@@ -154,7 +154,7 @@ def test_a_signal_for_all_of_a_services_processes_does_not_end_a_worker_but_what
     driver = make_driver(tmp_path / "mine", runs, study=replace(STUDY, trials=1, controls=0))
     executor = Local(1, tmp_path, "cpu", tmp_path / "worker.log")
     executor._command = [sys.executable, str(tmp_path / "worker.py"), *executor._command[3:], repr(harmed)]
-    driver.executor = executor
+    driver = replace(driver, executor=executor)
     try:
         assert driver.run(set()) == "complete"
     finally:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def sweep(driver: Driver, cache: Path, num_workers: int = 2, **options: str) -> str:
+def sweep(
+    driver: Driver, cache: Path, num_workers: int = 2, meanwhile: Callable[[Ray], None] = lambda _: None, **options: str
+) -> str:
     """Run a driver's study on Ray; gives why it stopped."""
     executor = Ray(num_workers, cache, "cpu", driver.plan.study_dir / "worker.log", options)
-    driver.executor = executor
     try:
-        return driver.run(set())
+        return replace(driver, executor=executor, watch=lambda _: meanwhile(executor)).run(set())
     finally:
         executor.close()
 
@@ -183,7 +184,7 @@ def test_a_worker_that_is_lost_costs_the_guilty_trial_and_no_other(
     guilty = driver.sampler.ask("search").params["lr"]  # asked, and then the driver died
     elsewhere.arrange(cache, harm=harm, guilty=float(guilty))
     driver = make_driver(tmp_path / "fake", runs, study=study)
-    driver.plan = replace(driver.plan, limit=2.0 if harm == "hung" else 60.0)
+    driver = replace(driver, plan=replace(driver.plan, limit=2.0 if harm == "hung" else 60.0))
     assert sweep(driver, cache) == "complete"
     assert [asked.number for asked in driver.sampler.trials("failed")] == [0]
     assert runs.failures == {"fake/0": HARMS[harm].format(node=os.uname().nodename)}
@@ -211,17 +212,14 @@ def test_a_node_that_is_lost_costs_nothing(cluster: Any, tmp_path: Path, cache: 
     driver = make_driver(tmp_path / "fake", runs, study=replace(SMALL, trials=10), deterministic=False)
     lost: list[int] = []
 
-    def kill_once(_: driver_module.Progress) -> None:
-        executor = driver.executor
-        assert isinstance(executor, Ray)
+    def kill_once(executor: Ray) -> None:
         begun = [track.job.id for track in executor._running.values() if track.node]
         if len(begun) == 4 and not lost:  # two on either node
             lost.extend(begun)
             cluster.remove_node(node, allow_graceful=False)  # kill -9 of all that the node runs
             elsewhere.let_go(cache)
 
-    driver.watch = kill_once
-    assert sweep(driver, cache, num_workers=4) == "complete"
+    assert sweep(driver, cache, num_workers=4, meanwhile=kill_once) == "complete"
     assert lost and runs.failures == {}
     assert len(driver.sampler.trials("complete")) == 10
 
@@ -237,8 +235,8 @@ from tests.fakes import STUDY, FakeRuns, make_driver
 ray.run_job = elsewhere.run_on_ray
 folder, study = Path(sys.argv[1]), replace(STUDY, trials=8, batch=4, controls=0)
 driver = make_driver(folder / "fake", FakeRuns(), study=study, deterministic=False)
-driver.executor = ray.Ray(2, folder / "cache", "cpu", folder / "fake" / "worker.log", {"address": sys.argv[2]})
-driver.run(set())
+executor = ray.Ray(2, folder / "cache", "cpu", folder / "fake" / "worker.log", {"address": sys.argv[2]})
+replace(driver, executor=executor).run(set())
 """
 
 

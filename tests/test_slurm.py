@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def sweep(driver: Driver, cache: Path, options: Mapping[str, str] = LOCAL) -> str:
     """Run a driver's study as jobs; gives why it stopped."""
     executor = Slurm(2, cache, "cpu", driver.plan.study_dir / "worker.log", options)
-    driver.executor = executor
+    driver = replace(driver, executor=executor)
     try:
         return driver.run(set())
     finally:

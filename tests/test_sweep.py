@@ -146,7 +146,10 @@ def test_the_same_command_again_does_nothing_and_says_the_same(home: Path, tmp_p
     out = tmp_path / "results"
     shutil.copytree(home / "results", out)
     before, table = check_one_to_one(out), (out / "mine" / "trials.csv").read_bytes()
+    of_a_killed_one = out / "mine" / "jobs" / "0123456789ab"
+    of_a_killed_one.mkdir(parents=True)
     assert sweep_here(home / "mine.py", out, deterministic=True) == 0
+    assert not of_a_killed_one.parent.exists()
     assert check_one_to_one(out) == before
     assert (out / "mine" / "trials.csv").read_bytes() == table
 

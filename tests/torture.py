@@ -29,7 +29,7 @@ import optuna
 from rich.console import Console
 
 from harness import ledger
-from harness.driver import ATTEMPTS
+from harness.attempts import ATTEMPTS
 from tests.servers import postgres
 
 ROOT = Path(__file__).parents[1]

@@ -22,9 +22,10 @@ from typing import Any
 
 from harness import cli
 from harness.arms import targets
-from harness.driver import Driver, Plan, Progress
+from harness.driver import Driver, Progress
 from harness.executors.inline import Inline
 from harness.executors.trials import Training, run_cohort
+from harness.goals import Plan
 from harness.runs import Sweep
 from harness.sampler import Sampler
 from harness.space import Study

@@ -39,6 +39,11 @@ class Desk:
     folder: Path
 
     @staticmethod
+    def clear(study_dir: Path) -> None:
+        """Remove what killed sweeps of a study have left of theirs, as its only driver."""
+        shutil.rmtree(study_dir / "jobs", ignore_errors=True)
+
+    @staticmethod
     def of(cache: Path, log: Path) -> Desk:
         """A desk for one sweep; nothing is made yet."""
         return Desk(cache.absolute(), log.absolute(), log.absolute().parent / "jobs" / uuid.uuid4().hex[:12])
