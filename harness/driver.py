@@ -77,7 +77,7 @@ class Driver:
     _last_round: int = 0  # kept with a trial
     _busy: set[int] = field(default_factory=set)  # of the brackets' trials, those handed out or ready
     _lost: set[int] = field(default_factory=set)  # told, but their results are gone: trained again, not told again
-    _stopping_since: float = math.inf
+    _leave_at: float = math.inf  # once it must stop: when it stops committing
 
     def __post_init__(self) -> None:
         self._goals = Goals(self.plan.study, self.plan.targets, self.sampler)
@@ -136,16 +136,19 @@ class Driver:
                 self._go_on()
             self._commit_ready()
             self._tell_progress()
-            if self._must_stop() and self._may_leave():
-                if self._open:
-                    return "stopped" if self.asked_to_stop() else "timeout"
-                break
-            if self.executor.num_pending == 0 and not self._ready and not self._wants_more():
+            if self._must_stop():
+                self._leave_at = min(self._leave_at, time.monotonic() + COMMITS)
+                if self.plan.deterministic or not self._ready or time.monotonic() > self._leave_at:
+                    break  # the rest is on disk, and the next sweep's
+            elif self.executor.num_pending == 0 and not self._ready and not self._wants_more():
                 break
             for event in self.executor.poll(0.0 if self._ready else 0.5):
                 if event.kind != "failed" or not self._must_stop():  # what ends the sweep may end its workers too
                     self._handle(event)
-        assert not self._open, f"trials {sorted(self._open)} were asked for and not told"
+        cut_off = "stopped" if self.asked_to_stop() else "timeout"
+        if self._open:
+            assert self._must_stop(), f"trials {sorted(self._open)} were asked for and not told"
+            return cut_off
         if self._goals.missing() == 0:
             return "complete"
         if self._all_fail_alike():
@@ -155,12 +158,7 @@ class Driver:
             )
         if self._too_many_failures():
             return "failures"
-        return "stopped" if self.asked_to_stop() else "timeout"
-
-    def _may_leave(self) -> bool:
-        """Whether a sweep that must stop has committed what it could; the rest is on disk, and the next sweep's."""
-        self._stopping_since = min(self._stopping_since, time.monotonic())
-        return self.plan.deterministic or not self._ready or time.monotonic() > self._stopping_since + COMMITS
+        return cut_off
 
     def confirm(self, configurations: Mapping[str, Mapping[str, Value]]) -> str:
         """Once the search is complete, train configurations on fresh seeds: arm of the confirm stage -> parameters.

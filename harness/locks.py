@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy
@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 
 def is_server(url: str) -> bool:
     """Whether a URL is that of a database server that the harness knows to lock: PostgreSQL."""
-    return url.startswith("postgres")
+    return url.startswith("postgresql")
 
 
-def probe(url: str) -> None:
-    """Raise `ValueError` in one line unless a database server answers at the URL."""
-    _connect(url)[1].close()
+def probe(url: str, what: str) -> None:
+    """Raise `ValueError` in one line, which says `what` it is, unless a database server answers at the URL."""
+    _connect(url, what)[1].close()
 
 
-def _connect(url: str) -> tuple[Engine, Connection]:
+def _connect(url: str, what: str = "storage") -> tuple[Engine, Connection]:
     try:
         given = sqlalchemy.make_url(url)
         options = {"connect_timeout": CONNECT_TIMEOUT} if "psycopg" in given.get_dialect().driver else {}
@@ -46,7 +46,7 @@ def _connect(url: str) -> tuple[Engine, Connection]:
     except (SQLAlchemyError, ImportError) as error:
         how = "; pip install -e '.[postgres]'" if isinstance(error, ImportError) else ""
         line = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ValueError(f"cannot open the storage {redact(url)}: {redact(line)}{how}") from None
+        raise ValueError(f"cannot open the {what} {redact(url)}: {redact(line)}{how}") from None
 
 
 class Advisory:
@@ -103,16 +103,16 @@ def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]
     """Be a study's only driver, of its folder and of its storage. Raises `ValueError` where there is another."""
     taken = f"another sweep is running study {name!r}"
     with ExitStack() as stack:
+        advisory = None
+        if storage and is_server(storage):  # before anything is made: it may not answer
+            advisory = stack.enter_context(closing(Advisory(storage, f"harness study {name}")))
         lock = ledger.lock(study_dir / "driver.lock")
         if lock is None:
             raise ValueError(f"{taken} in {study_dir.parent}; wait for it or stop it")
         stack.callback(lock.release, force=True)
-        if is_server(storage or ""):
-            assert storage is not None
-            advisory = Advisory(storage, f"harness study {name}")
-            stack.callback(advisory.close)
+        if advisory is not None:
             if not advisory.take():
-                raise ValueError(f"{taken} with the storage {redact(storage)}; wait for it or stop it")
+                raise ValueError(f"{taken} with the storage {redact(str(storage))}; wait for it or stop it")
             yield Held(advisory)
             return
         file = sqlite_file(storage or "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,9 +16,12 @@ from harness.executors.choice import EXECUTORS
 from harness.machine import cores
 from harness.space import Study
 from harness.tracking import reachable
-from harness.urls import keeps_nothing, redact
+from harness.urls import DATABASES, SERVERS, check_url, redact
 
 DEVICES = ("auto", "cpu", "cuda")
+MOST = {"trials": 1_000_000, "jobs": 10_000, "searches": 1_000}
+A_YEAR = 365 * 24 * 60
+"""In minutes."""
 
 
 @dataclass(frozen=True)
@@ -127,22 +129,21 @@ def settings(given: Sequence[str]) -> dict[str, str]:
 
 def check(options: Options) -> None:
     """Raise `ValueError` for options that cannot be; makes nothing."""
-    for name, value in (("--trials", options.trials), ("--jobs", options.jobs), ("--searches", options.searches)):
-        if value < 1:
-            raise ValueError(f"{name} {value} is out of range; it must be at least 1")
+    for name, value in (("trials", options.trials), ("jobs", options.jobs), ("searches", options.searches)):
+        if not 1 <= value <= MOST[name]:
+            raise ValueError(f"--{name} {value} is out of range; it must be from 1 to {MOST[name]:,}")
     if options.timeout is not None and not options.timeout > 0:
         raise ValueError(f"--timeout {options.timeout:g} is out of range; it must be above 0 seconds")
-    if not 0 < options.limit < math.inf:
-        raise ValueError(f"--limit {options.limit:g} is out of range; it must be above 0 minutes")
+    if not 0 < options.limit <= A_YEAR:
+        raise ValueError(f"--limit {options.limit:g} is out of range; it must be above 0 and up to {A_YEAR:,} minutes")
     if options.device not in DEVICES:
         raise ValueError(f"unknown device {options.device!r}; devices are {', '.join(DEVICES)}")
     if options.executor not in EXECUTORS:
         raise ValueError(f"unknown executor {options.executor!r}; executors are {', '.join(EXECUTORS)}")
     if options.plan and options.deterministic:
         raise ValueError("--plan has nothing to show with --deterministic: its cohorts follow from a fixed rule")
-    for name, url in (("--storage", options.storage), ("--tracking-uri", options.tracking_uri)):
-        if url is not None and keeps_nothing(url):
-            raise ValueError(f"{name} {url!r} is a database in memory, which nothing outlives; name a file or a server")
+    check_url("--storage", options.storage, DATABASES)
+    check_url("--tracking-uri", options.tracking_uri, (*DATABASES, *SERVERS))
     try:
         make_url(options.storage_url)
     except ValueError:  # what it says may be a part of a password

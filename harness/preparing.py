@@ -107,7 +107,7 @@ def result(
     tries = 1
     while True:
         if time.monotonic() > deadline + LATE:
-            raise TimeUp("its data was there")
+            raise TimeUp("the study was checked and its data was there")
         for event in executor.poll(1.0):
             if event.kind == "done":
                 return event.data

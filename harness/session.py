@@ -264,10 +264,11 @@ def _measure_latency(session: _Session, widths: set[Any]) -> None:
     specs = {spec.width: to_json(spec) for spec in options.study.probes(options.task) if spec.width in widths}
     executor.submit("latency", {"specs": list(specs.values()), "seconds": LATENCY_SECONDS})
     with screen.bar(session.console, "latency") as bar, session.stop.waits():
-        bar.add_task("", total=None, note=f"{len(specs)} widths, batches of 1 and 64")
+        row = bar.add_task("", total=None, note=f"{len(specs)} widths, batches of 1 and 64")
         while executor.num_pending:
             for event in executor.poll(0.5):
                 if event.kind == "done":
+                    bar.update(row, completed=1, total=1)
                     ledger.write_sealed(file, event.data)
                 elif event.kind in ("failed", "refused"):
                     log.warning("latency could not be measured: %s", event.data["reason"])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+DATABASES = ("sqlite:///FILE", "postgresql://USER@HOST/DATABASE")
+SERVERS = ("http://HOST:PORT", "https://HOST:PORT")
 HIDDEN = "***"
 VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
 """Variables of the environment whose values are secrets, whatever text they turn up in."""
@@ -50,6 +53,18 @@ def redact(text: str) -> str:
 def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite URL, or None for any other store."""
     return Path(url.removeprefix("sqlite:///").partition("?")[0]) if url.startswith("sqlite:///") else None
+
+
+def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
+    """Raise `ValueError` for what an option was given that is no store of these forms, or keeps nothing."""
+    if url is None:
+        return
+    if keeps_nothing(url):
+        raise ValueError(f"{option} {url!r} is a database in memory, which nothing outlives; name a file or a server")
+    schemes = [form.partition("://")[0] for form in forms]
+    scheme = re.sub(r"^postgresql\+\w+$", "postgresql", url.partition("://")[0])  # any driver that is installed
+    if scheme not in schemes or "://" not in url or (scheme == "sqlite" and sqlite_file(url) is None):
+        raise ValueError(f"{option} {redact(url)!r} names no store; stores are {', '.join(forms)}")
 
 
 def keeps_nothing(url: str) -> bool:

@@ -327,7 +327,9 @@ def test_a_sweep_whose_time_is_up_waits_for_nothing_that_tells_no_progress(
     )  # fmt: skip
     silent = Teaching(kind)
     silent.said = []
-    with pytest.raises(TimeUp, match="its teacher was ready" if kind == "teacher" else "its data was there"):
+    with pytest.raises(
+        TimeUp, match="its teacher was ready" if kind == "teacher" else "the study was checked and its data"
+    ):
         if kind == "teacher":
             preparing.prepare(options, silent, Console(quiet=True), Future(), time.monotonic())
         else:
@@ -373,6 +375,8 @@ def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(
         (["digits", "--trials", "-3"], "--trials -3 is out of range"),
         (["digits", "--trials", "many"], "many"),
         (["digits", "--jobs", "0"], "--jobs 0 is out of range"),
+        (["digits", "--jobs", "100000000000"], "--jobs 100000000000 is out of range; it must be from 1 to 10,000"),
+        (["digits", "--trials", f"1{30 * '0'}"], "is out of range; it must be from 1 to 1,000,000"),
         (["digits", "--timeout", "0"], "--timeout 0 is out of range"),
         (["digits", "--plan", "--deterministic"], "--plan has nothing to show with --deterministic"),
         (["digits", "--seed", "-1"], "seed -1 is out of range"),
@@ -385,6 +389,12 @@ def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(
             ["digits", "--storage", "postgresql://u:secret@h:port/d"],
             "--storage postgresql://u:***@h:port/d has a port that",
         ),
+        (["digits", "--storage", "postgres://u:secret@h/d"], "--storage 'postgres://u:***@h/d' names no store; stores"),
+        (["digits", "--storage", ""], "--storage '' names no store; stores are sqlite:///FILE, postgresql://USER@HOST"),
+        (["digits", "--storage", "study.db"], "--storage 'study.db' names no store"),
+        (["digits", "--storage", "postgresql://u:secret@127.0.0.1:9/d"], "cannot open the storage postgresql://u:***@"),
+        (["digits", "--tracking-uri", "foo://u:secret@h"], "DATABASE, http://HOST:PORT, https://HOST:PORT"),
+        (["digits", "--tracking-uri", "postgresql://u@127.0.0.1:9/d"], "cannot open the tracking store postgresql://"),
         (["digits", "--storage", "sqlite:////no/such/folder/x.db"], "cannot open the storage"),
         (["digits", "--tracking-uri", "http://127.0.0.1:9"], "cannot reach the tracking server"),
         (["digits", "--out", "/proc/nowhere"], "--out"),

@@ -26,7 +26,7 @@ def reachable(uri: str) -> None:
     """Raise `ValueError` in seconds when no tracking server, or no database server, answers; MLflow would try for
     minutes."""
     if is_server(uri):
-        probe(uri)
+        probe(uri, "tracking store")
     if not uri.startswith(("http://", "https://")):
         return
     import requests
