@@ -118,11 +118,13 @@ def stores(storage: str | None, tracking_uri: str | None) -> list[str]:
 
 def settings(given: Sequence[str]) -> dict[str, str]:
     """The settings of an executor, given as `name=value`. Raises `ValueError` for what is not."""
-    found = {}
+    found: dict[str, str] = {}
     for setting in given:
         name, equals, value = setting.partition("=")
         if not (name and equals and value):
             raise ValueError(f"--option {setting!r} is no setting; write name=value, as address=auto")
+        if name in found:
+            raise ValueError(f"--option {name} is given twice: {redact(f'{name}={found[name]}')}, {redact(setting)}")
         found[name] = value
     return found
 

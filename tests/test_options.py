@@ -53,6 +53,11 @@ def test_a_setting_that_is_none_is_refused(setting: str) -> None:
         settings([setting])
 
 
+def test_a_setting_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="--option cpus is given twice: cpus=1, cpus=2"):
+        settings(["cpus=1", "cpus=2"])
+
+
 def test_settings_may_hold_equals_signs() -> None:
     assert settings(["setup=export A=1", "gpus=0.5"]) == {"setup": "export A=1", "gpus": "0.5"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from harness.executors import Event, worker
 from harness.executors import ray as ray_module
 from harness.executors.ray import Ray
 from harness.executors.ray_cluster import connect, wanted
+from harness.stopping import Halt
 from tests import elsewhere
 from tests.fakes import STUDY, FakeRuns, make_driver
 
@@ -74,6 +77,11 @@ def sweep(
         ({"gpus": "2"}, "option gpus=2 must be a number from 0 to 1"),
         ({"memory": "4 bananas"}, "option memory=4 bananas must be a size such as 500MiB, 4GiB or 4GB"),
         ({"retries": "-1"}, "option retries=-1 must be a whole number of at least 0"),
+        ({"memory": f"{400 * '9'}GB"}, f"option memory={400 * '9'}GB must be a size such as 500MiB, 4GiB or 4GB"),
+        ({"memory": "0.4"}, "option memory=0.4 must be a size such as 500MiB, 4GiB or 4GB"),
+        ({"retries": 5000 * "9"}, f"option retries={5000 * '9'} must be a whole number of at least 0"),
+        ({"resources.": "1"}, "option resources. is no resource of a cluster's own; use cpus, gpus and memory"),
+        ({"resources.CPU": "1"}, "option resources.CPU is no resource of a cluster's own; use cpus, gpus and memory"),
         ({"resources.big": "nan"}, "option resources.big=nan must be a number at least 0"),
     ],
 )  # fmt: skip
@@ -166,7 +174,7 @@ def test_a_study_is_run_to_its_end_by_two_workers(tmp_path: Path, cache: Path) -
 
 
 HARMS = {
-    "killed": "worker died; see the node's log",
+    "killed": "worker died; see worker-{node}.log",
     "hung": "hung: not done after 2 seconds; worker-{node}.log has where it was",
     "raises": "MemoryError: no room",
 }
@@ -256,6 +264,41 @@ def test_a_driver_that_is_killed_loses_nothing(cluster: Any, tmp_path: Path, cac
     numbers = [asked.number for asked in driver.sampler.trials("complete")]
     assert Counter(numbers) == Counter(range(SMALL.trials)) == Counter(ledger.numbers(tmp_path / "fake"))
     assert not driver.sampler.trials("failed") and not driver.sampler.trials("running")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_ray_that_died_here_stops_the_sweep_and_is_held_against_no_trial(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray.exceptions import LocalRayletDiedError
+
+    def get(_: object) -> None:
+        raise LocalRayletDiedError
+
+    driver = make_driver(tmp_path / "fake", FakeRuns(), study=SMALL)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Halt, match="Ray died on this machine, which is held"),
+    ):
+        patch.setattr(ray, "get", get)
+        sweep(driver, cache)
+    assert not driver.sampler.trials("failed") and not list((tmp_path / "fake").rglob("attempts*"))
+    assert sweep(make_driver(tmp_path / "fake", FakeRuns(), study=SMALL), cache) == "complete"
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b""])
+def test_who_listens_and_is_not_ray_is_found_out_at_once(answer: bytes) -> None:
+    def serve() -> None:
+        line, _ = listening.accept()
+        with line:
+            line.recv(100)
+            line.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        Thread(target=serve, daemon=True).start()
+        with pytest.raises(ValueError, match=r"cannot reach a Ray cluster at 127.*: what listens there is not Ray"):
+            connect(f"127.0.0.1:{listening.getsockname()[1]}", 1)
 
 
 def test_signals_stay_the_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:

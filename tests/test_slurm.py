@@ -53,6 +53,7 @@ def sweep(driver: Driver, cache: Path, options: Mapping[str, str] = LOCAL) -> st
                          "constraint, time, cpus, gpus, memory, setup"),
         ({"cluster": "lsf"}, "option cluster=lsf must be one of slurm, local"),
         ({"time": "2:00", **LOCAL}, "option time=2:00 must be a whole number of at least 1"),
+        ({"partition": "x", **LOCAL}, "option partition is for Slurm, and with cluster=local there is none"),
         ({"gpus": "0.5", **LOCAL}, "option gpus=0.5 must be a whole number of at least 0"),
         ({}, "sbatch and srun are not here; start the sweep on a node from which jobs can be submitted"),
     ],

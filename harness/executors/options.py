@@ -34,7 +34,7 @@ def number(options: Mapping[str, str], name: str, default: float, most: float = 
 def count(options: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
     """A whole number of `least` and more. Raises `ValueError` for anything else."""
     said = options.get(name, str(default))
-    if not said.isdecimal() or int(said) < least:
+    if not re.fullmatch(r"[0-9]{1,9}", said) or int(said) < least:
         raise ValueError(f"option {name}={said} must be a whole number of at least {least}")
     return int(said)
 
@@ -44,6 +44,7 @@ def size(options: Mapping[str, str], name: str) -> int | None:
     if name not in options:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", options[name].strip())
-    if match is None or match[2].upper() not in UNITS or float(match[1]) == 0:
+    found = float(match[1]) * UNITS.get(match[2].upper(), 0) if match else 0.0
+    if not 1 <= found <= 2**62:
         raise ValueError(f"option {name}={options[name]} must be a size such as 500MiB, 4GiB or 4GB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    return int(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,8 +19,9 @@ from typing import Any
 
 from harness.executors import Event, Job, remote
 from harness.executors.local import THREADS, keep_memory
-from harness.executors.ray_cluster import Wanted, check_room, connect, one_line, wanted
+from harness.executors.ray_cluster import OWN, Wanted, check_room, connect, one_line, wanted
 from harness.executors.remote import Desk, Track
+from harness.stopping import Halt
 
 
 def run_job(job: Job, desk: Desk, device: str, demand: Wanted) -> tuple[str, dict[str, Any]]:
@@ -80,7 +82,10 @@ class Ray:
         return job
 
     def poll(self, timeout: float) -> list[Event]:
-        """News, as the protocol says. Raises `ValueError` where a node does not see the study's folder."""
+        """News, as the protocol says.
+
+        Raises `ValueError` where a node does not see the study's folder, and `Halt` where Ray died on this one.
+        """
         import ray
 
         if not self._running:
@@ -150,10 +155,21 @@ class Ray:
     def _end(self, track: Track, ref: Any) -> list[Event]:
         """The event of a task that is over; none where its node was lost and it is handed out again."""
         import ray
-        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, TaskCancelledError, WorkerCrashedError
+        from ray.exceptions import (
+            LocalRayletDiedError,
+            NodeDiedError,
+            OutOfMemoryError,
+            RayError,
+            RaySystemError,
+            TaskCancelledError,
+            WorkerCrashedError,
+        )
 
         try:
             kind, data = ray.get(ref)
+        except (LocalRayletDiedError, RaySystemError) as error:
+            where = "this machine" if self._wanted.address == OWN else "the node that the sweep is connected to"
+            raise Halt(f"Ray died on {where}, which is held against no trial: {one_line(error)}") from None
         except NodeDiedError:
             if track.restarts < self._wanted.retries:
                 self._desk.news(track.job).unlink(missing_ok=True)
@@ -164,7 +180,7 @@ class Ray:
             return [track.lost("Ray killed its worker: the node was out of memory", self._desk)]
         except (WorkerCrashedError, TaskCancelledError):
             track.look(self._desk)
-            return [track.lost("worker died; see the node's log", self._desk)]
+            return [track.lost(f"worker died; see {self._desk.log_of(track.node or platform.node()).name}", self._desk)]
         except RayError as error:
             return [track.lost(one_line(error), self._desk)]
         if kind == remote.BLIND:

@@ -19,6 +19,9 @@ OWN = "local"
 """The address that stands for a cluster of our own on this machine."""
 REACHED_WITHIN = 5.0
 """Seconds that a cluster has to answer."""
+SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""HTTP/2's first frame, with nothing in it; its fourth byte says what it is."""
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
 STORE = 100 * 2**20
 """Bytes of a cluster of our own for passing objects; jobs pass next to nothing."""
 log = logging.getLogger(__name__)
@@ -58,6 +61,8 @@ def wanted(said: Mapping[str, str]) -> Wanted:
     """Read the options. Raises `ValueError` for one that is unknown or cannot be."""
     options.known(said, OPTIONS, "ray")
     own = {name: options.number(said, name, 0) for name in said if name.startswith("resources.")}
+    if ours := {"", "CPU", "GPU", "memory", "object_store_memory"} & {name.removeprefix("resources.") for name in own}:
+        raise ValueError(f"option resources.{min(ours)} is no resource of a cluster's own; use cpus, gpus and memory")
     return Wanted(
         address=said.get("address", OWN),
         cpus=options.number(said, "cpus", 1),
@@ -69,14 +74,21 @@ def wanted(said: Mapping[str, str]) -> Wanted:
 
 
 def reach(address: str) -> None:
-    """Raise `ValueError` soon where nobody listens at an address of a host and a port."""
+    """Raise `ValueError` soon where nobody listens at an address of a host and a port, or who listens is not Ray.
+
+    Ray itself would wait for a minute, deaf to signals. It speaks gRPC, which answers HTTP/2's greeting at once.
+    """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         if address not in ("auto", OWN):
             raise ValueError(f"option address={redact(address)} must be auto, HOST:PORT or ray://HOST:PORT")
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN) as line:
+            line.sendall(GREETING)
+            answer = line.recv(len(SETTINGS))
+        if answer[3:4] != SETTINGS[3:4]:
+            raise ValueError("what listens there is not Ray")
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(f"cannot reach a Ray cluster at {redact(address)}: {error}") from None
 

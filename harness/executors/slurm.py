@@ -29,6 +29,9 @@ CLUSTERS = ("slurm", "local")
 ASKED_EVERY = {"slurm": 60.0, "local": PERIOD}
 """Seconds between two looks at the accounts: `sacct` is shared by all of a cluster."""
 GOING_ON = ("READY", "PENDING", "RUNNING", "UNKNOWN", "REQUEUED", "COMPLETING", "RESIZING", "SUSPENDED")
+SLURMS_OWN = ("partition", "account", "qos", "constraint", "setup")
+DONE = ("FINISHED", "COMPLETED")
+"""How the accounts have a job that was ended from outside, too."""
 QUEUED_AGAIN = {"SystemExit: -1": -1, "SystemExit: 144": 144}
 """What submitit ends a preempted job with, on a cluster and here, once it has queued it again: no failure."""
 TRIES, AGAIN_AFTER = 20, 30.0
@@ -60,10 +63,13 @@ def parameters(said: Mapping[str, str], name: str) -> dict[str, Any]:
     }
     found |= {"gpus_per_node": gpus} if gpus else {}
     found |= {"mem_gb": memory / 2**30} if memory else {}
-    if cluster(said) == "slurm":
+    if cluster(said) == "local":
+        if own := [key for key in SLURMS_OWN if key in said]:
+            raise ValueError(f"option {own[0]} is for Slurm, and with cluster=local there is none")
+    else:
         first = [f"export {key}={shlex.quote(value)}" for key, value in {**keep_memory(), **THREADS}.items()]
         found["slurm_setup"] = [*first, said["setup"]] if "setup" in said else first
-        found |= {f"slurm_{key}": said[key] for key in ("partition", "account", "qos", "constraint") if key in said}
+        found |= {f"slurm_{key}": said[key] for key in SLURMS_OWN[:-1] if key in said}
     return found
 
 
@@ -208,4 +214,5 @@ class Slurm:
         task.cancel(check=False)  # a preempted one may be queued again, and we train what it has left
         lines = (task.stderr() or "").splitlines() if not track.node else []
         why = f": {lines[-1].strip()}" if lines else ""
-        return [*said, track.lost(f"Slurm job {task.job_id} is {state.lower()}{why}", self._desk)]
+        how = state.lower() if state not in DONE else "over, without a word"
+        return [*said, track.lost(f"Slurm job {task.job_id} is {how}{why}", self._desk)]
