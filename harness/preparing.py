@@ -77,7 +77,9 @@ def calibration(options: Options) -> dict[str, Any]:
     return {"specs": specs, "folder": str(options.plans_dir.absolute()), "workers": options.jobs}
 
 
-def with_all_teachers(options: Options, executor: Executor, teacher: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_all_teachers(
+    options: Options, executor: Executor, teacher: Mapping[str, Any], deadline: float = math.inf
+) -> Mapping[str, Any]:
     """What is said of the teacher, with what was spent on those that cohorts had made: for the seeds of the confirm
     stage, and where the study has more combinations of choices than were met at its start."""
     met = by_lesson(_students(options))
@@ -86,7 +88,11 @@ def with_all_teachers(options: Options, executor: Executor, teacher: Mapping[str
     if len(all_of_them) == len(met):
         return teacher
     try:
-        return result(executor, "teacher", {"specs": [to_json(spec) for spec in all_of_them.values()]})
+        body = {"specs": [to_json(spec) for spec in all_of_them.values()]}
+        return result(executor, "teacher", body, deadline=deadline)
+    except TimeUp:
+        log.warning("not all is known of what the teachers cost: the time was up")
+        return teacher
     except ValueError as error:
         log.warning("not all is known of what the teachers cost: %s", error)
         return teacher
@@ -98,16 +104,17 @@ def result(
     body: Mapping[str, Any],
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
     deadline: float = math.inf,
+    before: str = "the study was checked and its data was there",
 ) -> Mapping[str, Any]:
-    """The result of a job that runs before anything of the study is written; `watch` hears of its progress.
+    """The result of a job that runs by itself; `watch` hears of its progress.
 
-    Raises `ValueError` when it has none, and `TimeUp` where there is none yet at the deadline.
+    Raises `ValueError` when it has none, and `TimeUp` where there is none yet at the deadline: `before` what.
     """
     executor.submit(kind, body)
     tries = 1
     while True:
         if time.monotonic() > deadline + LATE:
-            raise TimeUp("the study was checked and its data was there")
+            raise TimeUp(before)
         for event in executor.poll(1.0):
             if event.kind == "done":
                 return event.data

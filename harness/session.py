@@ -6,8 +6,8 @@ import errno
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from harness import cli, ledger, manifest, planning, screen
 from harness.arms import targets
+from harness.aside import aside
 from harness.costs import costs_from_json
 from harness.driver import Driver, Progress
 from harness.executors import Executor
@@ -27,7 +28,7 @@ from harness.goals import Plan
 from harness.locks import Held, driver_of
 from harness.options import Options, check, searches_of
 from harness.outages import Owed, Patience, StoreError
-from harness.preparing import calibration, prepare, result, with_all_teachers
+from harness.preparing import LATE, calibration, prepare, result, with_all_teachers
 from harness.runs import in_common
 from harness.sampler import Sampler
 from harness.spec import digest, to_json
@@ -43,6 +44,10 @@ LATER = ("harness.tracking.loaded", "harness.importances", "harness.report")
 MENDS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)") | {
     errno.ENOENT: "put back what was moved or deleted while the sweep ran"
 }
+IMPORTS = 3.0
+"""Seconds that an import under way is given when a sweep ends."""
+SILENT = 10.0
+"""Seconds after which it is said what is waited for."""
 LATENCY_SECONDS = 0.5
 """How long a student is timed at a batch size."""
 ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
@@ -77,11 +82,10 @@ def sweep(options: Options) -> int:
         executor.kill()
         screen.put_cursor_back(console)
 
-    stop, aside = Stop(order), ThreadPoolExecutor(2)
+    stop, imported = Stop(order), aside(_imported, LATER)
     with stop.listening():
         try:
-            *_, imported = [aside.submit(import_module, name) for name in LATER]
-            code = _be_its_driver(_Session(options, executor, console, stop, aside, imported, time.monotonic()))
+            code = _be_its_driver(_Session(options, executor, console, stop, imported, time.monotonic()))
         except KeyboardInterrupt:
             with suppress(KeyboardInterrupt):  # from a terminal that takes nothing any more
                 screen.say_how_to_go_on(options, console)
@@ -97,9 +101,15 @@ def sweep(options: Options) -> int:
             cli.say_error(f"stopped: nobody reads what is printed any more; it goes on with {options.command}")
             code = 1
         finally:
-            aside.shutdown(wait=False, cancel_futures=True)
             executor.close()
+            wait([imported], timeout=IMPORTS)
     return stop.code or code  # a signal may have come at the very end
+
+
+def _imported(names: Sequence[str]) -> ModuleType:
+    """Import modules, one after the other; gives the last one."""
+    *_, last = [import_module(name) for name in names]
+    return last
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,6 @@ class _Session:
     executor: Executor
     console: Console
     stop: Stop
-    aside: ThreadPoolExecutor
     imported: Future[ModuleType]
     started: float
     held: Held = field(default_factory=Held)
@@ -129,7 +138,7 @@ def _be_its_driver(session: _Session) -> int:
     if alone := manifest.said_alone(options.study.family, task["alone"]):
         session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
     if options.plan:
-        return _show_plan(options, session.executor, session.console)
+        return _show_plan(session)
     if options.new and options.study_dir.exists():
         with driver_of(options.name, options.study_dir, options.storage):
             _begin_anew(options, session.console)
@@ -158,9 +167,9 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     said = manifest.manifest_of(options, task, config_hash)
     sampler = _open_study(session, config_hash)
     manifest.begin(options)
-    opening = session.aside.submit(Tracker, options.tracking, options.name, options.artifacts)
+    opening = aside(Tracker, options.tracking, options.name, options.artifacts)
     teacher, costs = prepare(options, session.executor, console, opening, session.deadline)
-    tracker = opening.result()
+    tracker = _opened(opening, session.deadline)
     said["teacher"] = teacher
     alone = manifest.said_alone(options.study.family, task["alone"])
     how = f"as measured on {costs.where}" if costs else "by a fixed rule"
@@ -193,6 +202,19 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     return 1 if why == "failures" else 0
 
 
+def _opened(opening: Future[Tracker], deadline: float) -> Tracker:
+    """The tracking store. Raises `TimeUp` where another process makes its tables until beyond the deadline, and what
+    opening it raises."""
+    said_at = time.monotonic() + SILENT
+    while not wait([opening], timeout=0.2).done:
+        if time.monotonic() > deadline + LATE:
+            raise TimeUp("its tracking store was open")
+        if time.monotonic() > said_at:
+            log.warning("the tracking store is not open yet; another process may be making its tables")
+            said_at = math.inf
+    return opening.result()
+
+
 def _open_study(session: _Session, config_hash: str) -> Sampler:
     """The study in its storage; directories of a study that its storage does not know are kept aside."""
     options = session.options
@@ -222,7 +244,7 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
         if why == "complete" and options.study.confirm and not stop:
             why = _confirm(session, driver, elapsed)
         if why == "complete" and not stop:
-            said["teacher"] = with_all_teachers(options, session.executor, said["teacher"])
+            said["teacher"] = with_all_teachers(options, session.executor, said["teacher"], session.deadline)
         if stop:
             raise KeyboardInterrupt
     except StoreError as error:
@@ -272,7 +294,7 @@ def _measure_latency(session: _Session, widths: set[Any]) -> None:
                     ledger.write_sealed(file, event.data)
                 elif event.kind in ("failed", "refused"):
                     log.warning("latency could not be measured: %s", event.data["reason"])
-            if session.stop:
+            if session.stop or time.monotonic() > session.deadline:
                 return
 
 
@@ -302,15 +324,18 @@ def _pages(tracker: Tracker) -> dict[str, str]:
     return {name: tracker.page_of(name) for name in VIEWS}
 
 
-def _show_plan(options: Options, executor: Executor, console: Console) -> int:
+def _show_plan(session: _Session) -> int:
     """Measure what a step costs, where it is not known, and print what follows from it."""
-    with screen.bar(console, "widths measured") as bar:
+    options = session.options
+    with screen.bar(session.console, "widths measured") as bar:
         row = bar.add_task("", total=None, note="")
 
         def watch(said: Mapping[str, Any]) -> None:
             bar.update(row, completed=said["done"], total=said["total"])
 
-        costs = costs_from_json(result(executor, "calibrate", calibration(options), watch))
+        body = calibration(options)
+        said = result(session.executor, "calibrate", body, watch, session.deadline, "steps were measured")
+        costs = costs_from_json(said)
     found = planning.page(options.name, options.study, options.task, options.trials, costs, options.jobs)
     Console().print(found)  # it was asked for, also by who wants quiet
     return 0
