@@ -26,6 +26,12 @@ DEFAULT_STUDY = "mnist5k"
 INTERRUPTED = 130
 
 
+def program() -> typer.Typer:
+    """A program of one command, as all are."""
+    names = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings=names)
+
+
 def run(app: typer.Typer) -> NoReturn:
     """Run a program. Bad input is one line on standard error and exit code 2, never a traceback."""
     for name in ("stdout", "stderr"):
@@ -96,6 +102,8 @@ def results_of(study: str, out: Path) -> Path:
     if not re.fullmatch(NAME, name) or not (out / name / "study.json").is_file():
         known = sorted(path.parent.name for path in out.glob("*/study.json"))
         choices = f"studies with results in {out} are {', '.join(known)}" if known else f"{out} holds no results yet"
+        if re.fullmatch(NAME, name) and (out / name / "trials").is_dir():
+            choices = "its study.json is gone, and the study's sweep writes it anew"
         raise ValueError(one_line(f"no results for study {study!r}; {choices}"))
     return out / name
 

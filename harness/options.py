@@ -20,7 +20,7 @@ from harness.urls import DATABASES, SERVERS, check_url, redact
 
 DEVICES = ("auto", "cpu", "cuda")
 MOST = {"trials": 1_000_000, "jobs": 10_000, "searches": 1_000}
-A_YEAR = 365 * 24 * 60
+A_SECOND, A_YEAR = 1 / 60, 365 * 24 * 60
 """In minutes."""
 
 
@@ -131,13 +131,16 @@ def settings(given: Sequence[str]) -> dict[str, str]:
 
 def check(options: Options) -> None:
     """Raise `ValueError` for options that cannot be; makes nothing."""
+    most = {**MOST, "jobs": max(64, 8 * cores())} if options.executor == "local" else MOST
     for name, value in (("trials", options.trials), ("jobs", options.jobs), ("searches", options.searches)):
-        if not 1 <= value <= MOST[name]:
-            raise ValueError(f"--{name} {value} is out of range; it must be from 1 to {MOST[name]:,}")
+        if not 1 <= value <= most[name]:
+            raise ValueError(f"--{name} {value} is out of range; it must be from 1 to {most[name]:,}")
     if options.timeout is not None and not options.timeout > 0:
         raise ValueError(f"--timeout {options.timeout:g} is out of range; it must be above 0 seconds")
-    if not 0 < options.limit <= A_YEAR:
-        raise ValueError(f"--limit {options.limit:g} is out of range; it must be above 0 and up to {A_YEAR:,} minutes")
+    if not A_SECOND <= options.limit <= A_YEAR:
+        raise ValueError(
+            f"--limit {options.limit:g} is out of range; it must be from {A_SECOND:g} to {A_YEAR:,} minutes"
+        )
     if options.device not in DEVICES:
         raise ValueError(f"unknown device {options.device!r}; devices are {', '.join(DEVICES)}")
     if options.executor not in EXECUTORS:

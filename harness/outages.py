@@ -26,6 +26,15 @@ AGAIN_AFTER = 10.0
 """Seconds between two tries at a tracking store that did not answer."""
 
 
+DAMAGED = ("malformed", "not a database")
+"""What SQLite says of a file that is no whole database."""
+
+
+def way_out(reason: str, todo: str) -> str:
+    """`; todo` where the reason is that a database is damaged, else nothing."""
+    return f"; {todo}" if any(words in reason for words in DAMAGED) else ""
+
+
 class StoreError(Exception):
     """A store did not do what it was asked to; one line says why."""
 

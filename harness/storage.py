@@ -21,6 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from harness.arms import CONTROL, Arm, read_arm
 from harness.locks import making_tables
+from harness.outages import way_out
 from harness.space import Study, Value, direction
 from harness.stopping import Halt
 from harness.urls import read_only, redact, sqlite_file
@@ -72,7 +73,8 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
     except (StorageInternalError, SQLAlchemyError, ImportError, OSError, sqlite3.Error) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
-        raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}") from None
+        todo = way_out(reason, "put an earlier copy back, or begin anew with --new, which keeps what there is aside")
+        raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}{todo}") from None
     if known != config_hash:
         raise ValueError(
             f"{redact(url)} holds another study called {name!r} (another file, space, seed, objective, data or "

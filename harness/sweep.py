@@ -14,7 +14,7 @@ import typer
 
 from harness import cli
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+app = cli.program()
 
 
 @app.command()

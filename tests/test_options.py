@@ -62,7 +62,7 @@ def test_settings_may_hold_equals_signs() -> None:
     assert settings(["setup=export A=1", "gpus=0.5"]) == {"setup": "export A=1", "gpus": "0.5"}
 
 
-@pytest.mark.parametrize("limit", [0.0, -1.0, 1e300, float("inf"), float("nan")])
+@pytest.mark.parametrize("limit", [0.0, -1.0, 1e-9, 1e300, float("inf"), float("nan")])
 def test_a_limit_that_is_none_is_refused(limit: float, options: Options) -> None:
     with pytest.raises(ValueError, match=r"--limit .* is out of range"):
         check(replace(options, limit=limit))

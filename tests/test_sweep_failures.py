@@ -187,9 +187,20 @@ def test_a_folder_that_becomes_read_only_stops_the_sweep_with_a_line_and_loses_n
 def test_a_tracking_database_that_is_none_is_refused_in_a_line_and_soon(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(os.urandom(3000))
     started = time.monotonic()
-    with pytest.raises(ValueError, match="cannot open the tracking store") as caught:
+    with pytest.raises(
+        ValueError, match=r"cannot open the tracking store .*; move it away, and the sweep logs"
+    ) as caught:
         Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "mine", tmp_path)
     assert "\n" not in str(caught.value) and time.monotonic() - started < 30
+
+
+def test_a_storage_that_is_no_database_is_refused_in_a_line_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(os.urandom(3000))
+    with pytest.raises(
+        ValueError, match=r"cannot open the storage .*; put an earlier copy back, or begin .* --new"
+    ) as said:
+        make_driver(tmp_path, FakeRuns())
+    assert "\n" not in str(said.value)
 
 
 def test_a_run_that_has_lost_its_key_is_nobodys(tmp_path: Path) -> None:

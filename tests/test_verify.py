@@ -151,6 +151,13 @@ def test_what_is_left_of_a_trial_is_said_and_is_no_fault(out: Path, verify: Veri
     assert verify("--quiet").lines == []
 
 
+def test_trials_that_a_storage_did_not_know_are_not_said_to_be_of_no_use(out: Path, verify: Verify) -> None:
+    (out / "fake" / "trials.aside-1").mkdir()
+    found = verify()
+    assert found.code == 0 and found.lines[-1] == CLEAN and len(found.lines) == 2
+    assert found.lines[0].startswith(f"{out / 'fake' / 'trials.aside-1'}: its storage did not know these trials")
+
+
 def test_many_faults_are_said_in_order_and_mended_at_once(out: Path, verify: Verify) -> None:
     broken = [
         in_mlflow("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", "sweep")(out),
@@ -253,7 +260,7 @@ def test_what_a_kill_left_in_the_write_ahead_log_is_read_and_stays_there(out: Pa
     [
         ("mlflow.db", "there is no database at .*mlflow.db"),
         ("fake/study.db", "there is no database at .*study.db"),
-        ("fake/study.json", "no results for study 'fake'; .* holds no results yet"),
+        ("fake/study.json", "no results for study 'fake'; its study.json is gone, and the study's sweep"),
     ],
 )
 def test_a_store_that_is_missing_is_one_line_and_is_not_made(lost: str, said: str, out: Path, verify: Verify) -> None:

@@ -22,7 +22,7 @@ from harness.study_files import load_study
 
 PARTS = tuple(tables.TABLES)
 FIGURES = (".png", ".pdf", ".svg")
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+app = cli.program()
 
 
 @app.command()

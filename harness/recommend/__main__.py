@@ -22,9 +22,7 @@ from harness.urls import redact
 
 SEEDS = 10
 """Fresh seeds to go on with where nothing says how many."""
-app = typer.Typer(
-    add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
-)
+app = cli.program()
 
 
 @app.command()

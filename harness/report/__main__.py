@@ -12,9 +12,7 @@ from harness import cli
 from harness.report.build import write
 from harness.report.closing import closing_table
 
-app = typer.Typer(
-    add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
-)
+app = cli.program()
 
 
 @app.command()

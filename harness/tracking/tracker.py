@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.ledger import TrialSpec, now_ms
 from harness.locks import is_server, making_tables
-from harness.outages import StoreError
+from harness.outages import StoreError, way_out
 from harness.runs import Sweep, failure_tags, run_name, trial_metrics, trial_params, trial_tags
 from harness.spec import Record
 from harness.tracking.reader import search
@@ -60,7 +60,8 @@ class Tracker:
                     self._client = mlflow.MlflowClient(tracking_uri=uri)
                     self._experiment = self._find_experiment(study, artifacts)
         except (StoreError, ImportError) as error:
-            raise ValueError(f"cannot open the tracking store {redact(uri)}: {error}") from None
+            todo = way_out(str(error), "move it away, and the sweep logs every run again, from disk")
+            raise ValueError(f"cannot open the tracking store {redact(uri)}: {error}{todo}") from None
 
     def page_of(self, view: str) -> str:
         """Where the UI shows a view of `VIEWS`: a path below the server's URL."""

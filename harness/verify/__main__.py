@@ -24,9 +24,7 @@ from harness.verify.repair import repair
 
 MOST_NAMED = 5
 """How many leftover files are named."""
-app = typer.Typer(
-    add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
-)
+app = cli.program()
 
 
 @app.command()
@@ -109,6 +107,9 @@ def _conclude(console: Console, found: Findings, num_mended: int, *, quiet: bool
         return int(num > 0)
     if found.is_running:
         _print(console, "a sweep is running: what it has told so far was checked")
+    for folder in found.strangers:
+        said = "its storage did not know these trials, and they were kept; to go on with them put their database back"
+        _print(console, f"{folder}: {said}")
     if found.leftovers:
         named = ", ".join(map(str, found.leftovers[:MOST_NAMED]))
         more = f" and {len(found.leftovers) - MOST_NAMED} more" if len(found.leftovers) > MOST_NAMED else ""

@@ -52,12 +52,14 @@ class Place:
 
 @dataclass
 class Findings:
-    """What a check found and what it counted. `leftovers` are files that may be deleted."""
+    """What a check found and what it counted. `leftovers` are files that may be deleted, `strangers` folders of trials
+    that their storage did not know when a sweep began."""
 
     study: KeptStudy
     is_running: bool
     faults: list[Fault] = field(default_factory=list)
     leftovers: list[Path] = field(default_factory=list)
+    strangers: list[Path] = field(default_factory=list)
     num_runs: int = 0
     num_students: int = 0
 
@@ -100,7 +102,9 @@ class _Check:
                     own = [Run(head, bodies[head.id]) for head in heads.get(number, [])]
                     found.faults += self._trial_faults(number, kept.get(number), own)
                 self._watch(start + len(some), len(every))
-        found.leftovers += sorted(place.study_dir.glob("*.aside-*")) + sorted(place.study_dir.glob("trials/*.aside-*"))
+        found.strangers += sorted(place.study_dir.glob("trials.aside-*"))
+        found.leftovers += sorted({*place.study_dir.glob("*.aside-*")} - {*found.strangers})
+        found.leftovers += sorted(place.study_dir.glob("trials/*.aside-*"))
         return found
 
     def _by_number(self, heads: Sequence[Head]) -> dict[int | None, list[Head]]:

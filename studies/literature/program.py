@@ -18,9 +18,7 @@ LEAST, MOST = 2, 40
 
 def program(claim: Claim) -> typer.Typer:
     """A typer program with the one command that puts the claim to the test."""
-    app = typer.Typer(
-        add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
-    )
+    app = cli.program()
     text = (
         f"{claim.paper}.\n\nThe paper says: {claim.says}\n\nHere: {claim.setup}\n\nWrites summary.md, verdict.json and "
         f"the figure into OUT/literature/{claim.name}. Kill it at any moment: the same command goes on.\n\n"
