@@ -154,9 +154,9 @@ def test_answers_that_are_lost_leave_a_search_out_of_the_pairs_that_need_them(ho
     assert differences(tmp_path / "mine") == {}
 
 
-@pytest.mark.parametrize("searches", [0, -1])
+@pytest.mark.parametrize("searches", [0, -1, 1001])
 def test_a_number_of_searches_that_cannot_be_is_one_line(searches: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"--searches {searches} is out of range; it must be at least 1"):
+    with pytest.raises(ValueError, match=rf"--searches {searches} is out of range; it must be from 1 to 1,000"):
         sweep_here(Path("digits"), tmp_path / "out", quiet=True, searches=searches)
     assert not (tmp_path / "out").exists()
 
