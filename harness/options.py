@@ -16,7 +16,7 @@ from harness.executors.choice import EXECUTORS
 from harness.machine import cores
 from harness.space import Study
 from harness.tracking import reachable
-from harness.urls import DATABASES, SERVERS, check_url, redact
+from harness.urls import DATABASES, SERVERS, check_url, redact, sqlite_file
 
 DEVICES = ("auto", "cpu", "cuda")
 MOST = {"trials": 1_000_000, "jobs": 10_000, "searches": 1_000}
@@ -149,6 +149,11 @@ def check(options: Options) -> None:
         raise ValueError("--plan has nothing to show with --deterministic: its cohorts follow from a fixed rule")
     check_url("--storage", options.storage, DATABASES)
     check_url("--tracking-uri", options.tracking_uri, (*DATABASES, *SERVERS))
+    made = [options.out.absolute(), options.study_dir.absolute()]
+    for name, url in (("--storage", options.storage), ("--tracking-uri", options.tracking_uri)):
+        file = sqlite_file(url or "")
+        if file is not None and not file.parent.is_dir() and file.parent.absolute() not in made:
+            raise ValueError(f"{name} {url!r} cannot be: there is no folder {file.parent}")
     try:
         make_url(options.storage_url)
     except ValueError:  # what it says may be a part of a password

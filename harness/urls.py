@@ -61,8 +61,6 @@ def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
         return
     if keeps_nothing(url):
         raise ValueError(f"{option} {url!r} is a database in memory, which nothing outlives; name a file or a server")
-    if (file := sqlite_file(url)) is not None and not file.parent.is_dir():
-        raise ValueError(f"{option} {url!r} cannot be: there is no folder {file.parent}")
     schemes = [form.partition("://")[0] for form in forms]
     scheme = re.sub(r"^postgresql\+\w+$", "postgresql", url.partition("://")[0])  # any driver that is installed
     if scheme not in schemes or "://" not in url or (scheme == "sqlite" and sqlite_file(url) is None):

@@ -53,6 +53,13 @@ def test_a_setting_that_is_none_is_refused(setting: str) -> None:
         settings([setting])
 
 
+def test_a_database_may_stand_in_a_folder_that_the_sweep_makes(options: Options, tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    check(replace(options, out=out, storage=f"sqlite:///{out / 'all.db'}"))
+    with pytest.raises(ValueError, match=rf"--storage .* cannot be: there is no folder {tmp_path / 'old'}"):
+        check(replace(options, out=out, storage=f"sqlite:///{tmp_path / 'old' / 'all.db'}"))
+
+
 def test_a_setting_that_is_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="--option cpus is given twice: cpus=1, cpus=2"):
         settings(["cpus=1", "cpus=2"])

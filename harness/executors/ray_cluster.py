@@ -76,7 +76,8 @@ def wanted(said: Mapping[str, str]) -> Wanted:
 def reach(address: str) -> None:
     """Raise `ValueError` soon where nobody listens at an address of a host and a port, or who listens is not Ray.
 
-    Ray itself would wait for a minute, deaf to signals. It speaks gRPC, which answers HTTP/2's greeting at once.
+    Ray itself would wait for a minute, deaf to signals. It speaks gRPC, which answers HTTP/2's greeting at once; where
+    it is told to use TLS it is not asked.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
@@ -85,10 +86,10 @@ def reach(address: str) -> None:
         return
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN) as line:
-            line.sendall(GREETING)
-            answer = line.recv(len(SETTINGS))
-        if answer[3:4] != SETTINGS[3:4]:
-            raise ValueError("what listens there is not Ray")
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                line.sendall(GREETING)
+                if line.recv(len(SETTINGS))[3:4] != SETTINGS[3:4]:
+                    raise ValueError("what listens there is not Ray")
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(f"cannot reach a Ray cluster at {redact(address)}: {error}") from None
 
