@@ -26,7 +26,7 @@ test: export OMP_NUM_THREADS = 1
 test: .venv/tested  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/python -m compileall -q harness studies tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
