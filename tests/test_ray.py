@@ -23,6 +23,7 @@ from harness import ledger
 from harness.driver import Driver
 from harness.executors import Event, worker
 from harness.executors import ray as ray_module
+from harness.executors import ray_cluster
 from harness.executors.ray import Ray
 from harness.executors.ray_cluster import connect, wanted
 from harness.stopping import Halt
@@ -315,6 +316,25 @@ def test_signals_stay_the_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", init)
     connect("auto", 1)
     assert meanwhile == [before] and signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("mode", "hint"), [(None, "; if a token guards it, set RAY_AUTH_MODE=token"), ("token", "")])
+def test_a_cluster_that_refuses_is_one_line_with_a_hint_at_its_token(
+    mode: str | None, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def init(**_: Any) -> None:
+        raise ConnectionError("Failed to connect\nto it")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_cluster, "reach", lambda _: None)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(ValueError, match="cannot use a Ray cluster") as caught:
+        connect("head:6379", 1)
+    assert str(caught.value) == f"cannot use a Ray cluster at head:6379: ConnectionError: Failed to connect{hint}"
 
 
 @pytest.mark.usefixtures("cluster")

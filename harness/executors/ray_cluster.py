@@ -115,7 +115,9 @@ def connect(address: str, num_cpus: int) -> None:
     try:
         ray.init(**said)
     except (RuntimeError, ConnectionError, TimeoutError, ValueError) as error:
-        raise ValueError(f"cannot use a Ray cluster at {redact(address)}: {one_line(error)}") from None
+        guarded = address not in ("auto", OWN) and "RAY_AUTH_MODE" not in os.environ
+        todo = "; if a token guards it, set RAY_AUTH_MODE=token" if guarded else ""
+        raise ValueError(f"cannot use a Ray cluster at {redact(address)}: {one_line(error)}{todo}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # should Ray have put its own there
