@@ -21,9 +21,8 @@ import torch
 from harness import driver as driver_module
 from harness import ledger
 from harness.driver import Driver
-from harness.executors import Event, worker
+from harness.executors import Event, ray_cluster, worker
 from harness.executors import ray as ray_module
-from harness.executors import ray_cluster
 from harness.executors.ray import Ray
 from harness.executors.ray_cluster import connect, wanted
 from harness.stopping import Halt
