@@ -72,11 +72,10 @@ class Attempts:
                 ledger.not_begun(self.plan.folder(number), self._begun[number])
 
     def _submit(self, numbers: Sequence[int], stage: str, how: Mapping[str, Any], until: int | None) -> None:
-        part: dict[str, Any] = {} if self.plan.study.pruning is None else {"until": until}
-        part |= {} if stage == SEARCH else {"stage": stage}
-        self.executor.submit(
-            "cohort", {"folders": self._folders(numbers), "how": how, "limit": self.plan.limit, **part}
-        )
+        body: dict[str, Any] = {"folders": self._folders(numbers), "how": how, "limit": self.plan.limit}
+        body |= {} if self.plan.study.pruning is None else {"until": until}
+        body |= {} if stage == SEARCH else {"stage": stage}
+        self.executor.submit("cohort", body)
 
     def _folders(self, numbers: Sequence[int]) -> list[str]:
         return [str(self.plan.folder(number)) for number in numbers]

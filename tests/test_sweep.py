@@ -466,6 +466,12 @@ def test_results_are_plain_json(home: Path) -> None:
         assert {record["status"] for record in json.loads(path.read_text())["records"]} == {"ok"}
 
 
+def test_what_a_job_before_it_says_is_not_taken_for_a_jobs_result() -> None:
+    executor = Inline(lambda kind, _: {"kind": kind})
+    executor.submit("latency", {})  # which the deadline has cut off
+    assert preparing.result(executor, "teacher", {}) == {"kind": "teacher"}
+
+
 def test_a_worker_that_is_lost_before_the_first_trial_costs_a_try(caplog: pytest.LogCaptureFixture) -> None:
     name, file, study = load_study("digits", cli.STUDIES)
     options = Options(
