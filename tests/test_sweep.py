@@ -1,4 +1,4 @@
-"""The sweep's program: what a newcomer types, what a careless one types, and what a kill leaves behind."""
+"""The sweep's program: what a newcomer types, and what a stop leaves behind."""
 
 from __future__ import annotations
 
@@ -7,74 +7,23 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import optuna
 import pytest
-from rich.console import Console
 
-from harness import cli, ledger, manifest, preparing, session, sweep
+from harness import ledger, manifest, session
 from harness.costs import costs_from_json
-from harness.executors import Event
-from harness.executors.inline import Inline
-from harness.options import Options
 from harness.stopping import TimeUp
-from harness.study_files import load_study
-from tests.inline import jobs_here, sweep_here
+from tests.inline import sweep_here
+from tests.typed import EPOCHS, STUDY, TOTAL, command, refused, typed
 
 ROOT = Path(__file__).parents[1]
-STUDY = """
-from harness.space import Choice, Float, Study
-STUDY = Study(
-    task="digits",
-    family="mlp",
-    space={
-        "width": Choice(4, 8),
-        "form": Choice("kl", "mse"),
-        "alpha": Float(0.0, 1.0),
-        "temperature": Float(1.0, 10.0, when={"form": ("kl",)}),
-        "lr": Float(1e-3, 1e-1, log=True),
-    },
-    fixed={"epochs": 6},
-    trials=10,
-    seeds=2,
-    batch=4,
-    other_controls=(),
-    confirm=0,
-)
-"""
-EPOCHS = 6
-TOTAL = 10 + 2 * 5
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "harness.sweep", *map(str, arguments)]
-
-
-def typed(arguments: Sequence[object], monkeypatch: pytest.MonkeyPatch) -> int:
-    """The exit code of a sweep that is typed so, in this process."""
-    monkeypatch.setattr(sys, "argv", ["harness.sweep", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop, jobs_here():
-        cli.run(sweep.app)
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
-
-
-def refused(arguments: Sequence[object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The one line of a sweep that is refused with exit code 2."""
-    assert typed(arguments, monkeypatch) == 2
-    [line] = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -173,29 +122,6 @@ def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(
     assert said == [f"as measured on {json.loads(measured)['where']}", "by a fixed rule"]
 
 
-def test_a_sweep_goes_on_where_steps_cannot_be_measured(caplog: pytest.LogCaptureFixture) -> None:
-    name, file, study = load_study("digits", cli.STUDIES)
-    options = Options(
-        name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
-        deterministic=False, device="cpu", timeout=None, quiet=True,
-    )  # fmt: skip
-    asked = []
-
-    def work(kind: str, _: Mapping[str, Any]) -> dict[str, Any]:
-        asked.append(kind)
-        if kind == "calibrate":
-            raise RuntimeError("out of memory")
-        return {"val_accuracy": 0.9, "num_params": 5}
-
-    console = Console(quiet=True)
-    teacher, costs = preparing.prepare(options, Inline(work), console, Future())
-    assert (teacher["num_params"], costs) == (5, None)
-    assert "steps could not be measured (out of memory); cohorts have a fixed size" in caplog.text
-    fixed = replace(options, deterministic=True)
-    assert preparing.prepare(fixed, Inline(work), console, Future())[1] is None
-    assert asked == ["teacher", "calibrate", "teacher"]
-
-
 def test_a_second_sweep_of_a_running_study_is_refused(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,58 +210,6 @@ def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(
     assert len(told.trials) >= TOTAL and {trial.state.name for trial in told.trials} == {"COMPLETE"}
 
 
-class Teaching(Inline):
-    """Is never done with the teacher, or with measuring steps."""
-
-    def __init__(self, endless: str) -> None:
-        super().__init__(lambda *_: {"val_accuracy": 0.9, "num_params": 5})
-        self.endless = endless
-        self.said: list[Mapping[str, Any]] = [{"val_accuracy": 0.5, "done": 1, "total": 9}]
-
-    def poll(self, timeout: float) -> list[Event]:
-        if self._jobs and self._jobs[0].kind == self.endless:
-            return [Event(self._jobs[0], "progress", said) for said in self.said]
-        return super().poll(timeout)
-
-
-@pytest.mark.parametrize("endless", ["teacher", "calibrate"])
-def test_a_sweep_whose_time_is_up_waits_for_no_teacher_and_no_measurement(endless: str) -> None:
-    """One that is there already is waited for: a study that is done has its report whatever the time."""
-    name, file, study = load_study("digits", cli.STUDIES)
-    options = Options(
-        name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
-        deterministic=False, device="cpu", timeout=None, quiet=True,
-    )  # fmt: skip
-    if endless == "teacher":
-        with pytest.raises(TimeUp):
-            preparing.prepare(options, Teaching(endless), Console(quiet=True), Future(), 0.0)
-    else:
-        teacher, costs = preparing.prepare(options, Teaching(endless), Console(quiet=True), Future(), time.monotonic())
-        assert (teacher["num_params"], costs) == (5, None)
-
-
-@pytest.mark.parametrize("kind", ["teacher", "describe"])
-def test_a_sweep_whose_time_is_up_waits_for_nothing_that_tells_no_progress(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as a teacher that another sweep trains, whose lock a worker waits for."""
-    monkeypatch.setattr(preparing, "LATE", 0.2)
-    name, file, study = load_study("digits", cli.STUDIES)
-    options = Options(
-        name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
-        deterministic=False, device="cpu", timeout=None, quiet=True,
-    )  # fmt: skip
-    silent = Teaching(kind)
-    silent.said = []
-    with pytest.raises(
-        TimeUp, match="its teacher was ready" if kind == "teacher" else "the study was checked and its data"
-    ):
-        if kind == "teacher":
-            preparing.prepare(options, silent, Console(quiet=True), Future(), time.monotonic())
-        else:
-            preparing.result(silent, "describe", {}, deadline=time.monotonic())
-
-
 @pytest.mark.parametrize("moment", [(session, "_measure_latency"), (manifest, "sweep_metrics")])
 def test_a_signal_near_the_end_ends_it_and_begins_no_other_search(
     moment: tuple[Any, str], home: Path, tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch,
@@ -367,80 +241,6 @@ def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(
     assert "the time was up before its teacher was ready. It goes on with\npython -m harness.sweep" in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["nonesuch"], "unknown study 'nonesuch'; studies are digits, "),
-        (["digits", "--trials", "0"], "--trials 0 is out of range"),
-        (["digits", "--trials", "-3"], "--trials -3 is out of range"),
-        (["digits", "--trials", "many"], "many"),
-        (["digits", "--jobs", "0"], "--jobs 0 is out of range"),
-        (["digits", "--jobs", "100000000000"], "--jobs 100000000000 is out of range; it must be from 1 to"),
-        (["digits", "--trials", f"1{30 * '0'}"], "is out of range; it must be from 1 to 1,000,000"),
-        (["digits", "--timeout", "0"], "--timeout 0 is out of range"),
-        (["digits", "--plan", "--deterministic"], "--plan has nothing to show with --deterministic"),
-        (["digits", "--seed", "-1"], "seed -1 is out of range"),
-        (["digits", "--device", "tpu"], "unknown device 'tpu'; devices are auto, cpu, cuda"),
-        (["digits", "--nonsense"], "--nonsense"),
-        (["digits", "--storage", "sqlite://"], "--storage 'sqlite://' is a database in memory"),
-        (["digits", "--storage", "sqlite:///:memory:"], "is a database in memory, which nothing outlives"),
-        (["digits", "--tracking-uri", "sqlite:///file:x?mode=memory&uri=true"], "--tracking-uri 'sqlite:///file:x?"),
-        (
-            ["digits", "--storage", "postgresql://u:secret@h:port/d"],
-            "--storage postgresql://u:***@h:port/d has a port that",
-        ),
-        (["digits", "--storage", "postgres://u:secret@h/d"], "--storage 'postgres://u:***@h/d' names no store; stores"),
-        (["digits", "--storage", ""], "--storage '' names no store; stores are sqlite:///FILE, postgresql://USER@HOST"),
-        (["digits", "--storage", "study.db"], "--storage 'study.db' names no store"),
-        (["digits", "--storage", "postgresql://u:secret@127.0.0.1:9/d"], "cannot open the storage postgresql://u:***@"),
-        (["digits", "--tracking-uri", "foo://u:secret@h"], "DATABASE, http://HOST:PORT, https://HOST:PORT"),
-        (["digits", "--tracking-uri", "postgresql://u@127.0.0.1:9/d"], "cannot open the tracking store postgresql://"),
-        (["digits", "--storage", "sqlite:////no/such/folder/x.db"], "cannot be: there is no folder /no/such/folder"),
-        (["digits", "--tracking-uri", "http://127.0.0.1:9"], "cannot reach the tracking server"),
-        (["digits", "--out", "/proc/nowhere"], "--out"),
-    ],
-)
-def test_bad_options_are_one_line(
-    arguments: list[str],
-    words: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out = [] if "--out" in arguments else ["--out", str(tmp_path / "results")]
-    assert words in refused([*arguments, *out], capsys, monkeypatch)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (("Float(0.0, 1.0)", "Float(0.9, 0.1)"), "alpha: low 0.9 is above high 0.1"),
-        (("Float(0.0, 1.0)", "Float(0.0, 1.5)"), "alpha 1.5 is out of range"),
-        (("Float(1.0, 10.0", "Float(0.0, 10.0"), "temperature 0.0 is out of range"),
-        (("Choice(4, 8)", "Choice(0, 8)"), "width 0 is out of range"),
-        (('"kl", "mse"', '"kl", "magic"'), "unknown form 'magic'; forms are kl, soft_ce, mse, squared_norm"),
-        (('task="digits"', 'task="cats"'), "unknown task 'cats'; tasks are mnist5k, digits"),
-        (('family="mlp"', 'family="rnn"'), "unknown family 'rnn'"),
-        (("trials=10", 'sampler="dice"'), "unknown sampler 'dice'; samplers are tpe"),
-        (("trials=10", 'objectives=("test_accuracy",)'), "objective 'test_accuracy' is not allowed"),
-        ((', when={"form": ("kl",)}', ', when={"form": ("kl", "mse")}'), "form 'mse' takes no temperature"),
-        (("STUDY = Study(", "STUDY = Study(("), "mine.py, line"),
-        (("STUDY = Study(", "OTHER = Study("), "defines no STUDY"),
-        (("STUDY = Study(", "1 / 0\nSTUDY = Study("), "ZeroDivisionError"),
-    ],
-)
-def test_bad_studies_are_one_line_and_nothing_is_written(
-    change: tuple[str, str],
-    words: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "mine.py").write_text(STUDY.replace(*change))
-    assert words in refused([tmp_path / "mine.py", "--out", tmp_path / "results"], capsys, monkeypatch)
-    assert not (tmp_path / "results").exists()
-
-
 def test_a_study_that_has_changed_since_its_first_sweep_is_refused_and_kept(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,33 +264,3 @@ def test_the_environment_names_the_stores(home: Path, tmp_path: Path, monkeypatc
 def test_results_are_plain_json(home: Path) -> None:
     for path in (home / "results" / "mine" / "trials").glob("*/result.json"):
         assert {record["status"] for record in json.loads(path.read_text())["records"]} == {"ok"}
-
-
-def test_what_a_job_before_it_says_is_not_taken_for_a_jobs_result() -> None:
-    executor = Inline(lambda kind, _: {"kind": kind})
-    executor.submit("latency", {})  # which the deadline has cut off
-    assert preparing.result(executor, "teacher", {}) == {"kind": "teacher"}
-
-
-def test_a_worker_that_is_lost_before_the_first_trial_costs_a_try(caplog: pytest.LogCaptureFixture) -> None:
-    name, file, study = load_study("digits", cli.STUDIES)
-    options = Options(
-        name, file, study, trials=4, jobs=1, out=Path("nowhere"), storage=None, tracking_uri=None,
-        deterministic=True, device="cpu", timeout=None, quiet=True,
-    )  # fmt: skip
-    left = Counter({"teacher": 2, "describe": 2})
-
-    def work(kind: str, _: Mapping[str, Any]) -> dict[str, Any]:
-        if left[kind]:
-            left[kind] -= 1
-            raise RuntimeError("worker killed by SIGKILL")
-        return {"val_accuracy": 0.9, "num_params": 5}
-
-    assert preparing.result(Inline(work), "describe", {})["num_params"] == 5
-    assert preparing.prepare(options, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
-    assert caplog.text.count("the teacher is trained again: worker killed by SIGKILL") == 2
-    left.update({"teacher": 3, "describe": 3})
-    with pytest.raises(ValueError, match="worker killed by SIGKILL"):
-        preparing.result(Inline(work), "describe", {})
-    with pytest.raises(ValueError, match="the teacher could not be trained: worker killed by SIGKILL"):
-        preparing.prepare(options, Inline(work), Console(quiet=True), Future())
