@@ -153,6 +153,7 @@ def test_shares_and_the_front_are_those_of_real_sweeps(
     found = shares.measure(question, tmp_path, digits_cache, lambda _: None)
     assert (Sampler.ask, Tracker.log, ledger.read_result) == before
     assert all(seconds >= 0 for parts in found.values() for seconds in parts.values())
+    assert min(found["phases"][part] for part in ("search", "confirm stage", "latency", "report")) > 0
     assert min(found["driver"][part] for part in shares.DRIVER) > 0
     assert min(found["workers"]["training"], found["job"]["step"]) > 0
     with jobs_here():

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.pareto import hypervolume_over_trials
-from harness.bench.measure import AT_LEAST, Question, run_sweep, spread
+from harness.bench.measure import AT_LEAST, Question, as_the_loop, run_sweep, spread
 from harness.bench.plain import Loop
 from harness.models import num_params
 
@@ -48,7 +48,7 @@ def measure(
         loop = Loop(question.study, question.task, cache, own, question.device).run(60 * minutes, AT_LEAST)
         goal = area([(trial.val_accuracy, trial.num_params) for trial in loop], question)[-1]
         tell(f"front: harness, {number} of {repeats}")
-        ran = run_sweep(question, folder / f"front-{number}", cache)
+        ran = run_sweep(question, folder / f"front-{number}", cache, as_the_loop(question))
         told = [trial for trial in ran.told if trial.state.name == "COMPLETE"]
         told.sort(key=lambda trial: str(trial.datetime_complete))
         sizes = {trial.number: (fmean(r.num_params for r in records)) for trial, records in ran.trials if records}

@@ -113,14 +113,19 @@ class Ran:
         return min(trial.datetime_start for trial in self.told if trial.datetime_start)
 
 
-def run_sweep(question: Question, out: Path, cache: Path) -> Ran:
-    """A whole sweep in `out`, which is made. Raises `ValueError` where it fails."""
+def as_the_loop(question: Question) -> Study:
+    """The study without what the plain loop has not."""
+    return replace(question.study, other_controls=(), confirm=0)
+
+
+def run_sweep(question: Question, out: Path, cache: Path, study: Study) -> Ran:
+    """A whole sweep of a study in `out`, which is made. Raises `ValueError` where it fails."""
     out.mkdir(parents=True)
     (out / "teachers").symlink_to(cache, target_is_directory=True)
     options = Options(
         name=question.name,
         file=question.file,
-        study=replace(question.study, other_controls=(), confirm=0),  # the loop has neither
+        study=study,
         trials=question.trials,
         jobs=question.jobs,
         out=out,
@@ -143,7 +148,7 @@ def run_sweep(question: Question, out: Path, cache: Path) -> Ran:
 
 def run_harness(question: Question, out: Path, cache: Path) -> tuple[Side, float]:
     """A whole sweep in `out`, and the controls' share of its trials."""
-    ran = run_sweep(question, out, cache)
+    ran = run_sweep(question, out, cache, as_the_loop(question))
     pairs = ran.trials
     last = max(trial.datetime_complete for trial in ran.told if trial.datetime_complete)
     seconds = (last - ran.first_ask).total_seconds()

@@ -6,6 +6,7 @@ outside, so nothing of it is in the product. The last part trains the jobs of on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import cohort, ledger, tasks
+from harness import cohort, ledger, report, session, tasks
 from harness.bench.driving import Clock
 from harness.bench.measure import Question, run_sweep
 from harness.bench.plain import one_thread
@@ -27,6 +28,12 @@ from harness.sampler import Sampler
 from harness.spec import StudentSpec
 from harness.tracking import Tracker
 
+PHASES = {
+    "search": (Driver, "run"),
+    "confirm stage": (Driver, "confirm"),
+    "latency": (session, "_measure_latency"),
+    "report": (report, "write"),
+}
 DRIVER = {
     "ask": (Sampler, "ask"),
     "track": (Tracker, "log"),
@@ -47,29 +54,37 @@ WORKER = {
 
 
 def measure(question: Question, folder: Path, cache: Path, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds by part: `phases` of the whole program, `driver` and `workers` of the phase `trials`, and `job`.
+    """Seconds by part: `phases` of the whole program, `driver` and `workers` of its trials, of both stages, and `job`.
 
-    `workers` counts process-seconds: `training` is what the records say, the rest is waiting, reading and writing.
+    `workers` counts process-seconds: `training` is what the records say, the rest is waiting, reading and writing, and
+    teachers that controls have of their own.
     """
     tell("shares of a sweep")
-    clock, marks, drive = Clock(), list[Mapping[str, float]](), Driver.run
+    clock, phases, spent = Clock(), Clock(), Counter[str]()
 
-    def marked(driver: Driver, logged: set[str]) -> str:
-        marks.append(clock.read())
-        why = drive(driver, logged)
-        marks.append(clock.read())
-        return why
+    def counted(stage: Callable[..., str]) -> Callable[..., str]:
+        def run(*args: Any) -> str:
+            before = clock.read()
+            try:
+                return stage(*args)
+            finally:
+                after = clock.read()
+                spent.update({part: after[part] - before[part] for part in (*DRIVER, "all")})
 
-    with timed(clock, DRIVER), mock.patch.object(Driver, "run", marked):
-        ran = run_sweep(question, folder / "shares", cache)
-    before, after = marks
-    spent = {part: after[part] - before[part] for part in (*DRIVER, "all")}
+        return run
+
+    with timed(clock, DRIVER), timed(phases, PHASES), ExitStack() as stack:
+        for name in ("run", "confirm"):
+            stack.enter_context(mock.patch.object(Driver, name, counted(getattr(Driver, name))))
+        ran = run_sweep(question, folder / "shares", cache, question.study)
+    known = phases.read()
+    own = {phase: known[phase] for phase in PHASES}
     trials = spent.pop("all")
     busy = sum(record.cost.seconds for _, records in ran.trials for record in records)
     tell("shares of a job")
     return {
-        "phases": {"trials": trials, "start-up, teacher, report": ran.wall - trials},
-        "driver": {**spent, "other": max(0.0, trials - sum(spent.values()))},
+        "phases": {**own, "start-up, teacher": max(0.0, ran.wall - sum(own.values()))},
+        "driver": {**spent, "other": max(0.0, trials - spent.total())},
         "workers": {"training": busy, "not training": max(0.0, trials * question.jobs - busy)},
         "job": inside(question, [spec for trial, _ in ran.trials for spec in trial.specs], folder, cache),
     }

@@ -72,8 +72,8 @@ def _steps(console: Console, rows: Sequence[Data]) -> None:
 def _shares(console: Console, data: Data) -> None:
     names = {
         "phases": "the whole program",
-        "workers": "the workers' processes while trials run",
-        "driver": "the driver while trials run",
+        "workers": "the workers' processes in search and confirm stage",
+        "driver": "the driver in search and confirm stage",
         "job": "inside the jobs of one round, one process",
     }
     for name, title in names.items():
