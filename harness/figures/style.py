@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from harness.spec import PLAIN
 
@@ -67,15 +68,15 @@ def note_of(figure: Figure) -> str:
     return str(figure.get_label())
 
 
-def without_note(figure: Figure) -> None:
-    """Take the note from the foot, and the room that it took, for a page that prints it beside the figure."""
-    lines = figure.get_supxlabel()
+def without_note(figure: Figure) -> Bbox:
+    """Hide the note at the foot, for a page that prints it beside the figure; gives the box of the rest, in inches."""
+    width, height = figure.get_size_inches()
+    foot = 0.0
     for text in figure.texts:
-        if lines and text.get_text() == lines:
-            text.set_text("")
-            text.set_in_layout(False)
-            width, height = figure.get_size_inches()
-            figure.set_size_inches(width, height - (lines.count("\n") + 1) * 6 * 1.25 / 72)
+        if text.get_text() and text.get_text() == figure.get_supxlabel():
+            foot = text.get_window_extent().y1 / figure.dpi
+            text.set_visible(False)
+    return Bbox.from_extents(0, foot, width, height)
 
 
 def hues(forms: Sequence[str]) -> dict[str, str]:

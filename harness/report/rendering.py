@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from harness import figures
 from harness.report.findings import Drawn
@@ -29,14 +30,11 @@ def rendered(drawing: Drawing) -> tuple[dict[str, bytes], Drawn]:
     with figures.paper():
         figure = drawing.draw()
         figure.set_dpi(DPI)
-        note, engine = figures.note_of(figure), figure.get_layout_engine()
         _arrange(figure)
         files = {"png": _saved(figure, "png", {"Software": None})}
         files |= {"pdf": _saved(figure, "pdf", {"CreationDate": None}), "svg": _saved(figure, "svg", SVG)}
-        figures.without_note(figure)
-        figure.set_layout_engine(engine)
-        _arrange(figure)
-        return files, Drawn(drawing.caption, note, _saved(figure, "svg", SVG))
+        rest = figures.without_note(figure)
+        return files, Drawn(drawing.caption, figures.note_of(figure), _saved(figure, "svg", SVG, rest))
 
 
 def _arrange(figure: Figure) -> None:
@@ -47,7 +45,7 @@ def _arrange(figure: Figure) -> None:
         figure.set_layout_engine(None)
 
 
-def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+def _saved(figure: Figure, kind: str, metadata: dict[str, None], box: Bbox | None = None) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata, bbox_inches=box)
     return buffer.getvalue()
