@@ -14,7 +14,7 @@ from statistics import mean
 
 from harness import ledger
 from harness.ledger import TrialSpec
-from harness.rungs import Halving, Member, Verdict, verdicts
+from harness.rungs import Halving, Member, Prune, Train, Wait, verdicts
 from harness.space import Study, direction
 from harness.spec import Record
 from harness.storage import Asked
@@ -24,12 +24,16 @@ Key = tuple[int, str, int]
 
 
 class Brackets:
-    """Every bracket with an open trial: one that was asked for and not yet told."""
+    """Every bracket with an open trial: one that was asked for and not yet told.
+
+    What is due of a trial is said once, until it has arrived at the rung it was trained up to.
+    """
 
     def __init__(self, study: Study, halving: Halving, study_dir: Path) -> None:
         self._metric, self._halving, self._study_dir = study.pruned_by, halving, study_dir
         self._members: dict[Key, dict[int, Member]] = {}
         self._open: dict[int, tuple[Key, TrialSpec]] = {}
+        self._busy: set[int] = set()  # being trained, or to be told
 
     def enter(self, asked: Asked, trial: TrialSpec) -> None:
         """Take in an open trial."""
@@ -68,7 +72,10 @@ class Brackets:
         """Note that a trial was trained up to a rung; whether it truly has published it."""
         key, trial = self._open[number]
         self._members[key][number] = member = self._read(trial)
-        return len(member.scores) > self._halving.rungs.index(epoch)
+        if len(member.scores) <= self._halving.rungs.index(epoch):
+            return False
+        self._busy.discard(number)
+        return True
 
     def has_begun(self, number: int) -> bool:
         """Whether an open trial has reached a rung."""
@@ -82,14 +89,21 @@ class Brackets:
 
     def leave(self, number: int) -> None:
         """Note that a trial was told. Its bracket is kept while others of it are open."""
+        self._busy.discard(number)
         key, _ = self._open.pop(number)
         if all(key != other for other, _ in self._open.values()):
             del self._members[key]
 
-    def verdicts(self) -> dict[int, Verdict]:
-        """What is to become of every open trial that was not given up, by number."""
+    def due(self) -> dict[Train | Prune, list[TrialSpec]]:
+        """What is to be done now with open trials that were not given up, in order of number: to prune first, then to
+        train, the longest first."""
         found = {n: v for members in self._members.values() for n, v in verdicts(members, self._halving).items()}
-        return {number: found[number] for number in sorted(found) if number in self._open}
+        due: dict[Train | Prune, list[TrialSpec]] = {}
+        for number in sorted(self._open.keys() & found.keys() - self._busy):
+            if not isinstance(verdict := found[number], Wait):
+                due.setdefault(verdict, []).append(self._open[number][1])
+                self._busy.add(number)
+        return dict(sorted(due.items(), key=lambda item: _turn(item[0])))
 
     def _read(self, trial: TrialSpec) -> Member:
         folder = ledger.trial_dir(self._study_dir, trial.number)
@@ -99,6 +113,10 @@ class Brackets:
                 break
             scores.append(score(records, self._metric))
         return Member(tuple(scores))
+
+
+def _turn(verdict: Train | Prune) -> tuple[bool, float]:
+    return (False, verdict.epoch) if isinstance(verdict, Prune) else (True, -(verdict.until or math.inf))
 
 
 def score(records: Sequence[Record], metric: str) -> float:

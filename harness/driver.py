@@ -27,7 +27,7 @@ from harness.executors import Event, Executor
 from harness.goals import Goals, Plan
 from harness.ledger import TrialSpec
 from harness.outages import StoreError
-from harness.rungs import Prune, Train
+from harness.rungs import Train
 from harness.sampler import Sampler
 from harness.space import Value
 from harness.stopping import Halt
@@ -75,7 +75,6 @@ class Driver:
     _attempts: Attempts = field(init=False)
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
     _last_round: int = 0  # kept with a trial
-    _busy: set[int] = field(default_factory=set)  # of the brackets' trials, those handed out or ready
     _lost: set[int] = field(default_factory=set)  # told, but their results are gone: trained again, not told again
     _leave_at: float = math.inf  # once it must stop: when it stops committing
 
@@ -286,22 +285,16 @@ class Driver:
             return
         if self.executor.num_pending if self.plan.deterministic else self.executor.num_waiting:
             return
-        due: dict[float, list[TrialSpec]] = {}
-        for number, verdict in self._brackets.verdicts().items():
-            if number in self._busy:
+        for verdict, trials in self._brackets.due().items():
+            if isinstance(verdict, Train):
+                self._submit(trials, verdict.until)
                 continue
-            if isinstance(verdict, Prune):
-                self._prune(number, verdict.epoch)
-            elif isinstance(verdict, Train):
-                due.setdefault(verdict.until or math.inf, []).append(self._open[number][1])
-                self._busy.add(number)
-        for until in sorted(due, reverse=True):
-            self._submit(due[until], None if until == math.inf else int(until))
+            for trial in trials:
+                self._prune(trial, verdict.epoch)
 
-    def _prune(self, number: int, epoch: int) -> None:
+    def _prune(self, trial: TrialSpec, epoch: int) -> None:
         """Publish what a trial was at a rung as its result; trained up to it again where that was damaged just now."""
-        folder, trial = self._folder(number), self._open[number][1]
-        self._busy.add(number)
+        folder = self._folder(trial.number)
         if ledger.read_result(folder, trial) is None:
             records = ledger.read_rung(folder, trial, epoch)
             if records is None:
@@ -310,7 +303,7 @@ class Driver:
             pruned = [replace(record, status="pruned") for record in records]
             diverged = any(record.status == "diverged" for record in records)
             ledger.publish(folder, trial, pruned, pruned_at=epoch, diverged=diverged)
-        self._ready.append(number)
+        self._ready.append(trial.number)
 
     def _submit(self, trials: Iterable[TrialSpec], until: int | None = None) -> None:
         """Hand out trials as cohorts; those that killed every sweep so far are given up."""
@@ -336,9 +329,7 @@ class Driver:
         waiting, until = [], event.job.body.get("until")
         for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
             if self._brackets is not None and until is not None and number not in self._lost:
-                if self._brackets.arrive(number, until):
-                    self._busy.discard(number)
-                else:
+                if not self._brackets.arrive(number, until):
                     waiting.append(number)
             elif ledger.read_result(self._folder(number), self._open[number][1]) is not None:
                 self._ready.append(number)
@@ -391,7 +382,6 @@ class Driver:
             return
         if self._brackets is not None and self._in_bracket(trial):
             self._brackets.leave(asked.number)
-            self._busy.discard(asked.number)
         folder = self._folder(asked.number)
         maybe_there = asked.number in self._recovered or trial.key in self._logged
         records = ledger.read_result(folder, trial)
