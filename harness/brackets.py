@@ -7,7 +7,7 @@ of its `rung-<epoch>.json`; so a restart comes to the verdicts that were come to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -67,6 +67,25 @@ class Brackets:
                 reached = self._halving.rungs.index(facts["pruned_at"]) + 1
                 scores[reached - 1] = score(records, self._metric)
         return tuple(scores[:reached])
+
+    def rung_of(self, lost: Asked, asked: Mapping[str, Sequence[Asked]]) -> int | None:
+        """At which epoch a told trial was pruned whose result is lost, as the scores of its bracket have it; None where
+        they do not tell. `asked` are all trials by state, as `Sampler.trials` calls them."""
+        members: dict[int, tuple[int, Member]] = {}
+        for state, trials in asked.items():
+            for other in trials:
+                if (other.round, other.arm) != (lost.round, lost.arm):
+                    continue
+                trial = ledger.find_spec(ledger.trial_dir(self._study_dir, other.number))
+                if trial is None:
+                    return None
+                own = other == lost or state not in ("complete", "pruned")
+                scores = self._read(trial).scores if own else self._scores_of_told(trial, state)
+                over = other != lost and state != "running"
+                members[other.number] = trial.specs[0].width, Member(scores, over)
+        width, _ = members[lost.number]
+        verdict = verdicts({n: m for n, (its, m) in members.items() if its == width}, self._halving)[lost.number]
+        return verdict.epoch if isinstance(verdict, Prune) else None
 
     def arrive(self, number: int, epoch: int) -> bool:
         """Note that a trial was trained up to a rung; whether it truly has published it."""

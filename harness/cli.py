@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -24,6 +25,8 @@ STUDIES = (Path("studies"), Path(__file__).parents[1] / "studies")
 OUT = Path("results")
 DEFAULT_STUDY = "mnist5k"
 INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FULL = "; make room, or let it be written to, and give the same command"
 
 
 def program() -> typer.Typer:
@@ -44,8 +47,10 @@ def run(app: typer.Typer) -> NoReturn:
     except typer.TyperException as error:
         message = str(error.format_message()) if hasattr(error, "format_message") else str(error)
         fail(f"{message.rstrip('.')}, in: {' '.join(sys.argv[1:])}")
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         fail(str(error))
+    except OSError as error:
+        fail(f"{error}{FULL}" if error.errno in NO_ROOM else str(error), 1 if error.errno in NO_ROOM else 2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)

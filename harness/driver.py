@@ -294,16 +294,34 @@ class Driver:
 
     def _prune(self, trial: TrialSpec, epoch: int) -> None:
         """Publish what a trial was at a rung as its result; trained up to it again where that was damaged just now."""
-        folder = self._folder(trial.number)
-        if ledger.read_result(folder, trial) is None:
-            records = ledger.read_rung(folder, trial, epoch)
-            if records is None:
-                self._submit([trial], epoch)
-                return
-            pruned = [replace(record, status="pruned") for record in records]
-            diverged = any(record.status == "diverged" for record in records)
-            ledger.publish(folder, trial, pruned, pruned_at=epoch, diverged=diverged)
-        self._ready.append(trial.number)
+        known = ledger.read_result(self._folder(trial.number), trial) is not None
+        if known or self._publish_pruned(trial, epoch):
+            self._ready.append(trial.number)
+        else:
+            self._submit([trial], epoch)
+
+    def _publish_pruned(self, trial: TrialSpec, epoch: int) -> bool:
+        """Publish what a trial was at a rung as its result; False where that is not there."""
+        records = ledger.read_rung(self._folder(trial.number), trial, epoch)
+        if records is None:
+            return False
+        pruned = [replace(record, status="pruned") for record in records]
+        diverged = any(record.status == "diverged" for record in records)
+        ledger.publish(self._folder(trial.number), trial, pruned, pruned_at=epoch, diverged=diverged)
+        return True
+
+    def _publish_pruned_again(self, asked: Asked, trial: TrialSpec) -> bool:
+        """Publish once more what a told trial was that has lost its result; False where nobody knows any more at which
+        rung it was pruned."""
+        assert self._brackets is not None
+        states = ("complete", "pruned", "failed", "running")
+        epoch = self._brackets.rung_of(asked, {state: self.sampler.trials(state) for state in states})
+        if epoch is None or not self._publish_pruned(trial, epoch):
+            return False
+        log.warning(
+            "trial %d was told, and its result was lost or damaged: it is had again from its rung", trial.number
+        )
+        return True
 
     def _submit(self, trials: Iterable[TrialSpec], until: int | None = None) -> None:
         """Hand out trials as cohorts; those that killed every sweep so far are given up."""
@@ -412,11 +430,13 @@ class Driver:
     def _restore(self) -> None:
         """Have of every told trial its result, which is trained again where it was lost, and its run, which is logged
         again where tracking does not know it: its store was lost, or changed."""
-        lost = []
-        for asked in (*self.sampler.trials("complete"), *self.sampler.trials("pruned")):
+        lost, pruned = [], self.sampler.trials("pruned")
+        for asked in (*self.sampler.trials("complete"), *pruned):
             folder = self._folder(asked.number)
             trial = self._write_spec(asked)  # it puts aside what is damaged, and what is another's
             records = ledger.read_result(folder, trial)
+            if records is None and asked in pruned and self._publish_pruned_again(asked, trial):
+                records = ledger.read_result(folder, trial)
             if self._brackets is not None:
                 ledger.drop_checkpoints(folder)
             if records is None or not has_answers(folder, trial, records):
@@ -433,13 +453,12 @@ class Driver:
             reason = ledger.read_failure(self._folder(asked.number), trial)
             if reason is not None and trial.key not in self._logged:
                 self.tracker.log_failure(trial, reason, maybe_there=True)
-        self._find_again(lost)
+        self._find_again(lost, pruned)
 
-    def _find_again(self, lost: Sequence[Asked]) -> None:
+    def _find_again(self, lost: Sequence[Asked], pruned: Sequence[Asked]) -> None:
         """Train trials again that were told, and of which the result is gone or damaged."""
-        pruned = {asked.number for asked in self.sampler.trials("pruned")}
         for asked in lost:
-            if asked.number in pruned:  # nobody knows any more at which rung
+            if asked in pruned:  # nobody knows any more at which rung
                 log.warning("trial %d was pruned, and what it was then is lost; it stays pruned", asked.number)
                 continue
             log.warning("trial %d was told, but its result is lost or damaged: it is trained again", asked.number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from harness.export import read_architecture
-from harness.tracking import reachable
+from harness.tracking import bring_along, reachable
 from harness.urls import redact, sqlite_file
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of files that take no time
@@ -73,6 +74,8 @@ def register(folder: Path, uri: str, run: str, name: str, tags: Mapping[str, str
     import mlflow
 
     with _in_one_line(uri):
+        if (file := sqlite_file(uri)) is not None:
+            bring_along(file)
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment = client.get_run(run).info.experiment_id
         every = {**tags, WEIGHTS: weights}
@@ -171,6 +174,6 @@ def _in_one_line(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, requests.RequestException, SQLAlchemyError, OSError, sqlite3.Error) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"cannot register in {redact(uri)}: {redact(first)}") from None

@@ -32,7 +32,7 @@ from harness.arms import CONFIRM, context_of, control_arms, given_in, read_arm, 
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
 from harness.stopping import Halt
-from harness.storage import STATES, Asked, open_study, set_state, whole_trials, why_away
+from harness.storage import STATES, Asked, arm_of, open_study, set_state, whole_trials, why_away
 from harness.urls import redact
 
 T = TypeVar("T")
@@ -235,7 +235,7 @@ class Sampler:
 
     def _enter(self, trial: FrozenTrial) -> None:
         """Take a trial from disk into its arm."""
-        arm = str(trial.user_attrs.get("arm", ""))
+        arm = arm_of(trial)
         if arm.startswith(CONFIRM):
             self.open_arms({arm: trial.params})
         own = self._arms.get(arm)
@@ -245,6 +245,7 @@ class Sampler:
                 "anew with --new, which keeps it aside"
             )
         try:
+            _check_rows(trial, {**self._study.fixed, **own.given, **context_of(arm)}, own)
             kept = _in_arm(trial, own, trial.state, trial.values)
         except ValueError as error:
             raise ValueError(
@@ -290,12 +291,23 @@ class Sampler:
         return optuna.samplers.TPESampler(seed=seed)
 
 
+def _check_rows(trial: FrozenTrial, fixed: Mapping[str, Value], own: _Arm) -> None:
+    """Raise `ValueError` where a trial on disk is not as its arm asks for one: its rows were changed by hand."""
+    known = {**fixed, **trial.params}
+    wanted = {*own.given, *(name for name, dimension in own.space.items() if active(dimension, known))}
+    if set(trial.params) != wanted:
+        raise ValueError(f"it has {', '.join(sorted(trial.params))}, and its arm {', '.join(sorted(wanted))}")
+    since, round = trial.user_attrs.get("since", []), trial.user_attrs.get("round", 0)
+    if not isinstance(since, list) or not all(type(number) is int for number in (*since, round)):
+        raise ValueError(f"it was asked for in round {round!r}, since {since!r}")
+
+
 def _restore_order(own: _Arm, trials: Sequence[FrozenTrial]) -> None:
     """Sort an arm's told trials as they were told; those that no later trial knows of, as the clock says."""
     ends = {trial.number: trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete}
     known = [number for trial in trials if trial.number in own.trials for number in trial.user_attrs.get("since", ())]
     place = {number: at for at, number in enumerate(known)}
-    own.told.sort(key=lambda number: (place.get(number, len(known)), ends[number], number))
+    own.told.sort(key=lambda number: (place.get(number, len(known)), ends.get(number, np.inf), number))
     own.noted = len(known)
 
 

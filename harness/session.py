@@ -139,9 +139,10 @@ def _be_its_driver(session: _Session) -> int:
         session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
     if options.plan:
         return _show_plan(session)
-    if options.new and options.study_dir.exists():
+    if options.new and (options.study_dir.exists() or options.storage):
+        was_there = options.study_dir.exists()  # the lock makes it
         with driver_of(options.name, options.study_dir, options.storage):
-            _begin_anew(options, session.console)
+            _begin_anew(options, session.console, was_there=was_there)
     with driver_of(options.name, options.study_dir, options.storage) as held:
         try:
             Desk.clear(options.study_dir)
@@ -150,13 +151,14 @@ def _be_its_driver(session: _Session) -> int:
             raise Halt(f"{error}; {MENDS.get(error.errno or 0, 'make room, or let it be written to')}") from None
 
 
-def _begin_anew(options: Options, console: Console) -> None:
+def _begin_anew(options: Options, console: Console, *, was_there: bool) -> None:
     """Keep what there is of the study aside, and its name free."""
     if options.storage:
         kept = set_aside(options.storage, options.name)
         if kept:
             console.print(f"the study that was in the storage is called {kept} now", soft_wrap=True)
-    ledger.put_aside(options.study_dir, f"study {options.name!r} begins anew, and there is an earlier one")
+    if was_there:
+        ledger.put_aside(options.study_dir, f"study {options.name!r} begins anew, and there is an earlier one")
 
 
 def _run(session: _Session, task: Mapping[str, Any]) -> int:
@@ -197,8 +199,10 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
         is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
     console.print(report.closing_table(written))
     screen.say_goodbye(options, console, why, _pages(tracker), confirmed=len(written.confirmed.trials) > 0)
-    if not is_logged:
+    if len(owed):
         raise Halt(f"tracking does not answer; {len(owed)} trials are not logged yet, and the same command logs them")
+    if not is_logged:
+        raise Halt("the report is not with its run in MLflow, and the same command logs it; the folder has it")
     return 1 if why == "failures" else 0
 
 
@@ -279,7 +283,7 @@ def _measure_latency(session: _Session, widths: set[Any]) -> None:
     file = options.study_dir / "latency.json"
     try:
         known = {int(width) for width in (ledger.read_sealed(file) or {}).get("widths", {})}
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         known = set()
     if widths <= known:
         return
@@ -316,6 +320,8 @@ def _end_run(options: Options, tracker: Tracker, written: Report, metrics: Mappi
         tracker.end(options.study_dir, written.files, manifest.note(options, _pages(tracker)), metrics, ENDS[why])
     except StoreError as error:
         log.warning("the report is not with its run: %s", error)
+        with suppress(StoreError):
+            tracker.leave()
         return False
     return True
 

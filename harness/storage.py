@@ -8,8 +8,8 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,48 +53,73 @@ class Asked:
 
 
 def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:
-    try:
-        with making_tables(url):
-            storage = RDBStorage(url, engine_kwargs=_engine(url))
-        if (file := sqlite_file(url)) is not None:
-            with closing(sqlite3.connect(file)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
+    with _opening(url, shared=shared):
+        storage = _made(url)
         names = optuna.get_all_study_names(storage)
         if names and name not in names and not shared:
             raise ValueError(f"{redact(url)} is the database of study {names[0]!r}, not {name!r}; choose another --out")
         directions = [direction(objective) for objective in study.objectives]
         disk = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-        known = disk.user_attrs.get("harness.config")
-        if known is None and not disk.get_trials(deepcopy=False):
-            known = config_hash
+        if "harness.config" not in disk.user_attrs and not disk.get_trials(deepcopy=False):
             disk.set_user_attr("harness.objectives", list(study.objectives))
             disk.set_user_attr("harness.id", f"{config_hash}-{secrets.token_hex(6)}")
             disk.set_user_attr("harness.config", config_hash)  # last: without it the study was never begun
-    except (StorageInternalError, SQLAlchemyError, ImportError, OSError, sqlite3.Error) as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
-        todo = way_out(reason, "put an earlier copy back, or begin anew with --new, which keeps what there is aside")
-        raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}{todo}") from None
-    if known != config_hash:
+        known = disk.user_attrs
+    if known.get("harness.config") != config_hash:
         raise ValueError(
             f"{redact(url)} holds another study called {name!r} (another file, space, seed, objective, data or "
             f"teacher); restore what has changed, choose another --out, or begin anew with --new, which keeps the old "
             f"one aside"
         )
+    _check_own(known, name, url)
     return storage
 
 
 def set_aside(url: str, name: str) -> str | None:
     """Rename a study of a storage, with all its trials, so that its name is free; gives the new name, None where there
-    was no such study."""
+    was no such study. Raises `ValueError` in one line where the storage cannot be opened."""
+    with _opening(url, shared=True):
+        storage = _made(url)
+        if name not in optuna.get_all_study_names(storage):
+            return None
+        kept = f"{name}.aside-{time.time_ns()}"
+        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
+        optuna.delete_study(study_name=name, storage=storage)
+        return kept
+
+
+def _made(url: str) -> RDBStorage:
+    """The storage, with its tables."""
     with making_tables(url):
         storage = RDBStorage(url, engine_kwargs=_engine(url))
-    if name not in optuna.get_all_study_names(storage):
-        return None
-    kept = f"{name}.aside-{time.time_ns()}"
-    optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
-    optuna.delete_study(study_name=name, storage=storage)
-    return kept
+    if (file := sqlite_file(url)) is not None:
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+    return storage
+
+
+@contextmanager
+def _opening(url: str, *, shared: bool) -> Iterator[None]:
+    """Whatever a storage may raise as it is opened becomes `ValueError`, with one line of it and what may be done."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, ImportError, OSError, RuntimeError, sqlite3.Error) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
+        anew = "name another --storage" if shared else "begin anew with --new, which keeps what there is aside"
+        todo = way_out(reason, f"put an earlier copy back, or {anew}")
+        raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}{todo}") from None
+
+
+def _check_own(attrs: Mapping[str, Any], name: str, url: str) -> None:
+    """Raise `ValueError` in one line where what the harness keeps with a study was changed by hand."""
+    objectives = attrs.get("harness.objectives")
+    whole = isinstance(objectives, list) and all(isinstance(each, str) for each in objectives) and objectives
+    for key, fits in (("id", isinstance(attrs.get("harness.id"), str)), ("objectives", whole)):
+        if not fits:
+            raise ValueError(
+                f"harness.{key} of study {name!r} in {redact(url)} was deleted or changed; put an earlier copy back"
+            )
 
 
 def set_state(
@@ -171,10 +196,11 @@ def read_study(url: str, name: str) -> KeptStudy:
         raise ValueError(f"cannot read the storage {shown}: {redact(reason).splitlines()[0]}") from None
     if "harness.config" not in attrs:
         raise ValueError(f"study {name!r} in {shown} was not begun by this harness")
+    _check_own(attrs, name, url)
     names = {state: word for word, state in STATES.items()}
     found = [
         Kept(
-            Asked(trial.number, trial.user_attrs.get("arm", ""), dict(trial.params), trial.user_attrs.get("round", 0)),
+            Asked(trial.number, arm_of(trial), dict(trial.params), trial.user_attrs.get("round", 0)),
             names.get(trial.state, "waiting"),
             tuple(trial.values or ()),
         )
@@ -182,6 +208,12 @@ def read_study(url: str, name: str) -> KeptStudy:
     ]
     objectives = tuple(attrs["harness.objectives"])
     return KeptStudy(attrs["harness.id"], attrs["harness.config"], objectives, tuple(found))
+
+
+def arm_of(trial: FrozenTrial) -> str:
+    """The arm that is kept with a trial; empty where none is, as of one that was not asked for by this harness."""
+    arm = trial.user_attrs.get("arm", "")
+    return arm if isinstance(arm, str) else ""
 
 
 def whole_trials(disk: RDBStorage, study_id: int, url: str) -> list[FrozenTrial]:

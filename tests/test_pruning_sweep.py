@@ -99,6 +99,27 @@ def test_a_sweep_that_prunes_tells_logs_and_reports(home: Path) -> None:
     assert all(drawing.draw().axes for drawing in drawings(judge(folder)))
 
 
+def test_pruned_trials_that_lost_their_results_have_them_again_from_their_rungs(home: Path, tmp_path: Path) -> None:
+    """Not one of which a rung is lost too: nobody knows then whether it was reached."""
+    shutil.copytree(home / "results", tmp_path / "results")
+    table = pd.read_csv(tmp_path / "results" / "mine" / "trials.csv")
+    pruned = table[table["state"] == "pruned"]
+    folders = {
+        epoch: [ledger.trial_dir(tmp_path / "results" / "mine", number) for number in own["number"]]
+        for epoch, own in pruned.groupby("pruned_at")
+    }
+    for folder in [*folders[2], folders[8][0], folders[8][1]]:
+        (folder / "result.json").unlink()
+    (folders[8][1] / "rung-8.json").unlink()
+    assert sweep_here(home / "mine.py", tmp_path / "results", deterministic=True, quiet=True, jobs=2) == 0
+    for folder in [*folders[2], folders[8][0]]:
+        whole = home / "results" / folder.relative_to(tmp_path / "results")
+        one, other = (ledger.read_sealed(place / "result.json") for place in (folder, whole))
+        assert one is not None and one == other
+    assert not (folders[8][1] / "result.json").exists()
+    assert told(tmp_path / "results") == told(home / "results")
+
+
 def test_killed_again_and_again_it_ends_as_an_undisturbed_run(home: Path, digits_cache: Path, tmp_path: Path) -> None:
     """kill -9 of the driver at random moments of the training, on real processes and real stores; its workers finish
     their part."""

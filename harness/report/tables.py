@@ -91,7 +91,7 @@ def front_table(report: Report) -> Table:
 def caution(report: Report) -> str:
     """What stands under every table of gains."""
     if report.front.empty:
-        return "No trial has finished without diverging."
+        return "No trial has finished without diverging." if len(report.data.trials) else "No trial has finished yet."
     seeds = sorted({int(count) for count in report.front["num_seeds"]})
     count = " or ".join(str(seed) for seed in seeds)
     plural = "" if seeds == [1] else "s"

@@ -4,8 +4,8 @@ With `registry.py` the only room that knows mlflow, which is imported when a tra
 """
 
 from harness.tracking.reader import Body, Head, Reader
-from harness.tracking.store import reachable
+from harness.tracking.store import bring_along, reachable
 from harness.tracking.tracker import Tracker
 from harness.tracking.views import VIEWS
 
-__all__ = ["VIEWS", "Body", "Head", "Reader", "Tracker", "reachable"]
+__all__ = ["VIEWS", "Body", "Head", "Reader", "Tracker", "bring_along", "reachable"]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from harness.locks import is_server, making_tables, probe
 from harness.outages import StoreError
@@ -20,6 +21,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its seven take minutes; the driver tries again anyway
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+PLACES = (
+    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+    ("model_versions", "source"), ("model_versions", "storage_location"),
+)  # fmt: skip
+"""The tables and columns in which MLflow keeps where artifacts are."""
 
 
 def reachable(uri: str) -> None:
@@ -89,3 +96,26 @@ def do_not_wait_for_the_disk(path: Path) -> None:
             connection.execute("PRAGMA synchronous=NORMAL")
 
     event.listen(Engine, "connect", opened)
+
+
+def bring_along(path: Path, study: str | None = None) -> None:
+    """Let the artifacts beside a SQLite store be found where its folder was moved or copied: MLflow keeps their places
+    as absolute ones, and would read and write in the old folder.
+
+    Those of `study` and of all whose artifacts stand in `mlartifacts` beside the store. MLflow has no call for it.
+    """
+    beside = path.resolve().parent / "mlartifacts"
+    with closing(sqlite3.connect(path, timeout=60)) as connection, connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for name, old in connection.execute("SELECT name, artifact_location FROM experiments").fetchall():
+            folder = beside / name
+            new, was_ours = folder.as_uri(), str(old).endswith(f"/mlartifacts/{quote(name)}")
+            if old == new or not was_ours or not (name == study or folder.is_dir()):
+                continue
+            for table, column in PLACES:
+                if table in tables:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? "
+                        f"OR substr({column}, 1, ?) = ?",
+                        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                    )

@@ -22,10 +22,11 @@ from harness.outages import StoreError, way_out
 from harness.runs import Sweep, failure_tags, run_name, trial_metrics, trial_params, trial_tags
 from harness.spec import Record
 from harness.tracking.reader import search
-from harness.tracking.store import answering, do_not_wait_for_the_disk, make_store, reachable
+from harness.tracking.store import answering, bring_along, do_not_wait_for_the_disk, make_store, reachable
 from harness.tracking.views import VIEWS, state
 from harness.urls import redact, sqlite_file
 
+log = logging.getLogger(__name__)
 METRICS_A_BATCH = 1000  # MLflow's own limit
 
 
@@ -49,12 +50,14 @@ class Tracker:
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # of a server that is away the driver tells
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self._uri, self._study, self._artifacts = uri, study, artifacts
-        self._parent, self._params = "", dict[str, Any]()
+        self._experiment, self._parent, self._params = "", "", dict[str, Any]()
         self._sweep: Sweep | None = None
         try:
             with answering():
                 if (file := sqlite_file(uri)) is not None:
                     make_store(file)
+                    if artifacts is not None and file.resolve().parent == artifacts.resolve().parent:
+                        bring_along(file, study)
                     do_not_wait_for_the_disk(file)
                 with making_tables(uri) if is_server(uri) else nullcontext():
                     self._client = mlflow.MlflowClient(tracking_uri=uri)
@@ -188,14 +191,16 @@ class Tracker:
         self._log(self._parent, {}, self._params)
 
     def _find_experiment(self, study: str, artifacts: Path | None) -> str:
+        location = (artifacts / study).resolve().as_uri() if artifacts else None
         found = self._client.get_experiment_by_name(study)
         if found is None:
-            location = (artifacts / study).resolve().as_uri() if artifacts else None
             made = str(self._client.create_experiment(study, artifact_location=location))
         else:
             made = str(found.experiment_id)
             if found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(made)
+            if location not in (None, found.artifact_location) and not self._experiment:
+                log.warning("artifacts go to %s, where the experiment was made", redact(found.artifact_location))
         self._client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
         return made
 

@@ -7,6 +7,7 @@ the other two by the time they are read, and a study can be checked while its sw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,14 @@ class _Check:
     def findings(self) -> Findings:
         """Go through the trials in order of number, so many at once."""
         found, place = self._found, self._place
+        if (known := place.manifest.get("config_hash")) != self._study.config_hash:
+            what = f"study.json has the hash {known}, Optuna {self._study.config_hash}"
+            if known is not None and known == self._first_hash():
+                what = f"{what}: the storage has another study {place.name!r}"
+                todo = "its own may be there under another name, and nothing more was compared"
+                found.faults.append(Fault(None, what, todo))
+                return found
+            found.faults.append(Fault(None, what))
         kept = {trial.asked.number: trial for trial in self._study.trials}
         with reading(place.tracking, place.name, self._study.study_id) as runs:
             heads = self._by_number(runs.heads())
@@ -107,6 +116,14 @@ class _Check:
         found.leftovers += sorted(place.study_dir.glob("trials/*.aside-*"))
         return found
 
+    def _first_hash(self) -> str | None:
+        """The hash of its study that the first trial's directory has; None where there is none."""
+        for number in ledger.numbers(self._place.study_dir):
+            with suppress(ValueError):
+                trial = ledger.read_spec(ledger.trial_dir(self._place.study_dir, number))
+                return trial.config_hash if trial is not None else None
+        return None
+
     def _by_number(self, heads: Sequence[Head]) -> dict[int | None, list[Head]]:
         """The runs of each trial, in a fixed order; those of the sweep itself under None."""
         found: dict[int | None, list[Head]] = {}
@@ -121,13 +138,10 @@ class _Check:
         return found
 
     def _study_faults(self, parents: Sequence[Head], runs: Runs) -> Iterator[Fault]:
-        """What is wrong with the study's own hash and with the sweep's own run."""
-        known = self._place.manifest.get("config_hash")
+        """What is wrong with the numbers of the study's trials and with the sweep's own run."""
         numbers = [trial.asked.number for trial in self._study.trials]
         for number in sorted({number for number in numbers if numbers.count(number) > 1}):
             yield Fault(None, f"Optuna has trial {number} more than once", COPY)
-        if known != self._study.config_hash:
-            yield Fault(None, f"study.json has the hash {known}, Optuna {self._study.config_hash}")
         active = [head for head in parents if not head.deleted]
         if self._running:
             return  # which makes it, if it is not there yet

@@ -81,7 +81,7 @@ def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> It
 
 AGAIN = {
     "complete": "the next sweep trains it again, and does not tell it again; if you have a copy, put it back",
-    "pruned": "nobody knows any more at which rung it was; if you have a copy, put it back",
+    "pruned": "the next sweep has it again where its bracket still tells its rung; if you have a copy, put it back",
 }
 
 

@@ -1,0 +1,223 @@
+"""A study's life in between: its folder moved or copied, its stores full, of another version or changed by hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.driver import Progress
+from harness.storage import read_study, set_aside
+from harness.tracking import Tracker, bring_along
+from harness.verify.check import Place, check
+from tests.fakes import STUDY, FakeRuns, make_driver
+from tests.inline import sweep_here
+from tests.typed import STUDY as MINE
+from tests.typed import command, refused
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Path:
+    """A folder with a small study and its results, in `out`."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "mine.py").write_text(MINE)
+    shutil.copytree(digits_cache, folder / "out" / "teachers")
+    assert sweep_here(folder / "mine.py", folder / "out", deterministic=True, trials=4) == 0
+    return folder
+
+
+def report_with_its_run(out: Path) -> bytes:
+    [file] = (out / "mlartifacts" / "mine").glob("*/artifacts/summary.md")
+    return file.read_bytes()
+
+
+def test_a_copy_writes_nothing_into_the_folder_it_was_copied_from(home: Path, tmp_path: Path) -> None:
+    before = report_with_its_run(home / "out")
+    shutil.copytree(home / "out", tmp_path / "a copy")
+    options = ("--out", tmp_path / "a copy", "--deterministic", "--trials", 6, "--jobs", 1, "--quiet")
+    subprocess.run(command(home / "mine.py", *options), check=True)  # in one process MLflow keeps where a run's go
+    assert report_with_its_run(home / "out") == before
+    after = report_with_its_run(tmp_path / "a copy")
+    assert after == (tmp_path / "a copy" / "mine" / "summary.md").read_bytes() != before
+    with closing(sqlite3.connect(tmp_path / "a copy" / "mlflow.db")) as store:
+        assert {uri.partition("/mlartifacts/")[0] for (uri,) in store.execute("SELECT artifact_uri FROM runs")} == {
+            (tmp_path / "a copy").as_uri()
+        }
+
+
+def test_only_what_stands_beside_a_store_is_brought_along(home: Path, tmp_path: Path) -> None:
+    """Not the artifacts of another folder's study in the same store, nor those that were never the harness's."""
+    for file in (home / "out").glob("mlflow.db*"):  # its log too
+        shutil.copy(file, tmp_path)
+    made = {"far": (tmp_path / "elsewhere" / "mlartifacts" / "far").as_uri(), "s3": "s3://bucket/mlartifacts-of/s3"}
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store, store:
+        for name, place in made.items():
+            store.execute(
+                "INSERT INTO experiments (name, artifact_location, lifecycle_stage) VALUES (?, ?, 'active')",
+                (name, place),
+            )
+        places = store.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    (tmp_path / "mlartifacts" / "s3").mkdir(parents=True)
+    bring_along(tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        assert store.execute("SELECT name, artifact_location FROM experiments").fetchall() == places
+        bring_along(tmp_path / "mlflow.db", "mine")
+        found = dict(store.execute("SELECT name, artifact_location FROM experiments").fetchall())
+    assert found == {**dict(places), "mine": (tmp_path / "mlartifacts" / "mine").as_uri()}
+
+
+def test_a_named_store_says_where_artifacts_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = tmp_path / "mine.db"
+    Tracker(f"sqlite:///{store}", "mine", tmp_path / "a" / "mlartifacts")
+    assert not caplog.records
+    Tracker(f"sqlite:///{store}", "mine", tmp_path / "b" / "mlartifacts")
+    assert f"artifacts go to {(tmp_path / 'a' / 'mlartifacts' / 'mine').as_uri()}, where" in caplog.text
+
+
+def test_a_report_that_cannot_be_with_its_run_is_said_and_the_run_is_over(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "out" / "teachers", tmp_path / "teachers")
+    (tmp_path / "mlartifacts").touch()
+    assert sweep_here(home / "mine.py", tmp_path, deterministic=True, trials=2) == 1
+    assert "the report is not with its run in MLflow, and the same command logs it" in capsys.readouterr().err
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        assert store.execute("SELECT count(*) FROM runs WHERE status = 'RUNNING'").fetchone() == (0,)
+    (tmp_path / "mlartifacts").unlink()
+    assert sweep_here(home / "mine.py", tmp_path, deterministic=True, trials=2) == 0
+    assert report_with_its_run(tmp_path) == (tmp_path / "mine" / "summary.md").read_bytes()
+
+
+@pytest.mark.parametrize("new", [(), ("--new",)])
+def test_a_named_storage_that_is_damaged_is_one_line(
+    new: tuple[str, ...],
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "x.db").write_bytes(b"no database" * 500)
+    line = refused(
+        [home / "mine.py", "--out", tmp_path / "out", "--storage", f"sqlite:///{tmp_path / 'x.db'}", *new],
+        capsys, monkeypatch,
+    )  # fmt: skip
+    assert line.endswith("file is not a database; put an earlier copy back, or name another --storage")
+
+
+def test_a_study_of_a_named_storage_begins_anew_also_from_a_new_folder(home: Path, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'x.db'}"
+    for out, study in (("a", MINE), ("b", MINE.replace('"epochs": 6', '"epochs": 5'))):
+        (tmp_path / "mine.py").write_text(study)
+        shutil.copytree(home / "out" / "teachers", tmp_path / out / "teachers")
+        options = {"storage": storage, "trials": 2, "new": out == "b"}
+        assert sweep_here(tmp_path / "mine.py", tmp_path / out, deterministic=True, **options) == 0
+    assert sorted(path.name for path in (tmp_path / "b").glob("mine*")) == ["mine"]
+    left = Place(tmp_path / "a" / "mine", storage, f"sqlite:///{tmp_path / 'a' / 'mlflow.db'}", "")
+    [fault] = check(left, lambda *_: None).faults
+    assert "the storage has another study 'mine'; its own may be there under another name" in fault.line()
+    with closing(sqlite3.connect(tmp_path / "x.db")) as store:
+        names = [name for (name,) in store.execute("SELECT study_name FROM studies ORDER BY study_id")]
+    assert len(names) == 2 and sum(name.startswith("mine.aside-") for name in names) == 1
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """The storage of a study of fakes that was run."""
+    make_driver(tmp_path, FakeRuns()).run(set())
+    with closing(sqlite3.connect(tmp_path / "study.db")) as store:
+        yield store
+
+
+KEY = "UPDATE study_user_attributes SET value_json = '5' WHERE key = 'harness.%s'"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("DELETE FROM study_user_attributes WHERE key = 'harness.id'", "harness.id of study '.*' in .* was deleted or"),
+        ("DELETE FROM study_user_attributes WHERE key = 'harness.objectives'", "harness.objectives of study"),
+        (KEY % "objectives", "harness.objectives of study"),
+        (KEY % "id", "harness.id of study"),
+        ("UPDATE alembic_version SET version_num = 'v2.6.0.a'", "cannot open the storage .* no longer compatible"),
+        (
+            "UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'arm' AND trial_id = 2",
+            "trial 1 of the storage was not asked for by this harness",
+        ),
+        (
+            "UPDATE trial_user_attributes SET value_json = '5' WHERE key = 'since' AND trial_id = 2",
+            r"Optuna refuses trial 1 of the storage \(it was asked for in round 0, since 5\)",
+        ),
+        ("DELETE FROM trial_params WHERE trial_id = 2 AND param_name = 'alpha'", "Optuna refuses trial 1 .*it has"),
+    ],
+)
+def test_rows_that_were_changed_by_hand_are_one_line(
+    change: str, words: str, database: sqlite3.Connection, tmp_path: Path
+) -> None:
+    with database:
+        assert database.execute(change).rowcount
+    with pytest.raises(ValueError, match=words):
+        make_driver(tmp_path, FakeRuns()).run(set())
+
+
+def test_a_trial_without_its_time_has_its_place_by_what_was_told(database: sqlite3.Connection, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    with database:
+        assert database.execute("UPDATE trials SET datetime_complete = NULL").rowcount
+    replace(make_driver(tmp_path, FakeRuns()), watch=seen.append).run(set())
+    assert seen[-1].done == seen[-1].total > STUDY.trials
+
+
+def test_who_reads_rows_that_were_changed_by_hand_has_one_line_too(
+    database: sqlite3.Connection, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    [(name,)] = database.execute("SELECT study_name FROM studies")
+    with database:
+        database.execute("UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'arm' AND trial_id = 2")
+    assert [trial.asked.arm for trial in read_study(url, name).trials][1] == ""
+    with database:
+        database.execute(KEY % "id")
+    with pytest.raises(ValueError, match=r"harness.id of study .* was deleted or changed; put an earlier copy back"):
+        read_study(url, name)
+    with database:
+        database.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+    with pytest.raises(ValueError, match="no longer compatible"):
+        set_aside(url, name)
+
+
+def test_a_notebooks_backend_of_another_environment_is_not_asked_for() -> None:
+    """Jupyter's shell hands its own to every program."""
+    code = "import harness, matplotlib, harness.figures; print(matplotlib.rcParams._get('backend'))"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "MPLBACKEND": "module://no_such_inline.backend_inline"},
+    )  # fmt: skip
+    assert "no_such" not in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "end"),
+    [(28, 1, "make room, or let it be written to, and give the same command"), (2, 2, "such file or directory: 'x'")],
+)
+def test_a_program_whose_disk_is_full_was_not_typed_wrong(
+    number: int, code: int, end: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = cli.program()
+
+    @app.command()
+    def main() -> None:
+        raise OSError(number, os.strerror(number), "x")
+
+    monkeypatch.setattr(sys, "argv", ["harness.report"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(app)
+    assert stop.value.code == code and capsys.readouterr().err.strip().endswith(end)
