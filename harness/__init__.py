@@ -3,8 +3,8 @@
 import os
 from importlib.util import find_spec
 
-BACKEND = os.environ.get("MPLBACKEND", "")
-if BACKEND.startswith("module://") and find_spec(BACKEND.removeprefix("module://").partition(".")[0]) is None:
-    del os.environ["MPLBACKEND"]  # a notebook's, whose environment is another one: matplotlib would not be imported
+_BACKEND = os.environ.get("MPLBACKEND", "").partition("module://")[2].partition(".")[0]
+if _BACKEND and find_spec(_BACKEND) is None:  # a notebook's, whose environment is another one
+    del os.environ["MPLBACKEND"]
 
 __version__ = "0.1.0"

@@ -53,6 +53,7 @@ class Asked:
 
 
 def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:
+    """As `Sampler` says; the storage, with the study in it."""
     with _opening(url, shared=shared):
         storage = _made(url)
         names = optuna.get_all_study_names(storage)
@@ -66,10 +67,10 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
             disk.set_user_attr("harness.config", config_hash)  # last: without it the study was never begun
         known = disk.user_attrs
     if known.get("harness.config") != config_hash:
+        elsewhere = "name another --storage" if shared else "choose another --out"
         raise ValueError(
             f"{redact(url)} holds another study called {name!r} (another file, space, seed, objective, data or "
-            f"teacher); restore what has changed, choose another --out, or begin anew with --new, which keeps the old "
-            f"one aside"
+            f"teacher); restore what has changed, {elsewhere}, or begin anew with --new, which keeps the old one aside"
         )
     _check_own(known, name, url)
     return storage
