@@ -16,6 +16,7 @@ import pytest
 
 from harness import cli
 from harness.driver import Progress
+from harness.ledger import trial_dir
 from harness.storage import read_study, set_aside
 from harness.tracking import Tracker, bring_along
 from harness.verify.check import Place, check
@@ -166,6 +167,16 @@ def test_rows_that_were_changed_by_hand_are_one_line(
         assert database.execute(change).rowcount
     with pytest.raises(ValueError, match=words):
         make_driver(tmp_path, FakeRuns()).run(set())
+
+
+def test_a_trial_that_is_called_pruned_in_a_study_that_does_not_prune_is_borne(
+    database: sqlite3.Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with database:
+        database.execute("UPDATE trials SET state = 'PRUNED' WHERE trial_id = 2")
+    (trial_dir(tmp_path, 1) / "result.json").unlink()
+    make_driver(tmp_path, FakeRuns()).run(set())
+    assert "trial 1 was pruned, and what it was then is lost; it stays pruned" in caplog.text
 
 
 def test_a_trial_without_its_time_has_its_place_by_what_was_told(database: sqlite3.Connection, tmp_path: Path) -> None:
