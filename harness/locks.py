@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -24,6 +25,8 @@ from harness.stopping import Halt
 from harness.urls import redact, sqlite_file
 
 CONNECT_TIMEOUT = 10
+TABLES_WITHIN = 60.0
+"""Seconds that another process is given to make a store's tables, which takes a few."""
 log = logging.getLogger(__name__)
 
 
@@ -60,10 +63,6 @@ class Advisory:
         """Take the lock; False where another holds it. Raises `DBAPIError` where the connection is lost."""
         asked = sqlalchemy.text("SELECT pg_try_advisory_lock(:key)")
         return bool(self._connection.execute(asked, {"key": self._key}).scalar())
-
-    def wait(self) -> None:
-        """Take the lock as soon as nobody holds it."""
-        self._connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": self._key})
 
     def hold(self) -> bool:
         """Make sure that the lock is still held: where its connection was lost it is taken anew.
@@ -126,18 +125,27 @@ def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]
 
 @contextmanager
 def making_tables(url: str) -> Iterator[None]:
-    """Be the only one to make a store's tables: two that do it at once break it, on SQLite and on PostgreSQL."""
+    """Be the only one to make a store's tables: two that do it at once break it, on SQLite and on PostgreSQL.
+
+    Raises `ValueError` where another process does not end doing so.
+    """
+    stuck = f"another process has been making the tables of {redact(url)} for {TABLES_WITHIN:g} s; stop it"
     if is_server(url):
-        advisory = Advisory(url, "harness tables")
-        try:
-            advisory.wait()
+        with closing(Advisory(url, "harness tables")) as advisory:
+            until = time.monotonic() + TABLES_WITHIN
+            while not advisory.take():
+                if time.monotonic() > until:
+                    raise ValueError(stuck)
+                time.sleep(0.1)
             yield
-        finally:
-            advisory.close()
         return
     file = sqlite_file(url)
     if file is None or not file.parent.is_dir():
         yield
         return
-    with FileLock(file.with_name(f".{file.name}.lock")):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(file.with_name(f".{file.name}.lock"), timeout=TABLES_WITHIN))
+        except Timeout:
+            raise ValueError(stuck) from None
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -12,13 +13,17 @@ from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy import Engine, event
 
-from harness import outages
-from harness.locks import driver_of
+from harness import locks, outages
+from harness.locks import driver_of, making_tables
 from harness.outages import Patience
 from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
 from harness.storage import set_aside
+from harness.tracking import Tracker
+from harness.tracking import tracker as tracker_module
+from harness.urls import redact
 from tests.fakes import FakeRuns, fake_train, make_driver
 from tests.servers import Postgres, postgres
 
@@ -112,6 +117,39 @@ def test_studies_of_other_names_are_driven_beside_each_other(url: str, tmp_path:
     with driver_of("one", tmp_path / "a", url) as one, driver_of("two", tmp_path / "b", url) as two:
         one()
         two()
+
+
+def test_a_connection_cut_while_the_tracking_store_is_opened_is_made_again(
+    server: Postgres, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts = 0
+
+    def cut(*said: Any) -> None:
+        nonlocal cuts
+        if cuts < 2 and "FROM experiments" in said[2]:
+            cuts += 1
+            server.drop_connections()
+
+    monkeypatch.setattr(tracker_module, "PAUSE", 0.1)
+    event.listen(Engine, "before_cursor_execute", cut)
+    try:
+        assert Tracker(url, "fake", tmp_path).page_of("trials")
+    finally:
+        event.remove(Engine, "before_cursor_execute", cut)
+    assert cuts == 2
+
+
+def test_who_never_ends_making_tables_is_not_waited_for(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "TABLES_WITHIN", 0.3)
+    for store in (url, f"sqlite:///{tmp_path / 'study.db'}"):
+        with making_tables(store):
+            said = f"another process has been making the tables of {re.escape(redact(store))} for 0.3 s"
+            with pytest.raises(ValueError, match=said), making_tables(store):
+                pass
+        with making_tables(store):
+            pass
 
 
 def test_a_database_that_is_not_there_is_one_line(url: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +29,8 @@ from harness.urls import redact, sqlite_file
 
 log = logging.getLogger(__name__)
 METRICS_A_BATCH = 1000  # MLflow's own limit
+TRIES, PAUSE = 3, 1.0
+"""How often a server's store is opened whose connection is cut meanwhile, and the seconds in between."""
 
 
 class Tracker:
@@ -43,7 +46,7 @@ class Tracker:
         Raises `ValueError` in one line when the store cannot be reached.
         """
         reachable(uri)
-        import mlflow
+        import mlflow  # noqa: F401 - its loggers are set below
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a store that is away is said in a line
@@ -52,19 +55,32 @@ class Tracker:
         self._uri, self._study, self._artifacts = uri, study, artifacts
         self._experiment, self._parent, self._params = "", "", dict[str, Any]()
         self._sweep: Sweep | None = None
-        try:
-            with answering():
-                if (file := sqlite_file(uri)) is not None:
-                    make_store(file)
-                    if artifacts is not None and file.resolve().parent == artifacts.resolve().parent:
-                        bring_along(file, study)
-                    do_not_wait_for_the_disk(file)
-                with making_tables(uri) if is_server(uri) else nullcontext():
-                    self._client = mlflow.MlflowClient(tracking_uri=uri)
-                    self._experiment = self._find_experiment(study, artifacts)
-        except (StoreError, ImportError) as error:
-            todo = way_out(str(error), "move it away, and the sweep logs every run again, from disk")
-            raise ValueError(f"cannot open the tracking store {redact(uri)}: {error}{todo}") from None
+        for left in reversed(range(1 if sqlite_file(uri) else TRIES)):
+            try:
+                with answering():
+                    self._open()
+                return
+            except (StoreError, ImportError) as error:
+                if left and isinstance(error, StoreError):
+                    time.sleep(PAUSE)
+                    reachable(uri)
+                    continue
+                todo = way_out(str(error), "move it away, and the sweep logs every run again, from disk")
+                raise ValueError(f"cannot open the tracking store {redact(uri)}: {error}{todo}") from None
+
+    def _open(self) -> None:
+        """Make the store where there is none, connect to it, and have the experiment in it."""
+        import mlflow
+
+        uri, study, artifacts = self._uri, self._study, self._artifacts
+        if (file := sqlite_file(uri)) is not None:
+            make_store(file)
+            if artifacts is not None and file.resolve().parent == artifacts.resolve().parent:
+                bring_along(file, study)
+            do_not_wait_for_the_disk(file)
+        with making_tables(uri) if is_server(uri) else nullcontext():
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            self._experiment = self._find_experiment(study, artifacts)
 
     def page_of(self, view: str) -> str:
         """Where the UI shows a view of `VIEWS`: a path below the server's URL."""
