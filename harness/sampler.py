@@ -1,4 +1,4 @@
-"""Ask and tell. With `harness.storage` the only file that imports optuna.
+"""Ask and tell.
 
 A trial belongs to an arm (see `harness.arms`): the study's question, a kind of control at one width, or a configuration
 that is confirmed. Each arm has a study of its own in memory, from which its sampler proposes, so that a control never
@@ -10,32 +10,27 @@ TPE's cost a proposal grows with the trials it is shown: 14 ms at 100, 410 ms at
 shown some of them: `HISTORY` of those that were told up to the last full `STEP`, the best and the latest, and all told
 since. Which these are depends on nothing but what was told and in which order, so a restart proposes the same. A new
 trial keeps what was told since the one before (`since`), so that the order is known whatever the clock says.
-
-A storage that does not answer is waited for; whatever is done anew then looks first whether it was done.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import DBAPIError
 
 from harness.arms import CONFIRM, context_of, control_arms, given_in, read_arm, search_arms, set_in, space_of
+from harness.connection import Connection
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
-from harness.stopping import Halt
-from harness.storage import STATES, Asked, arm_of, open_study, set_state, whole_trials, why_away
+from harness.storage import STATES, Asked, arm_of
 from harness.urls import redact
 
-T = TypeVar("T")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 HISTORY, BEST, STEP = 240, 60, 60
 """How many finished trials of an arm TPE is shown, how many of these are the best, and after how many they are chosen
@@ -90,17 +85,16 @@ class Sampler:
         Raises `ValueError` in one line when the storage cannot be reached, is no Optuna database, or holds a study of
         this name that is not this one.
         """
+        patience = patience or Patience(f"the storage {redact(storage_url)}")
+        self._disk = Connection(storage_url, name, study, config_hash, shared=shared, patience=patience)
+        self.study_id = self._disk.study_id
         self._study, self._num_asked = study, 0
-        self._twins: list[int] = []
-        self._patience = patience or Patience(f"the storage {redact(storage_url)}")
-        self._disk = open_study(storage_url, name, study, config_hash, shared)
-        self._disk_id = self._disk.get_study_id_from_name(name)
-        self.study_id = str(self._disk.get_study_user_attrs(self._disk_id)["harness.id"])
+        self._twins: list[FrozenTrial] = []
         self._arms = {
             arm: _Arm(space_of(study, arm), given_in(study, arm), self._make_study())
             for arm in (*search_arms(study), *control_arms(study))
         }
-        trials = whole_trials(self._disk, self._disk_id, storage_url)
+        trials = self._disk.every_trial()
         for trial in trials:
             self._enter(trial)
         for own in self._arms.values():
@@ -133,7 +127,7 @@ class Sampler:
             system_attrs=own.study.get_trials(deepcopy=False)[-1].system_attrs,  # where NSGA-II keeps its generations
         )
         number = self._num_asked
-        self._patiently(lambda again: self._put_on_disk(number, template, again))
+        self._twins += self._disk.put(number, template)
         own.noted = len(own.told)
         own.put(number, _in_arm(template, own, TrialState.RUNNING))
         own.places[number] = trial.number
@@ -142,13 +136,10 @@ class Sampler:
 
     def take_twins(self) -> list[Asked]:
         """The trials that the last `ask` put on disk a second time, its connection lost in between: to be failed."""
-        found, self._twins = self._twins, []
-        twins = []
-        for number in found:
-            trial = self._patiently(lambda _, number=number: self._trial_on_disk(number))  # type: ignore[misc]
+        twins, self._twins = self._twins, []
+        for trial in twins:
             self._enter(trial)
-            twins.append(Asked(number, trial.user_attrs["arm"], dict(trial.params), trial.user_attrs.get("round", 0)))
-        return twins
+        return [_asked(trial) for trial in twins]
 
     def tell(self, asked: Asked, values: Sequence[float]) -> None:
         """The trial's values, in the order of the study's objectives. On disk this is the trial's commit point."""
@@ -165,12 +156,7 @@ class Sampler:
 
     def trials(self, state: str) -> list[Asked]:
         """The trials that are `"complete"`, `"pruned"`, `"failed"` or `"running"`, in order of number."""
-        states = (STATES[state],)
-        found = self._patiently(lambda _: self._disk.get_all_trials(self._disk_id, deepcopy=False, states=states))
-        return [
-            Asked(trial.number, trial.user_attrs["arm"], dict(trial.params), trial.user_attrs.get("round", 0))
-            for trial in found
-        ]
+        return [_asked(trial) for trial in self._disk.trials(STATES[state])]
 
     @property
     def has_trials(self) -> bool:
@@ -183,55 +169,9 @@ class Sampler:
 
     def _finish(self, asked: Asked, state: TrialState, values: list[float] | None) -> None:
         own, number = self._arms[asked.arm], asked.number
-        self._patiently(lambda again: set_state(self._disk, self._disk_id, number, state, values, again))
+        self._disk.end(number, state, values)
         own.put(number, _in_arm(own.trials[number], own, state, values))
         own.study.tell(own.places[number], values, state)
-
-    def _put_on_disk(self, number: int, template: FrozenTrial, again: bool) -> None:
-        """Keep a new trial, unless a try before this one did and its answer was lost.
-
-        Optuna tries again by itself, so there may be a twin with the next number.
-        """
-        if not (again and self._is_on_disk(number, template)):
-            made = self._disk.create_new_trial(self._disk_id, template)
-            if self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number) == made:
-                return
-        if not self._is_on_disk(number, template):
-            raise ValueError("another sweep writes to this study's storage; stop one of the two")
-        if self._is_on_disk(number + 1, template):
-            self._twins.append(number + 1)
-
-    def _trial_on_disk(self, number: int) -> FrozenTrial:
-        return self._disk.get_trial(self._disk.get_trial_id_from_study_id_trial_number(self._disk_id, number))
-
-    def _is_on_disk(self, number: int, template: FrozenTrial) -> bool:
-        try:
-            there = self._trial_on_disk(number)
-        except KeyError:
-            return False
-        return there.params == template.params and there.user_attrs == template.user_attrs
-
-    def _patiently(self, act: Callable[[bool], T]) -> T:
-        """Do something with the storage, again and again while it does not answer; `act` is told whether it is again.
-
-        Raises `Halt` where waiting is of no use: its disk is full, or the study was deleted.
-        """
-        again = False
-        while True:
-            try:
-                self._patience.hold()
-                done = act(again)
-                self._patience.over()
-                return done
-            except (StorageInternalError, DBAPIError) as error:
-                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-                self._patience.wait(why_away(cause))
-                again = True
-            except KeyError as error:
-                raise Halt(
-                    f"the study is not in its storage any more ({redact(str(error))}): it was deleted meanwhile; its "
-                    "trials are kept on disk, and the same command begins anew"
-                ) from None
 
     def _enter(self, trial: FrozenTrial) -> None:
         """Take a trial from disk into its arm."""
@@ -289,6 +229,11 @@ class Sampler:
         if self._study.sampler == "gp":
             return optuna.samplers.GPSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed)
+
+
+def _asked(trial: FrozenTrial) -> Asked:
+    """A trial on disk as it was asked for."""
+    return Asked(trial.number, trial.user_attrs["arm"], dict(trial.params), trial.user_attrs.get("round", 0))
 
 
 def _check_rows(trial: FrozenTrial, fixed: Mapping[str, Value], own: _Arm) -> None:

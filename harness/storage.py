@@ -1,4 +1,4 @@
-"""The study on disk: opened, read, told and set aside. With `harness.sampler` the only file that imports optuna.
+"""The study on disk: opened, read, told and set aside.
 
 The driver's own proposals are the sampler's; what a report of the stores, a repair or a new beginning needs is here.
 """
@@ -17,18 +17,15 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from harness.arms import CONTROL, Arm, read_arm
 from harness.locks import making_tables
 from harness.outages import way_out
 from harness.space import Study, Value, direction
-from harness.stopping import Halt
 from harness.urls import read_only, redact, sqlite_file
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left", "malformed", "not a database")
-"""What a storage says when it is of no use to try again."""
 STATES = {
     "complete": TrialState.COMPLETE,
     "failed": TrialState.FAIL,
@@ -217,28 +214,6 @@ def arm_of(trial: FrozenTrial) -> str:
     return arm if isinstance(arm, str) else ""
 
 
-def whole_trials(disk: RDBStorage, study_id: int, url: str) -> list[FrozenTrial]:
-    """The trials of a study. Raises `ValueError` in one line where one is gone or there twice: Optuna numbers a new
-    trial by how many there are."""
-    trials = disk.get_all_trials(study_id, deepcopy=False)
-    for place, number in enumerate(sorted(trial.number for trial in trials)):
-        if place != number:
-            what = f"trial {place} is gone from" if number > place else f"trial {number} is twice in"
-            raise ValueError(
-                f"{what} the storage {redact(url)}; put an earlier copy of it back, or begin anew with --new"
-            )
-    return trials
-
-
 def _engine(url: str) -> dict[str, Any]:
     """How connections are made: SQLite's wait for another writer, a server's are tried before they are used."""
     return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-
-
-def why_away(cause: BaseException | None) -> str:
-    """Why a storage did not answer, in a line. Raises `Halt` where that does not pass by itself."""
-    reason = " ".join(redact(str(getattr(cause, "orig", None) or cause)).split())
-    passing = isinstance(cause, OperationalError | InterfaceError) or getattr(cause, "connection_invalidated", False)
-    if not passing or any(sign in reason for sign in LASTING):
-        raise Halt(f"the storage cannot be written to: {reason}")
-    return reason
