@@ -87,6 +87,17 @@ class Brackets:
         verdict = verdicts({n: m for n, (its, m) in members.items() if its == width}, self._halving)[lost.number]
         return verdict.epoch if isinstance(verdict, Prune) else None
 
+    def publish(self, trial: TrialSpec, epoch: int) -> bool:
+        """Publish what a trial was at a rung as its result: it is pruned there. False where that is not on disk."""
+        folder = ledger.trial_dir(self._study_dir, trial.number)
+        records = ledger.read_rung(folder, trial, epoch)
+        if records is None:
+            return False
+        pruned = [replace(record, status="pruned") for record in records]
+        diverged = any(record.status == "diverged" for record in records)
+        ledger.publish(folder, trial, pruned, pruned_at=epoch, diverged=diverged)
+        return True
+
     def arrive(self, number: int, epoch: int) -> bool:
         """Note that a trial was trained up to a rung; whether it truly has published it."""
         key, trial = self._open[number]

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import ledger
-from harness.analysis.answers import has_answers
-from harness.arms import CONFIRM, SEARCH, read_arm, students
+from harness.arms import CONFIRM, SEARCH
 from harness.attempts import ATTEMPTS, Attempts
 from harness.brackets import Brackets
 from harness.commits import Runs, Stores, commit, values_of
@@ -27,6 +26,7 @@ from harness.executors import Event, Executor
 from harness.goals import Goals, Plan
 from harness.ledger import TrialSpec
 from harness.outages import StoreError
+from harness.restoring import restore
 from harness.rungs import Train
 from harness.sampler import Sampler
 from harness.space import Value
@@ -96,7 +96,9 @@ class Driver:
     def _go_on_where_it_was(self) -> None:
         """Hand out what earlier sweeps have begun, and ask for what they left of a round."""
         running = self.sampler.trials("running")
-        self._restore()
+        self._best, lost = restore(self.plan, self.sampler, self.tracker, self._brackets, self._logged, self._must_stop)
+        self._lost = {asked.number for asked in lost}
+        self._submit([self._reopen(asked) for asked in lost])
         if held := [asked.number for asked in running if ledger.is_locked(self._folder(asked.number) / "lock")]:
             said = ", ".join(map(str, sorted(held)))
             log.warning("workers that outlived their sweep are still training trials %s; they are waited for", said)
@@ -232,29 +234,10 @@ class Driver:
     def _reopen(self, asked: Asked, *, new: bool = False) -> TrialSpec:
         """The trial that was asked for, with its directory on disk."""
         seen = self._folder(asked.number).exists()  # also of a new one, where its storage has lost its latest writes
-        known = self._write_spec(asked)
+        known = self.plan.write_spec(asked)
         self._open[asked.number] = (asked, known)  # with the clock of its first attempt
         if seen or not new:
             self._recovered.add(asked.number)
-        return known
-
-    def _write_spec(self, asked: Asked) -> TrialSpec:
-        plan = self.plan
-        own = read_arm(asked.arm)
-        trial = TrialSpec(
-            plan.name,
-            asked.number,
-            own.kind,
-            dict(asked.params),
-            tuple(students(plan.study, asked.arm, asked.params, plan.task)),
-            plan.config_hash,
-            ledger.now_ms(),
-            asked.round,
-            own.stage,
-            own.source,
-        )
-        known = ledger.read_spec(ledger.write_spec(plan.study_dir, trial))
-        assert known is not None
         return known
 
     def _hand_out(self, trials: Sequence[TrialSpec]) -> None:
@@ -294,35 +277,12 @@ class Driver:
 
     def _prune(self, trial: TrialSpec, epoch: int) -> None:
         """Publish what a trial was at a rung as its result; trained up to it again where that was damaged just now."""
+        assert self._brackets is not None
         known = ledger.read_result(self._folder(trial.number), trial) is not None
-        if known or self._publish_pruned(trial, epoch):
+        if known or self._brackets.publish(trial, epoch):
             self._ready.append(trial.number)
         else:
             self._submit([trial], epoch)
-
-    def _publish_pruned(self, trial: TrialSpec, epoch: int) -> bool:
-        """Publish what a trial was at a rung as its result; False where that is not there."""
-        records = ledger.read_rung(self._folder(trial.number), trial, epoch)
-        if records is None:
-            return False
-        pruned = [replace(record, status="pruned") for record in records]
-        diverged = any(record.status == "diverged" for record in records)
-        ledger.publish(self._folder(trial.number), trial, pruned, pruned_at=epoch, diverged=diverged)
-        return True
-
-    def _publish_pruned_again(self, asked: Asked, trial: TrialSpec) -> bool:
-        """Publish once more what a told trial was that has lost its result; False where nobody knows any more at which
-        rung it was pruned."""
-        if self._brackets is None:  # a row of Optuna's was changed by hand
-            return False
-        states = ("complete", "pruned", "failed", "running")
-        epoch = self._brackets.rung_of(asked, {state: self.sampler.trials(state) for state in states})
-        if epoch is None or not self._publish_pruned(trial, epoch):
-            return False
-        log.warning(
-            "trial %d was told, and its result was lost or damaged: it is had again from its rung", trial.number
-        )
-        return True
 
     def _submit(self, trials: Iterable[TrialSpec], until: int | None = None) -> None:
         """Hand out trials as cohorts; those that killed every sweep so far are given up."""
@@ -368,7 +328,7 @@ class Driver:
         [number] = waiting
         asked, _ = self._open[number]
         was_damaged = ledger.find_spec(self._folder(number)) is None
-        self._write_spec(asked)  # a worker refuses a trial whose spec was damaged while it waited
+        self.plan.write_spec(asked)  # a worker refuses a trial whose spec was damaged while it waited
         if (was_damaged or event.kind != "refused") and ledger.count_attempt(self._folder(number)) < ATTEMPTS:
             self._attempts.again(event.job, [number])
             return
@@ -427,44 +387,6 @@ class Driver:
             return
         self._best = max(self._best, values_of(records, "val_accuracy"))
         self.tracker.log(trial, records, maybe_there=True)
-
-    def _restore(self) -> None:
-        """Have of every told trial its result, which is trained again where it was lost, and its run, which is logged
-        again where tracking does not know it: its store was lost, or changed."""
-        lost, pruned = [], self.sampler.trials("pruned")
-        for asked in (*self.sampler.trials("complete"), *pruned):
-            folder = self._folder(asked.number)
-            trial = self._write_spec(asked)  # it puts aside what is damaged, and what is another's
-            records = ledger.read_result(folder, trial)
-            if records is None and asked in pruned and self._publish_pruned_again(asked, trial):
-                records = ledger.read_result(folder, trial)
-            if self._brackets is not None:
-                ledger.drop_checkpoints(folder)
-            if records is None or not has_answers(folder, trial, records):
-                lost.append(asked)
-                continue
-            if records[0].status != "pruned":
-                self._best = max(self._best, values_of(records, "val_accuracy"))
-            if trial.key not in self._logged:
-                self.tracker.log(trial, records, maybe_there=True)
-            if self._must_stop():
-                return
-        for asked in self.sampler.trials("failed"):
-            trial = self._write_spec(asked)
-            reason = ledger.read_failure(self._folder(asked.number), trial)
-            if reason is not None and trial.key not in self._logged:
-                self.tracker.log_failure(trial, reason, maybe_there=True)
-        self._find_again(lost, pruned)
-
-    def _find_again(self, lost: Sequence[Asked], pruned: Sequence[Asked]) -> None:
-        """Train trials again that were told, and of which the result is gone or damaged."""
-        for asked in lost:
-            if asked in pruned:  # nobody knows any more at which rung
-                log.warning("trial %d was pruned, and what it was then is lost; it stays pruned", asked.number)
-                continue
-            log.warning("trial %d was told, but its result is lost or damaged: it is trained again", asked.number)
-            self._lost.add(asked.number)
-        self._submit([self._reopen(asked) for asked in lost if asked.number in self._lost])
 
     def _tell_progress(self) -> None:
         done, total = self._goals.told("complete", "pruned"), sum(self._goals.targets.values())

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import ledger
-from harness.arms import CONFIRM, quota
+from harness.arms import CONFIRM, quota, read_arm, students
 from harness.costs import Costs
+from harness.ledger import TrialSpec
 from harness.sampler import Sampler
 from harness.space import Study
+from harness.storage import Asked
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,25 @@ class Plan:
     def folder(self, number: int) -> Path:
         """A trial's directory, as every worker finds it."""
         return ledger.trial_dir(self.study_dir, number).absolute()
+
+    def write_spec(self, asked: Asked) -> TrialSpec:
+        """The trial that was asked for, as its directory has it, which is made where there is none."""
+        own = read_arm(asked.arm)
+        trial = TrialSpec(
+            self.name,
+            asked.number,
+            own.kind,
+            dict(asked.params),
+            tuple(students(self.study, asked.arm, asked.params, self.task)),
+            self.config_hash,
+            ledger.now_ms(),
+            asked.round,
+            own.stage,
+            own.source,
+        )
+        known = ledger.read_spec(ledger.write_spec(self.study_dir, trial))
+        assert known is not None
+        return known
 
 
 @dataclass(frozen=True)
