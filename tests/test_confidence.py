@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from harness.analysis import judged
+from harness.analysis.answers import Answers
 from harness.analysis.calibration import class_gains, reliability, with_holm
 from harness.analysis.intervals import crossed
 
@@ -64,7 +66,7 @@ def predictions(seed: int, accuracy: float) -> NDArray[np.int_]:
 
 def test_gains_by_class_are_paired_t_tests_with_holm_over_classes() -> None:
     first, second, labels = predictions(0, 0.9), predictions(1, 0.8), np.arange(300) % 3
-    table = with_holm(class_gains(first, second, labels))
+    table = with_holm(class_gains(first == labels, second == labels, labels))
     assert table["label"].tolist() == [0, 1, 2] and table["num_examples"].tolist() == [100] * 3
     larger = []
     for label in range(3):
@@ -83,16 +85,44 @@ def test_gains_by_class_are_paired_t_tests_with_holm_over_classes() -> None:
 
 def test_a_class_on_which_the_seeds_agree_has_a_gain_without_an_interval() -> None:
     first, labels = np.array([[0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1]]), np.array([0, 0, 1, 1])
-    table = with_holm(class_gains(first, np.ones_like(first), labels)).set_index("label")
+    table = with_holm(class_gains(first == labels, labels == np.ones_like(first), labels)).set_index("label")
     assert table["gain"].tolist() == pytest.approx([1, -1 / 6])
     assert table[["low", "holm_p"]].isna().to_numpy().tolist() == [[True, True], [False, False]]
-    assert class_gains(first[:, :0], first[:, :0], labels[:0]).empty
+    assert class_gains(first[:, :0] == 0, first[:, :0] == 0, labels[:0]).empty
 
 
 def test_holm_is_over_the_classes_of_all_widths_together() -> None:
     labels = np.arange(300) % 3
-    tables = [class_gains(predictions(0, 0.9), predictions(1, accuracy), labels) for accuracy in (0.8, 0.88)]
+    sides = [predictions(0, 0.9) == labels, *(predictions(1, accuracy) == labels for accuracy in (0.8, 0.88))]
+    tables = [class_gains(sides[0], control, labels) for control in sides[1:]]
     both = with_holm(pd.concat(tables, ignore_index=True))
     larger = both[["p_t", "p_crossed"]].max(axis=1)
     assert both["holm_p"].tolist() == pytest.approx(multipletests(larger, method="holm")[1].tolist())
     assert (both["holm_p"] >= pd.concat([with_holm(table)["holm_p"] for table in tables], ignore_index=True)).all()
+
+
+def test_a_diverged_student_guesses_every_class_alike_and_has_no_confidence() -> None:
+    labels = np.arange(20) % 2
+    right = np.tile(labels, (3, 1)).astype(np.int32)
+    blown, nowhere = right.copy(), np.full(20, np.nan, np.float32)
+    blown[2] = 0  # what the largest of logits that are no numbers is taken to be
+    sure = np.full((3, 20), 0.9, np.float32)
+    answers = {
+        0: Answers(blown, np.stack([*sure[:2], nowhere]), labels.astype(np.int32)),
+        1: Answers(right, sure, labels.astype(np.int32)),
+    }
+    trials = pd.DataFrame({"number": [0, 1], "role": ["distilled", "ce"], "width": 4})
+    students = pd.DataFrame({
+        "number": np.repeat([0, 1], 3), "seed": [0, 1, 2] * 2, "status": ["ok", "ok", "diverged", *["ok"] * 3],
+        "test_accuracy": [1, 1, 0.5, 1, 1, 1], "test_ece": [0.1, 0.1, 0.0, 0.1, 0.1, 0.1],
+    })  # fmt: skip
+    classes = judged._classes(trials, students, answers, looks=1)
+    assert classes["distilled_accuracy"].tolist() == pytest.approx([2.5 / 3, 2.5 / 3])
+    assert classes["control_accuracy"].tolist() == [1, 1]
+    bins = judged._reliability(trials, students, answers).set_index("role")
+    assert bins.loc["distilled", "count"].sum() == 40 and bins.loc["ce", "count"].sum() == 60
+    filled = bins[bins["count"] > 0]
+    assert filled["mean_confidence"].tolist() == pytest.approx([0.9, 0.9])
+    assert filled["accuracy"].tolist() == [1, 1] and filled["ece"].tolist() == pytest.approx([0.1, 0.1])
+    assert filled["num_diverged"].tolist() == [1, 0]
+    assert judged._reliability(trials, students.assign(status="diverged"), answers).empty

@@ -105,7 +105,32 @@ def test_a_default_in_which_no_trial_lies_is_called_a_guess(bare: Report) -> Non
     ):
         first = cells.head(1).assign(num_trials=count, widths_tried=widths)
         text, _ = reported(bare, trials, replace(knobs, robust=first))
-        assert said in text
+        assert said in text and "The robust default is `" in text
+
+
+def test_no_default_is_named_where_the_surrogate_may_be_wrong_by_more_than_seeds_can_tell(bare: Report) -> None:
+    trials = knob_trials(40)
+    knobs = judge_knobs(trials, SPACE, EVALUATE)
+    epsilon = 100 * float(knobs.indifference["epsilon"].max())
+    first = knobs.robust.head(1).assign(shortfall_high=epsilon + 0.1)
+    text, _ = reported(bare, trials, replace(knobs, robust=first))
+    assert f"more than the {epsilon:.2f} points that seeds can tell" in text
+    assert "The robust default is `" not in text
+
+
+def test_forms_are_one_column_where_the_surrogate_sees_no_difference_between_widths() -> None:
+    cells = pd.DataFrame(
+        [(form, width, value, 1) for form, value in (("kl", 1.0), ("mse", -1.0)) for width in (2, 4, 8)],
+        columns=["form", "width", "value", "num_trials"],
+    )
+    row = {"pair": "form x width", "num_trials": 40, "of": 40, "r_squared": 0.1, "holm_p": 1.0}
+    with figures.paper():
+        for moved, columns, outlined in ((0.0, 1, 0), (0.1, 3, 3)):
+            cells.loc[0, "value"] = 1.0 + moved
+            figure = figures.form_by_width(cells, pd.DataFrame([row]))
+            axes = figure.axes[0]
+            assert len(axes.get_xticks()) == columns and len(axes.patches) == outlined
+            assert ("no difference between widths" in figures.note_of(figure).replace("\n", " ")) == (columns == 1)
 
 
 def test_many_forms_and_widths_still_fit_into_one_column() -> None:

@@ -39,8 +39,10 @@ def reliability(p_max: Floats, predicted: Ints, labels: Ints, bins: int = BINS) 
     })  # fmt: skip
 
 
-def class_gains(distilled: Ints, control: Ints, labels: Ints) -> pd.DataFrame:
-    """Distilled less control on the test examples of each class, from paired predictions [seeds, examples].
+def class_gains(distilled: Floats, control: Floats, labels: Ints) -> pd.DataFrame:
+    """Distilled less control on the test examples of each class, from paired scores [seeds, examples].
+
+    A score is 1 where the answer is right, else 0, and a diverged student's its uniform guess.
 
     A row a class: `CLASS_COLUMNS`, which leave Holm's correction to whoever has the classes of all widths. `low` and
     `high` are the t interval over seeds on these examples. A class has few, so what would be gained on others of its
@@ -49,7 +51,7 @@ def class_gains(distilled: Ints, control: Ints, labels: Ints) -> pd.DataFrame:
     rows = []
     for label in np.unique(labels):
         inside = labels == label
-        first, second = ((side[:, inside] == label).astype(float) for side in (distilled, control))
+        first, second = (side[:, inside].astype(float) for side in (distilled, control))
         # Rounded far below an example's weight, so that seeds that agree do agree.
         found, both = paired((first - second).mean(axis=1).round(12).tolist()), crossed(first - second)
         rows.append((

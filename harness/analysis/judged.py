@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
@@ -19,6 +20,7 @@ from harness.analysis.confirmed import (
     DISTILLED,
     Correct,
     comparisons,
+    has_diverged,
     option_comparisons,
     options_compared,
     scored,
@@ -138,8 +140,8 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         options_compared=options_compared(trials, students, correct, looks=times),
         recommended=_recommended(trials, draws, data.size_budgets),
         audit=audit.choices(frames.curves, one_each.drop_duplicates("number")),
-        classes=_classes(one_each, answers, times),
-        reliability=_reliability(one_each, answers),
+        classes=_classes(one_each, students, answers, times),
+        reliability=_reliability(one_each, students, answers),
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
         losses=_losses(data, answers),
@@ -275,22 +277,35 @@ def against_plain(confirmed: Confirmed, number: int) -> Mapping[str, Any] | None
     return None
 
 
-def _classes(trials: pd.DataFrame, answers: Mapping[int, Answers], looks: int) -> pd.DataFrame:
+def _classes(trials: pd.DataFrame, students: pd.DataFrame, answers: Mapping[int, Answers], looks: int) -> pd.DataFrame:
     parts = []
     for width, own in trials.groupby("width"):
-        numbers = own.set_index("role")["number"]
-        pair = [answers.get(int(numbers.get(role, -1))) for role in (DISTILLED, PLAIN_ROLE)]
-        if pair[0] is not None and pair[1] is not None and pair[0].predicted.shape == pair[1].predicted.shape:
-            table = class_gains(pair[0].predicted, pair[1].predicted, pair[0].labels)
-            parts.append(table.assign(width=width))
+        roles = own.set_index("role")["number"]
+        numbers = [int(roles.get(role, -1)) for role in (DISTILLED, PLAIN_ROLE)]
+        if not all(number in answers for number in numbers):
+            continue
+        first, second = (_by_label(answers[number], students[students["number"] == number]) for number in numbers)
+        if first.shape == second.shape:
+            parts.append(class_gains(first, second, answers[numbers[0]].labels).assign(width=width))
     return with_holm(pd.concat(parts, ignore_index=True), looks) if parts else pd.DataFrame(columns=["width"])
 
 
-def _reliability(trials: pd.DataFrame, answers: Mapping[int, Answers]) -> pd.DataFrame:
+def _by_label(own: Answers, students: pd.DataFrame) -> NDArray[np.float64]:
+    """Right answers label by label, [seeds, labels]; a diverged student has its uniform guess."""
+    scores, diverged = own.correct.astype(float), has_diverged(students).to_numpy()
+    scores[diverged] = students["test_accuracy"].to_numpy(dtype=float)[diverged, None]
+    return scores
+
+
+def _reliability(trials: pd.DataFrame, students: pd.DataFrame, answers: Mapping[int, Answers]) -> pd.DataFrame:
+    """Of the students that did not diverge: of the others nobody knows a confidence."""
     parts = []
     for row in rows_of(trials[trials["role"].isin((DISTILLED, PLAIN_ROLE))]):
         own = answers.get(int(row["number"]))
-        if own is not None:
-            table = reliability(own.confidence, own.predicted, own.labels)
-            parts.append(table.assign(width=row["width"], role=row["role"], ece=row["test_ece"]))
+        its = students[students["number"] == row["number"]]
+        sound = ~has_diverged(its).to_numpy()
+        if own is not None and sound.any():
+            table = reliability(own.confidence[sound], own.predicted[sound], own.labels)
+            ece = float(its["test_ece"].to_numpy(dtype=float)[sound].mean())
+            parts.append(table.assign(width=row["width"], role=row["role"], ece=ece, num_diverged=int((~sound).sum())))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["width", "role"])

@@ -38,7 +38,8 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
         1.75 * rows + 0.75,
         "Test examples of all fresh seeds in 15 bins of confidence; a mark's size grows with the number in its bin, "
         "and bins of fewer than 10 are left out. On the dashed line confidence is right; below it the student is too "
-        f"sure. ECE: expected calibration error, mean over seeds. No interval is shown.{skipped}",
+        f"sure. ECE: expected calibration error, mean over seeds; students that diverged are left out. No interval is "
+        f"shown.{skipped}",
     )
     if not shown:
         style.nothing_to_show(figure.add_subplot(), "What confirmed students answered is not on disk.")
@@ -56,7 +57,11 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
                       linestyle="-" if role == "distilled" else (0, (1, 1)))  # fmt: skip
             axes.scatter(part["mean_confidence"], part["accuracy"], s=sizes, marker=marker, color=colour, alpha=0.75,
                          linewidths=0)  # fmt: skip
-            said.append(f"{PAIR[role][1].split()[0]} {100 * float(part['ece'].iloc[0]):.1f}")
+            lost = int(part["num_diverged"].iloc[0])
+            said.append(
+                f"{PAIR[role][1].split()[0]} {100 * float(part['ece'].iloc[0]):.1f}"
+                + (f", without {lost} diverged" if lost else "")
+            )
         axes.set_title(f"width {width}")
         axes.text(0.03, 0.97, "ECE (points)\n" + "\n".join(said), transform=axes.transAxes, ha="left", va="top",
                   fontsize=6, color=style.MUTED)  # fmt: skip

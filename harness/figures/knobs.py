@@ -23,6 +23,8 @@ from harness.figures.gain import COLOURS
 MOST_PANELS = 8
 SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", "#3a3a3a"])
 EVALUATORS = ("fANOVA", "PED-ANOVA")
+SAME = 0.005
+"""Points by which a form's values may differ between widths and be printed as one."""
 
 
 def importance_by_width(table: pd.DataFrame) -> Figure:
@@ -151,33 +153,39 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """A form's accuracy at each width less the mean of all forms there, from `interactions.interactions`."""
     forms = cells.groupby("form")["value"].mean().sort_values(ascending=False, kind="stable").index.tolist()
     widths = sorted(cells["width"].unique().tolist())
+    grid = cells.pivot_table(index="form", columns="width", values=["value", "num_trials"]).reindex(index=forms)
+    values, counts = (grid[name][widths].to_numpy(dtype=float) for name in ("value", "num_trials"))
+    apart = float(np.ptp(values, axis=1).max()) > SAME
+    if not apart:
+        values, counts = values[:, :1], counts.sum(axis=1, keepdims=True)
     row = table[table["pair"] == "form x width"].iloc[0]
     figure = style.blank(
         1.3 + 0.2 * max(len(forms), 2),
         f"What a Gaussian process makes of {style.trials(int(row['num_trials']), 'finished distilled')}, each the mean "
         "of its seeds"
         f"{' of ' + str(row['of']) + ', drawn at random' if row['num_trials'] < row['of'] else ''}: accuracy of a "
-        "form, averaged over the other knobs, less the mean of all forms at that width, in points. Outlined: the "
-        "highest of a width; in brackets: no trial there. R² of trials left out, beyond means of widths and forms: "
-        f"{row['r_squared']:.2f}. Form and width together: {_said(float(row['holm_p']))} (null of errors with "
-        "dealt-out signs, Holm over all pairs). No interval is shown.",
-    )
+        "form, averaged over the other knobs, less the mean of all forms"
+        + (" at that width, in points. Outlined: the highest of a width; in brackets: no trial there. "
+           if apart else ", in points. It sees no difference between widths in that. ")
+        + f"R² of trials left out, beyond means of widths and forms: {row['r_squared']:.2f}. Form and width together: "
+        f"{_said(float(row['holm_p']))} (null of errors with dealt-out signs, Holm over all pairs). No interval is "
+        "shown.",
+    )  # fmt: skip
     axes = figure.add_subplot()
-    indexed = cells.set_index(["form", "width"])
-    values = np.array([[float(indexed.loc[(form, width), "value"]) for width in widths] for form in forms])
     limit = max(0.25, float(np.abs(values).max()))
     image = axes.imshow(values, cmap=COLOURS, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     for (place, column), value in np.ndenumerate(values):
         digits = 2 if len(widths) <= 6 else 1
         said = f"{round(value, digits) + 0.0:+.{digits}f}"
-        said = said if indexed.loc[(forms[place], widths[column]), "num_trials"] else f"({said})"
+        said = said if counts[place, column] else f"({said})"
         axes.text(column, place, said, ha="center", va="center", fontsize=6.5 if len(widths) <= 8 else 5,
                   color="white" if abs(value) > 0.75 * limit else style.INK)  # fmt: skip
-    for column, place in enumerate(values.argmax(axis=0).tolist()):
+    for column, place in enumerate(values.argmax(axis=0).tolist() if apart else ()):
         axes.add_patch(
             Rectangle((column - 0.47, place - 0.46), 0.94, 0.92, fill=False, edgecolor=style.INK, linewidth=1.2)
         )
-    axes.set_xticks(range(len(widths)), [str(width) for width in widths])
+    labels = [str(width) for width in widths] if apart else [f"{widths[0]} to {widths[-1]}"]
+    axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks(range(len(forms)), [str(form) for form in forms])
     axes.tick_params(length=0)
     axes.set_xlabel("width")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.chosen import is_plain_itself
+from harness.analysis.confirmed import has_diverged
 from harness.analysis.importance import edges_of_chosen
 from harness.analysis.latency import measured_on
 from harness.analysis.load import rows_of
@@ -105,9 +106,11 @@ def _costs(report: Report) -> Iterator[Block]:
     """The same configurations: how near they are to the teacher, how well calibrated, and what they cost."""
     trials = _own_rows(report.confirmed.trials)
     metered = bool(trials["energy_mj"].notna().any())
+    students = report.confirmed.students
+    lost = students[has_diverged(students)].groupby("number").size().to_dict()
     rows = [
         [str(row["width"]), _role(row, report.confirmed.trials), f"{100 * row['test_agreement']:.1f}",
-         number(row["test_kl"]), number(row["test_loss"]), f"{100 * row['test_ece']:.1f}", number(row["test_brier"]),
+         number(row["test_kl"]), number(row["test_loss"]), _ece(row, lost), number(row["test_brier"]),
          f"{row['macs']:,}",
          *_speed(row), *([_energy(row)] if metered else []), NONE if pd.isna(row["size_kib"]) else
          number(row["size_kib"])]
@@ -121,11 +124,18 @@ def _costs(report: Report) -> Iterator[Block]:
         "confirmed_costs", "The same configurations: likeness to the teacher, calibration on the test split, and cost.",
         head, rows, "confirmed.csv",
     )  # fmt: skip
+    guessing = " Students that diverged count as guessing, and have no ECE." if lost else ""
     energy = " Energy: of the processor's whole packages, whatever else they did included." if metered else ""
     yield Paragraph(
         "Agreement with the teacher and KL to it, NLL, ECE (15 bins) and Brier score on the test split, means over "
-        f"seeds; no interval is shown.{_where(report)}{energy}"
+        f"seeds; no interval is shown.{guessing}{_where(report)}{energy}"
     )
+
+
+def _ece(row: Mapping[str, Any], lost: Mapping[Any, int]) -> str:
+    """A student that diverged counts as guessing, which would look perfectly calibrated."""
+    diverged = lost.get(row["number"], 0)
+    return f"{NONE} ({diverged} of {row['num_seeds']} diverged)" if diverged else f"{100 * row['test_ece']:.1f}"
 
 
 def _where(report: Report) -> str:

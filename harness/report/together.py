@@ -9,9 +9,10 @@ import pandas as pd
 from harness.analysis.indifference import UNKNOWN
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL
+from harness.figures.knobs import EVALUATORS
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, code, plain
 from harness.report.findings import Report
-from harness.report.tables import number
+from harness.report.tables import listed, number
 
 MOST_CELLS = 6
 
@@ -25,6 +26,20 @@ def width_section(report: Report) -> Iterator[Block]:
         yield Paragraph(f"Without importance of its own: {plain('; '.join(found.importance_missing))}.")
     elif found.importance.empty:
         yield Paragraph("No distilled trial has finished without diverging, so no width has an importance of its own.")
+    if apart := _disagreed(found.importance):
+        yield Paragraph(
+            f"At width {listed(apart)} the two evaluators name different knobs first: there neither says "
+            "more than a guess would."
+        )
+
+
+def _disagreed(importance: pd.DataFrame) -> list[str]:
+    """The widths at which the evaluators do not agree on which knob explains most."""
+    return [
+        str(width)
+        for width, own in importance.set_index("knob").groupby("width")
+        if len({own[name].idxmax() for name in EVALUATORS}) > 1
+    ]
 
 
 def interaction_section(report: Report) -> Iterator[Block]:
@@ -127,6 +142,17 @@ def _robust(report: Report) -> Iterator[Block]:
     setting = f"{code(first['form'])}, alpha {_range(first, 'alpha')}"
     if not pd.isna(first["temperature_low"]):
         setting += f", temperature {_range(first, 'temperature')}"
+    seen = (
+        f"under the surrogate at most {first['shortfall']:.2f} points below the best cell of any width, in 97.5% of "
+        f"draws of its posterior at most {first['shortfall_high']:.2f}"
+    )
+    epsilon = 100 * float(report.knobs.indifference["epsilon"].max())
+    if first["shortfall_high"] > epsilon:
+        yield Paragraph(
+            f"No robust default is named: the surrogate's first, {setting}, is {seen}, which is more than the "
+            f"{epsilon:.2f} points that seeds can tell. It does not know."
+        )
+        return
     if first["num_trials"] == 0:
         rests = "**No trial lies there: this is a model's guess.**"
     elif first["widths_tried"] < widths:
@@ -137,10 +163,8 @@ def _robust(report: Report) -> Iterator[Block]:
     else:
         rests = "Trials of every width lie there."
     yield Paragraph(
-        f"The robust default is {setting}: under the surrogate at most {first['shortfall']:.2f} points below the best "
-        f"cell of any width, in 97.5% of draws of its posterior at most {first['shortfall_high']:.2f}. {rests} "
-        "Shortfall of tried: the best trial in the cell less the best of its width, at the worst width that was tried, "
-        "which is luck of the draw as well."
+        f"The robust default is {setting}: {seen}. {rests} Shortfall of tried: the best trial in the cell less the "
+        "best of its width, at the worst width that was tried, which is luck of the draw as well."
     )
 
 
