@@ -45,6 +45,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
         "widths": list(study.widths),
         "seeds": list(study.student_seeds()),
         "confirm_seeds": list(fresh_seeds(study, study.confirm)),
+        "searches": known.get("searches") if known else options.searches,  # as many as were planned when this one began
         "task": {name: value for name, value in task.items() if name != "versions"},
         "teacher": None,
         "cohorts": None,
