@@ -18,10 +18,11 @@ from harness import figures
 from harness.analysis.confirmed import BETTER, CONTROLS, NOT_SHOWN, WORSE
 from harness.analysis.intervals import crossed
 from harness.analysis.load import rows_of
-from harness.analysis.searches import COLUMNS, differences, folders, over_searches
+from harness.analysis.searches import COLUMNS, Planned, differences, folders, over_searches, planned
 from harness.ledger import read_manifest, write_sealed
+from harness.report import markdown
 from harness.report.findings import judge
-from harness.report.searches import searches_answer
+from harness.report.searches import searches_answer, searches_section
 from tests.confirming import STUDY
 from tests.inline import sweep_here
 
@@ -87,6 +88,57 @@ def test_a_pair_that_one_search_lacks_stands_on_the_others() -> None:
     assert (table.drop(index=(4, "ce"))["num_searches"] == 4).all()
 
 
+def test_searches_that_were_added_after_a_look_pay_for_it() -> None:
+    searches = searched(np.random.default_rng(0), 5, 0.02, 0.01, 0.05)
+    once, twice = over_searches(searches), over_searches(searches, Planned(5, (), 2))
+    assert np.allclose(twice["holm_p"], np.minimum(4 * once["holm_p"], 1))
+    assert (twice["found_80"] >= once["found_80"]).all() and (twice["found_80"] > once["found_80"]).any()
+
+
+def test_whoever_adds_searches_until_one_claims_is_not_believed_more_often() -> None:
+    """Three searches, then one more at a time, until there are eight or a claim: plain Holm would claim in far more."""
+
+    def claims(seed: int, *, paying: bool) -> bool:
+        every = searched(np.random.default_rng(seed), 8, 0.0, 0.01, 0.0)
+        for look, count in enumerate(range(3, 9), 1):
+            some = {number: every[number] for number in range(count)}
+            if set(over_searches(some, Planned(count, (), look if paying else 1))["verdict"]) != {NOT_SHOWN}:
+                return True
+        return False
+
+    naive, paid = (np.mean([claims(seed, paying=paying) for seed in range(60)]) for paying in (False, True))
+    assert naive > 0.1 > 0.083 >= paid
+
+
+def test_of_a_plan_that_is_not_done_nothing_is_claimed() -> None:
+    searches = searched(np.random.default_rng(0), 5, 0.05, 0.01, 0.05)
+    assert set(over_searches(searches)["verdict"]) == {BETTER}
+    assert set(over_searches(searches, Planned(6, (5,)))["verdict"]) == {NOT_SHOWN}
+
+
+@pytest.mark.parametrize(
+    ("plans", "count", "missing", "looks"),
+    [
+        ([5, 5, 5, 5, 5], 5, (), 1),
+        ([1, 5, 5, 5, 5], 5, (), 1),  # one alone, then the others: one shows nothing
+        ([3, 3, 3, 5, 5], 5, (), 2),
+        ([1, 1, 1, 1, 1], 5, (), 3),  # one after the other: looks at three, four and five
+        ([6, 6, 6, 6, 6], 6, (5,), 1),
+        ([None] * 5, 0, (), 1),
+    ],
+)
+def test_how_searches_came_to_be_is_read_from_what_each_began_with(
+    plans: list[int | None], count: int, missing: tuple[int, ...], looks: int, tmp_path: Path
+) -> None:
+    places = {}
+    for seed, plan in enumerate(plans):
+        places[seed] = tmp_path / str(seed)
+        places[seed].mkdir()
+        said = {"started_ms": 1000 + seed} | ({} if plan is None else {"searches": plan})
+        write_sealed(places[seed] / "study.json", said)
+    assert planned(places, list(places)) == Planned(count, missing, looks)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Path:
     """The results of a small study that was searched three times."""
@@ -116,6 +168,19 @@ def test_the_report_of_the_study_says_what_holds_over_its_searches(home: Path) -
         assert row["gain"] == pytest.approx(np.mean([own[row["width"]] for own in gains.values()]), abs=1e-6)
     page = (home / "mine" / "summary.md").read_text()
     assert "Over 3 searches of this study" in page and "## Over several searches" in page
+    assert "Before there were 3 there were not enough to look at." in page
+
+
+def test_a_search_that_was_deleted_is_missed(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "mine-seed1")
+    found = judge(tmp_path / "out" / "mine")
+    assert found.planned == Planned(3, (1,)) and set(found.searches["verdict"]) == {NOT_SHOWN}
+    text = markdown.page(list(searches_section(found)))
+    assert "**Of 3 planned searches 1 cannot be read, seed 1: nothing is claimed before all are there.**" in text
+    assert "this is look 2, and Holm's p is multiplied by 4" in markdown.page(
+        list(searches_section(replace(found, planned=Planned(3, (), 2))))
+    )
 
 
 def test_a_width_that_few_searches_compare_is_named_and_not_spoken_of(home: Path) -> None:

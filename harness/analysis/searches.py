@@ -9,8 +9,10 @@ effects, as seeds and examples are in `harness.analysis.confirmed`.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.analysis.chosen import ROLES
-from harness.analysis.confirmed import CONTROLS, DISTILLED, verdict
+from harness.analysis.confirmed import CONTROLS, DISTILLED, NOT_SHOWN, verdict
 from harness.analysis.declared import manifest_at
 from harness.analysis.intervals import crossed, spread
 from harness.analysis.judged import read_confirmed
@@ -35,6 +37,37 @@ LEAST = 3
 
 Differences = Mapping[tuple[int, str], NDArray[np.float64]]
 """By width and control: distilled less control on each test example, `[examples]`, the mean over fresh seeds."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is known of how searches came to be as many as they are.
+
+    `count` is how many were asked for, 0 where that is not on record; `missing` are the seeds of those that have not
+    confirmed anything, or are gone. `looks` is how often there were enough to be looked at, and more were made after.
+    """
+
+    count: int = 0
+    missing: tuple[int, ...] = ()
+    looks: int = 1
+
+
+def planned(places: Mapping[int, Path], known: Collection[int]) -> Planned:
+    """Of the folders of a study's searches, by seed; `known` are the seeds of those that confirmed something.
+
+    Those of one `--searches N` were planned together, one that was made alone for itself.
+    """
+    said = {seed: manifest_at(place / "study.json") for seed, place in places.items()}
+    together: dict[Any, int] = {}
+    for seed in sorted(said, key=lambda seed: (said[seed].get("started_ms") or 0, seed)):
+        count = said[seed].get("searches")
+        plan = ("alone", seed) if count == 1 else ("together", count)
+        together[plan] = together.get(plan, 0) + 1
+    looks = sum(so_far >= LEAST for so_far in itertools.accumulate(together.values()))
+    most = max([own.get("searches") or 0 for own in said.values()], default=0)
+    first = min(said, default=0)
+    missing = tuple(seed for seed in range(first, first + most) if seed not in known)
+    return Planned(max(most, len(known)) if most else 0, missing, max(looks, 1))
 
 
 def folders(study_dir: Path) -> dict[int, Path]:
@@ -79,15 +112,17 @@ def differences(study_dir: Path) -> dict[tuple[int, str], NDArray[np.float64]]:
     return found
 
 
-def over_searches(searches: Mapping[int, Differences]) -> pd.DataFrame:
+def over_searches(searches: Mapping[int, Differences], plan: Planned | None = None) -> pd.DataFrame:
     """Distilled less control over several searches, by their seed: `COLUMNS`, a row for each width and control.
 
     `gain` is the mean over searches; `low` and `high` are its 95% t interval over searches on these test examples, the
     crossed one holds new test examples too; `least`, `most` and `sd` say how searches differ, `gains` (in points) and
     `seeds` name them. Claims are made as in `harness.analysis.confirmed.comparisons`: Holm's correction over all rows,
-    of the larger p, and a gain that is at least detectable. Fewer than three searches show nothing. A control that was
+    of the larger p, and a gain that is at least detectable. Fewer than three searches show nothing, nor do those of a
+    `plan` of which some are missing; looks before this one are corrected for (`statistics.holm`). A control that was
     plain training itself in every search has no row of its own.
     """
+    plan = plan or Planned()
     known = {pair for own in searches.values() for pair in own}
     known = {pair for pair in known if not _plain_itself(pair, searches)}
     pairs = sorted(known, key=lambda pair: (pair[0], CONTROLS.index(pair[1])))
@@ -99,12 +134,14 @@ def over_searches(searches: Mapping[int, Differences]) -> pd.DataFrame:
     )
     larger = table[["p_t", "p_crossed"]].max(axis=1, skipna=False)
     found = [
-        found_by_rule(spread, count, len(table))
+        found_by_rule(spread, count, plan.looks**2 * len(table))
         for spread, count in zip(table["spread"], table["num_searches"], strict=True)
     ]
-    table = table.assign(holm_p=np.array(holm(larger.tolist()), dtype=float), found_80=np.array(found, dtype=float))
+    table = table.assign(
+        holm_p=np.array(holm(larger.tolist(), plan.looks), dtype=float), found_80=np.array(found, dtype=float)
+    )
     each = zip(table["holm_p"], table["gain"], table["mde"], strict=True)
-    verdicts = [verdict(*row) for row in each]
+    verdicts = [NOT_SHOWN if plan.missing else verdict(*row) for row in each]
     return table.assign(verdict=np.array(verdicts, dtype=object))
 
 

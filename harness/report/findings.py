@@ -18,7 +18,7 @@ from harness.analysis.language import bits
 from harness.analysis.load import StudyData, finished, load
 from harness.analysis.pareto import front
 from harness.analysis.pull import pulls_by_form
-from harness.analysis.searches import differences, folders, over_searches
+from harness.analysis.searches import Planned, differences, folders, over_searches, planned
 from harness.report.blocks import Figure
 
 TREES = 16
@@ -43,7 +43,7 @@ class Report:
     `importance` is empty, with the reason in `no_importance`, where the study is too small for it; `knobs` says what
     else is known of the knobs. `drawn` are the figures by their stem; `files` are what was written, in order.
     `confirmed` is what fresh seeds and the test split say; `bits` says it of a language model, empty for other tasks.
-    `searches` is what several searches of this study say, empty where there is one.
+    `searches` is what several searches of this study say, empty where there is one, and `planned` how they came to be.
     """
 
     folder: Path
@@ -59,6 +59,7 @@ class Report:
     confirmed: Confirmed
     bits: pd.DataFrame
     searches: pd.DataFrame
+    planned: Planned
     drawn: Mapping[str, Drawn] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
@@ -78,6 +79,7 @@ def _judged(study_dir: Path) -> Report:
     data = load(study_dir)
     importance, reason = _importance(data)
     confirmed = judge_confirmed(study_dir, data)
+    searches, plan = _searches(study_dir)
     return Report(
         folder=study_dir,
         data=data,
@@ -91,7 +93,8 @@ def _judged(study_dir: Path) -> Report:
         knobs=_knobs(data),
         confirmed=confirmed,
         bits=_bits(data, confirmed),
-        searches=_searches(study_dir),
+        searches=searches,
+        planned=plan,
     )
 
 
@@ -102,9 +105,13 @@ def _bits(data: StudyData, confirmed: Confirmed) -> pd.DataFrame:
     return bits(confirmed.trials, confirmed.students, confirmed.losses, data.characters_a_label, looks)
 
 
-def _searches(study_dir: Path) -> pd.DataFrame:
-    found = folders(study_dir)
-    return over_searches({seed: differences(place) for seed, place in found.items()} if len(found) > 1 else {})
+def _searches(study_dir: Path) -> tuple[pd.DataFrame, Planned]:
+    places = folders(study_dir)
+    if len(places) < 2:
+        return over_searches({}), Planned()
+    found = {seed: differences(place) for seed, place in places.items()}
+    plan = planned(places, [seed for seed, own in found.items() if own])
+    return over_searches(found, plan), plan
 
 
 def _importance(data: StudyData) -> tuple[pd.DataFrame, str]:

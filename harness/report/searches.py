@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
 from harness.analysis.load import rows_of
-from harness.analysis.searches import LEAST
+from harness.analysis.searches import LEAST, Planned
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table
 from harness.report.findings import Report
@@ -41,11 +41,32 @@ def searches_section(report: Report) -> Iterator[Block]:
         "search counts once, with the mean over its fresh seeds. Here the interval holds what another search would "
         "choose, beside seeds and, in the second column, test examples (crossed random effects). Holm's correction is "
         f"over all {len(table)} rows; a control that was plain training itself in every search has none; fewer than "
-        f"{LEAST} searches show nothing. The number of searches has to be set "
-        "before they are looked at. All have one teacher, one training set and one split: what others would show is "
-        "not known."
+        f"{LEAST} searches show nothing. {_how_many(report.planned)} All have one teacher, one training set and one "
+        "split: what others would show is not known."
     )
     yield from report.figure("searches_gain", data="searches.csv")
+
+
+def _how_many(plan: Planned) -> str:
+    """Whether the number of searches was set before they were looked at, as it has to be, and what follows if not."""
+    if not plan.count:
+        return "How many searches were planned is not on record; it has to be set before they are looked at."
+    if plan.missing:
+        return _unfinished(plan)
+    if plan.looks > 1:
+        return (
+            f"**Searches were added after there had been enough to look at: this is look {plan.looks}, and Holm's p is "
+            f"multiplied by {plan.looks**2}, the square of that.**"
+        )
+    return f"Before there were {plan.count} there were not enough to look at."
+
+
+def _unfinished(plan: Planned) -> str:
+    seeds = listed([str(seed) for seed in plan.missing])
+    return (
+        f"**Of {plan.count} planned searches {len(plan.missing)} cannot be read, seed {seeds}: nothing is claimed "
+        "before all are there.**"
+    )
 
 
 def searches_answer(report: Report) -> Iterator[str]:
@@ -61,8 +82,9 @@ def searches_answer(report: Report) -> Iterator[str]:
     said = [_verdict(own[own["verdict"] == verdict]) for verdict in (BETTER, WORSE, NOT_SHOWN)]
     yield (
         f"Over {count} searches of this study, each with its own choices, distillation against plain training: "
-        f"{'; '.join(part for part in said if part)}. This speaks of the study, all else of what this search "
-        f"found.{f' Fewer than {LEAST} searches compare them at width {listed(few)}.' if few else ''}"
+        f"{'; '.join(part for part in said if part)}. This speaks of the study, all else of what this search found."
+        + (f" {_unfinished(report.planned)}" if report.planned.missing else "")
+        + (f" Fewer than {LEAST} searches compare them at width {listed(few)}." if few else "")
     )
 
 
