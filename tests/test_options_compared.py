@@ -17,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from harness import figures
 from harness.analysis.confirmed import COMPARED, options_compared
 from harness.analysis.intervals import crossed
+from harness.analysis.judged import judge_confirmed
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import minimum_detectable
 from harness.report.blocks import List
@@ -194,6 +195,24 @@ def test_a_confirmed_study_of_options_says_which_were_told_apart(real: Report) -
     assert "- Which form, on the test split? At width" in text.partition("## ")[0]
     assert (real.folder / "options_compared.csv").is_file()
     assert (real.folder / "tables" / "options_compared.tex").is_file()
+
+
+def test_while_something_is_to_be_confirmed_the_rows_to_come_count(real: Report) -> None:
+    """So that no claim is taken back as the stage goes on: each p is at least what it will be of the same numbers."""
+    whole, trials = real.confirmed, real.data.confirmed.trials
+    gone = whole.trials.loc[whole.trials["role"] == "option", "number"].max()
+    rest = replace(real.data.confirmed, trials=trials[trials["number"] != gone])
+    part = judge_confirmed(real.folder, replace(real.data, confirmed=rest))
+    for name, key in (("by_option", "distilled_number"), ("options_compared", "option_number")):
+        found, before = (getattr(each, name).set_index(["width", key]) for each in (whole, part))
+        shared = before.index.intersection(found.index)
+        assert len(before) < len(found) and len(shared)
+        for p_t, p_crossed, p in before.loc[shared, ["p_t", "p_crossed", "holm_p"]].to_numpy():
+            assert p >= min(1, len(found) * max(p_t, p_crossed)) - 1e-12 or p > before["holm_p"].min()
+    classes = part.classes.assign(larger=part.classes[["p_t", "p_crossed"]].max(axis=1, skipna=False))
+    least = classes.loc[classes["larger"].idxmin()]
+    widths = whole.classes["width"].nunique()
+    assert least["holm_p"] == pytest.approx(min(1, 10 * widths * least["larger"]))
 
 
 def had(real: Report, made: Confirmed) -> Report:

@@ -61,13 +61,14 @@ def class_gains(distilled: Floats, control: Floats, labels: Ints) -> pd.DataFram
     return pd.DataFrame(rows, columns=list(CLASS_COLUMNS))
 
 
-def with_holm(classes: pd.DataFrame, looks: int = 1) -> pd.DataFrame:
+def with_holm(classes: pd.DataFrame, looks: int = 1, planned: int = 0) -> pd.DataFrame:
     """The gains by class of some widths with `holm_p`: Holm's correction, over all rows, of the larger of both p.
 
-    As in `confirmed.comparisons`, for so many looks. A class whose `holm_p` is missing or 5% or more has shown nothing.
+    As in `confirmed.comparisons`, for so many looks, and so many rows planned. A class whose `holm_p` is missing or 5%
+    or more has shown nothing.
     """
     larger = classes[["p_t", "p_crossed"]].max(axis=1, skipna=False)
-    return classes.assign(holm_p=np.array(holm(larger.tolist(), looks), dtype=float))
+    return classes.assign(holm_p=np.array(holm(larger.tolist(), looks, planned), dtype=float))
 
 
 def _bin(p_max: Floats, bins: int) -> NDArray[np.intp]:

@@ -106,7 +106,12 @@ def comparisons(
 
 
 def option_comparisons(
-    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS, looks: int = 1
+    trials: pd.DataFrame,
+    students: pd.DataFrame,
+    correct: Correct,
+    draws: int = DRAWS,
+    looks: int = 1,
+    planned: int = 0,
 ) -> pd.DataFrame:
     """As `comparisons`, each option of the choice that shares a study's trials equally less plain training of its
     width: with a column `option`, a row for each option and width. Holm's correction is over all of them."""
@@ -121,13 +126,18 @@ def option_comparisons(
             names = {"distilled_number": numbers[0], "control_number": numbers[1]}
             rows.append({"width": int(own["width"]), "control": "ce", **names, **_row(pair, draws)})
             options.append(str(own["option"]))
-    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks)
+    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks, planned)
     judged.insert(0, "option", np.array(options, dtype=object))
     return judged.sort_values(["width", "gain"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
 def options_compared(
-    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, draws: int = DRAWS, looks: int = 1
+    trials: pd.DataFrame,
+    students: pd.DataFrame,
+    correct: Correct,
+    draws: int = DRAWS,
+    looks: int = 1,
+    planned: int = 0,
 ) -> pd.DataFrame:
     """The option that validation chose less each other option, a row for each width and other option: `COMPARED`.
 
@@ -150,7 +160,7 @@ def options_compared(
             pairs = {"distilled_number": numbers[0], "control_number": numbers[1]}
             rows.append({"width": int(own["width"]), "control": str(own["option"]), **pairs, **_row(pair, draws)})
             names.append(str(chosen["option"]))
-    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks).rename(columns=COMPARED_AS)
+    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks, planned).rename(columns=COMPARED_AS)
     judged.insert(1, "chosen", pd.Series(names, dtype=object))
     return judged.sort_values(["width", "gain", "option"], kind="stable").reset_index(drop=True)
 
@@ -278,9 +288,8 @@ def _judged(table: pd.DataFrame, looks: int, planned: int = 0) -> pd.DataFrame:
         found_by_rule(spread, count, looks**2 * rows) if known else math.nan
         for (spread, count), known in zip(spreads, larger.notna(), strict=True)
     ]
-    family = [*larger.tolist(), *[math.nan] * (rows - len(judged))]
     judged = judged.assign(
-        holm_p=np.array(holm(family, looks)[: len(judged)], dtype=float), mde=np.array(mde, dtype=float),
+        holm_p=np.array(holm(larger.tolist(), looks, planned), dtype=float), mde=np.array(mde, dtype=float),
         found_80=np.array(found_80, dtype=float),
     )  # fmt: skip
     verdicts = [

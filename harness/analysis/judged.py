@@ -41,8 +41,9 @@ class Confirmed:
 
     `trials` has a row for each configuration and role (see `harness.analysis.chosen`), with `test_low` and `test_high`,
     the 95% interval of its test accuracy over seeds and test examples, `p_front`, and `gap_closed`, its share of the
-    way from plain training to the teacher. `comparisons` and `by_option` are of distilled less control, and
-    `options_compared` of the option that validation chose less every other.
+    way from plain training to the teacher, missing where plain training's interval holds the teacher. `comparisons` and
+    `by_option` are of distilled less control, and `options_compared` of the option that validation chose less every
+    other.
     `recommended` has a row for each of the study's size budgets, else for each size that was confirmed; `audit` says
     what choosing on test would have claimed. `wrote` are the tokens of language models' samples, by trial. `classes`
     are gains by class at each width, `reliability` tables of confidence by width and role. `left_out` are the trials
@@ -124,7 +125,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     trials, students = frames.trials, frames.students
     one_each = trials[trials["role"].isin(ROLES)]
     draws = _draws(scores)
-    looks, planned = _looks(data), num_planned(data)
+    looks, planned, to_come = _looks(data), num_planned(data), _to_come(data)
     times = max(len(looks), 1)
     trials = trials.join(read_latency(study_dir), on="width")
     other_seeds = {
@@ -136,17 +137,17 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         trials=_with_intervals(trials, scores, draws),
         students=students,
         comparisons=comparisons(one_each, students, correct, looks=times, planned=planned),
-        by_option=option_comparisons(trials, students, correct, looks=times),
-        options_compared=options_compared(trials, students, correct, looks=times),
+        by_option=option_comparisons(trials, students, correct, looks=times, planned=to_come.by_option),
+        options_compared=options_compared(trials, students, correct, looks=times, planned=to_come.options_compared),
         recommended=_recommended(trials, draws, data.size_budgets),
         audit=audit.choices(frames.curves, one_each.drop_duplicates("number")),
-        classes=_classes(one_each, students, answers, times),
+        classes=_classes(one_each, students, answers, times, to_come.widths),
         reliability=_reliability(one_each, students, answers),
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},
         losses=_losses(data, answers),
         left_out={**read.lost, **other_seeds},
-        others_against_plain=_others_against_plain(trials, students, correct, times),
+        others_against_plain=_others_against_plain(trials, students, correct, times, to_come.others),
         chance=_chance(data, answers),
         looks=looks,
         num_planned=planned,
@@ -158,6 +159,33 @@ def num_planned(data: StudyData) -> int:
     table = chosen(data)
     controls = table[table["role"].isin(CONTROLS)].groupby("width")["source"].nunique()
     return int(controls[controls.index.isin(table.loc[table["role"] == DISTILLED, "width"])].sum())
+
+
+@dataclass(frozen=True)
+class _ToCome:
+    """How many rows the other tables of claims will have when all that validation chose is confirmed, and how many
+    widths; 0 where it is. So no claim is taken back as the stage goes on."""
+
+    by_option: int = 0
+    options_compared: int = 0
+    others: int = 0
+    widths: int = 0
+
+
+def _to_come(data: StudyData) -> _ToCome:
+    table, done = chosen(data), data.confirmed.trials
+    if set(table["source"]) <= set(done.loc[done["state"] == "complete", "source"]):
+        return _ToCome()
+    roles = table["role"]
+    with_plain = table["width"].isin(table.loc[roles == PLAIN_ROLE, "width"])
+    taught = table["width"].isin(table.loc[roles == DISTILLED, "width"])
+    options = roles == OPTION
+    return _ToCome(
+        int((options & with_plain).sum()),
+        int((options & taught).sum()) - int(table.loc[options & taught, "width"].nunique()),
+        int((roles.isin(("smoothing", "self", FRONT)) & with_plain).sum()),
+        int(table.loc[with_plain & taught, "width"].nunique()),
+    )
 
 
 def _losses(data: StudyData, answers: Mapping[int, Answers]) -> Losses:
@@ -192,13 +220,15 @@ def weakness(confirmed: Confirmed, row: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
-def _others_against_plain(trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, looks: int) -> pd.DataFrame:
+def _others_against_plain(
+    trials: pd.DataFrame, students: pd.DataFrame, correct: Correct, looks: int, planned: int
+) -> pd.DataFrame:
     """Each eligible configuration that `comparisons` and `by_option` leave out, less plain training of its width."""
     plain = trials["role"] == PLAIN_ROLE
     others = trials["role"].isin(("smoothing", "self")) | ((trials["role"] == FRONT) & ~is_plain(trials))
     others &= ~is_plain_itself(trials)
     named = trials[others].assign(option=trials["role"], role=OPTION)
-    return option_comparisons(pd.concat([named, trials[plain]]), students, correct, looks=looks)
+    return option_comparisons(pd.concat([named, trials[plain]]), students, correct, looks=looks, planned=planned)
 
 
 def _looks(data: StudyData) -> Sequence[int]:
@@ -232,12 +262,13 @@ def _with_intervals(trials: pd.DataFrame, scores: Mapping[int, pd.DataFrame], dr
     low, high = np.array(bounds, dtype=float).reshape(-1, 2).T
     sizes = {int(number): float(size) for number, size in zip(trials["number"], trials["num_params"], strict=True)}
     front = p_front(draws, sizes) if len(draws) else pd.Series(dtype=float)
-    plain = trials[trials["role"] == PLAIN_ROLE].set_index("width")["test_accuracy"] if len(trials) else pd.Series()
     table = trials.assign(test_low=low, test_high=high, p_front=trials["number"].map(front))
     if trials.empty:
         return table.assign(gap_closed=np.array([], dtype=float))
-    base = trials["width"].map(plain).astype(float)
-    gap = (trials["test_teacher_accuracy"] - base).where(lambda gap: gap > 0)
+    plain = table[table["role"] == PLAIN_ROLE].set_index("width")
+    base, above = (trials["width"].map(plain[name]).astype(float) for name in ("test_accuracy", "test_high"))
+    teacher = trials["test_teacher_accuracy"]
+    gap = (teacher - base).where(teacher > above)
     return table.assign(gap_closed=(trials["test_accuracy"] - base) / gap)
 
 
@@ -277,7 +308,10 @@ def against_plain(confirmed: Confirmed, number: int) -> Mapping[str, Any] | None
     return None
 
 
-def _classes(trials: pd.DataFrame, students: pd.DataFrame, answers: Mapping[int, Answers], looks: int) -> pd.DataFrame:
+def _classes(
+    trials: pd.DataFrame, students: pd.DataFrame, answers: Mapping[int, Answers], looks: int, widths: int = 0
+) -> pd.DataFrame:
+    """Gains by class; `widths` are those that there will be, where more are to come."""
     parts = []
     for width, own in trials.groupby("width"):
         roles = own.set_index("role")["number"]
@@ -287,7 +321,9 @@ def _classes(trials: pd.DataFrame, students: pd.DataFrame, answers: Mapping[int,
         first, second = (_by_label(answers[number], students[students["number"] == number]) for number in numbers)
         if first.shape == second.shape:
             parts.append(class_gains(first, second, answers[numbers[0]].labels).assign(width=width))
-    return with_holm(pd.concat(parts, ignore_index=True), looks) if parts else pd.DataFrame(columns=["width"])
+    if not parts:
+        return pd.DataFrame(columns=["width"])
+    return with_holm(pd.concat(parts, ignore_index=True), looks, widths * max(map(len, parts)))
 
 
 def _by_label(own: Answers, students: pd.DataFrame) -> NDArray[np.float64]:

@@ -26,7 +26,12 @@ AWAY = 1e-3
 
 
 def bits(
-    trials: pd.DataFrame, students: pd.DataFrame, losses: Losses, characters: float, looks: int = 1
+    trials: pd.DataFrame,
+    students: pd.DataFrame,
+    losses: Losses,
+    characters: float,
+    looks: int = 1,
+    planned: int = 0,
 ) -> pd.DataFrame:
     """A row for each width and role: test loss in bits a character, mean and SD over seeds; one label stands for so
     many `characters`. `losses` maps a trial's number to nats by seed and test text, [seeds, texts], where known.
@@ -34,8 +39,8 @@ def bits(
     Rows of controls say what the best distilled model of the width saves against them: `saved` is the mean over seeds
     of the control's bits less its own, with its 95% t interval over seeds, and the crossed one over seeds and texts.
     Claims are made as in `harness.analysis.confirmed.comparisons`: by `holm_p`, Holm's correction over all of these
-    rows of the larger p, for so many `looks`, and a difference of at least `mde`. `perplexity` is that of a label: the
-    exponential of its mean loss in nats.
+    rows, and those still `planned`, of the larger p, for so many `looks`, and a difference of at least `mde`.
+    `perplexity` is that of a label: the exponential of its mean loss in nats.
     """
     rows = []
     for _, of_width in trials[trials["role"].isin([DISTILLED, *CONTROLS])].groupby("width"):
@@ -53,7 +58,7 @@ def bits(
     table = table.astype({**kinds, "verdict": object})
     compared = table["saved"].notna()
     larger = table.loc[compared, ["p_t", "p_crossed"]].max(axis=1, skipna=False)
-    table.loc[compared, "holm_p"] = holm(larger.tolist(), looks)
+    table.loc[compared, "holm_p"] = holm(larger.tolist(), looks, planned)
     said = zip(table["holm_p"], table["saved"], table["mde"], strict=True)
     table["verdict"] = [verdict(*row) if known else "" for row, known in zip(said, compared, strict=True)]
     return table

@@ -153,17 +153,18 @@ def many_to_one(num_others: int, freedom: int) -> float:
     return float(optimize.brentq(excess, 0, high, xtol=1e-6))
 
 
-def holm(values: Sequence[float], looks: int = 1) -> list[float]:
-    """Holm's adjusted p-values, in the given order; NaN stays NaN and still counts in the family.
+def holm(values: Sequence[float], looks: int = 1, planned: int = 0) -> list[float]:
+    """Holm's adjusted p-values, in the given order; NaN stays NaN and still counts in the family, as do those that are
+    still to come of so many `planned`.
 
     With `looks` they are p-values of data that were looked at so often, with more seeds each time: the k-th look has
     the level .05 / k^2, since those before it have spent theirs. Together that is below 8.3%, whenever one stops.
     """
     order = sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i]))
-    adjusted = [math.nan] * len(values)
+    adjusted, family = [math.nan] * len(values), max(len(values), planned)
     highest = 0.0
     for rank, index in enumerate(order):
         if not math.isnan(values[index]):
-            highest = max(highest, min(1.0, looks**2 * (len(values) - rank) * values[index]))
+            highest = max(highest, min(1.0, looks**2 * (family - rank) * values[index]))
             adjusted[index] = highest
     return adjusted

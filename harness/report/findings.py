@@ -102,7 +102,9 @@ def _bits(data: StudyData, confirmed: Confirmed) -> pd.DataFrame:
     if not data.characters_a_label or confirmed.trials.empty:
         return pd.DataFrame()
     looks = max(len(confirmed.looks), 1)
-    return bits(confirmed.trials, confirmed.students, confirmed.losses, data.characters_a_label, looks)
+    return bits(
+        confirmed.trials, confirmed.students, confirmed.losses, data.characters_a_label, looks, confirmed.num_planned
+    )
 
 
 def _searches(study_dir: Path) -> tuple[pd.DataFrame, Planned]:
