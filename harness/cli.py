@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from harness import ledger
 from harness.files import keep_private
 from harness.problems import one_line
 from harness.study_files import NAME
@@ -24,6 +27,7 @@ STUDIES = (Path("studies"), Path(__file__).parents[1] / "studies")
 """Where a study's name is looked up: here first, then beside the package."""
 OUT = Path("results")
 DEFAULT_STUDY = "mnist5k"
+F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FULL = "; make room, or let it be written to, and give the same command"
@@ -33,6 +37,17 @@ def program() -> typer.Typer:
     """A program of one command, as all are."""
     names = {"help_option_names": ["-h", "--help"]}
     return typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings=names)
+
+
+def command(app: typer.Typer) -> Callable[[F], F]:
+    """The program's command. Its docstring is its help; the terminal fills the lines of what is not indented there."""
+
+    def register(function: F) -> F:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        filled = [text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs]
+        return app.command(help="\n\n".join(filled))(function)
+
+    return register
 
 
 def run(app: typer.Typer) -> NoReturn:
@@ -110,6 +125,10 @@ def results_of(study: str, out: Path) -> Path:
         if re.fullmatch(NAME, name) and (out / name / "trials").is_dir():
             choices = "its study.json is gone, and the study's sweep writes it anew"
         raise ValueError(one_line(f"no results for study {study!r}; {choices}"))
+    made_by = ledger.read_manifest(out / name).get("file")
+    is_there = isinstance(made_by, str) and Path(made_by).is_file()  # else it was moved
+    if study.endswith(".py") and is_there and Path(study).resolve() != Path(str(made_by)).resolve():
+        raise ValueError(one_line(f"the results of {name} in {out} are those of {made_by}, not of {study}"))
     return out / name
 
 

@@ -59,16 +59,21 @@ def prepare(
                     note = f"val accuracy {event.data['val_accuracy']:.4f}"
                     bar.update(task, completed=event.data["done"], total=event.data["total"], note=note)
                 elif event.kind == "done":
-                    note = f"val accuracy {event.data['val_accuracy']:.4f}, {event.data['num_params']:,} parameters"
+                    note = f"val accuracy {event.data['val_accuracy']:.4f}, {_size(event.data['num_params'])}"
                     bar.update(task, completed=1, total=1, note=note)
                     teacher = event.data
                 elif event.kind == "failed" and tries < ATTEMPTS:
-                    log.warning("the teacher is trained again: %s", event.data["reason"])
+                    log.warning("there is no teacher yet, and it is tried again: %s", event.data["reason"])
                     executor.submit("teacher", event.job.body)
                     tries += 1
                 else:
-                    raise ValueError(f"the teacher could not be trained: {event.data['reason']}")
+                    raise ValueError(f"there is no teacher: {event.data['reason']}")
     return teacher, costs
+
+
+def _size(num_params: int) -> str:
+    """A given teacher may be no more than its answers."""
+    return f"{num_params:,} parameters" if num_params else "of a size that is not known"
 
 
 def calibration(options: Options) -> dict[str, Any]:

@@ -264,6 +264,8 @@ def _confirm(session: _Session, driver: Driver, elapsed: manifest.Elapsed) -> st
 
     options = session.options
     chosen = configurations(options.study_dir, options.study.confirm)
+    if not chosen:
+        return "complete"
     with screen.bar(session.console, "confirmed on fresh seeds") as bar, session.stop.waits():
 
         def watch(_: Progress) -> None:
@@ -272,7 +274,7 @@ def _confirm(session: _Session, driver: Driver, elapsed: manifest.Elapsed) -> st
 
         driver.watch = watch
         why = driver.confirm(chosen)
-    if why == "complete" and chosen:
+    if why == "complete":
         _measure_latency(session, {params.get("width", options.study.widths[0]) for params in chosen.values()})
     return why
 

@@ -57,6 +57,8 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
         if names and name not in names and not shared:
             raise ValueError(f"{redact(url)} is the database of study {names[0]!r}, not {name!r}; choose another --out")
         directions = [direction(objective) for objective in study.objectives]
+        if name in names and _never_asked(storage, name, config_hash):
+            optuna.delete_study(study_name=name, storage=storage)
         disk = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         if "harness.config" not in disk.user_attrs and not disk.get_trials(deepcopy=False):
             disk.set_user_attr("harness.objectives", list(study.objectives))
@@ -71,6 +73,12 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
         )
     _check_own(known, name, url)
     return storage
+
+
+def _never_asked(storage: RDBStorage, name: str, config_hash: str) -> bool:
+    """Whether a study is another one of this harness, which came to no trial: its teacher failed, say."""
+    disk = optuna.load_study(study_name=name, storage=storage)
+    return disk.user_attrs.get("harness.config", config_hash) != config_hash and not disk.get_trials(deepcopy=False)
 
 
 def set_aside(url: str, name: str) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ def load_module(path: Path) -> Any:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and typing look a class's module up by its name
+    here = Path.cwd()
     try:
         exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     except KeyboardInterrupt:
@@ -69,6 +71,12 @@ def load_module(path: Path) -> Any:
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
         said = f", line {line}: {error.msg}" if line and isinstance(error, SyntaxError) else _said(error)
         raise ValueError(one_line(f"{path}{said}") + place_in_study(error)) from None
+    if (there := Path.cwd()) != here:
+        os.chdir(here)
+        raise ValueError(
+            one_line(f"{path} changes the working directory to {there}, which moves where results go; ")
+            + "name its files by Path(__file__).parent instead"
+        )
     return module
 
 

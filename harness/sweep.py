@@ -17,7 +17,7 @@ from harness import cli
 app = cli.program()
 
 
-@app.command()
+@cli.command(app)
 def main(
     study: Annotated[
         str, typer.Argument(help="A study's name in [b]studies/[/], or a path to a .py file that defines STUDY.")
@@ -81,22 +81,28 @@ def main(
 
     Trains the task's teacher once, then many students at a time, beside plain-training controls at every width. Every
     trial is an MLflow run. What validation chose is then confirmed: trained again on fresh seeds, beside the best of
-    every control, and measured on the test split, once. Tables and figures are written at the end. Kill it at any
-    moment: the same command goes on.
+    every control, and measured on the test split, by which nothing is chosen. Tables and figures are written at the
+    end. Kill it at any moment: the same command goes on.
 
     [b]Examples[/]
 
-      python -m harness.sweep                         the default study, on 5,000 real digits
+      python -m harness.sweep
+          the default study, on 5,000 real digits
 
-      python -m harness.sweep digits --trials 16      a smoke test in seconds
+      python -m harness.sweep digits --trials 16
+          a smoke test in seconds
 
-      python -m harness.sweep my_study.py --jobs 8    your own question
+      python -m harness.sweep my_study.py --jobs 8
+          your own question
 
-      python -m harness.sweep my_study.py --executor ray --option address=auto --option gpus=0.25
+      python -m harness.sweep my_study.py --executor ray --option address=auto
+          on a running cluster; --option gpus=0.25 shares its GPUs
 
-      python -m harness.sweep --searches 10           what holds for the study, not for one search of it
+      python -m harness.sweep --searches 10
+          what holds for the study, not for one search of it
 
-      python -m harness.sweep --plan                  how many students are trained together here, and why
+      python -m harness.sweep --plan
+          how many students are trained together here, and why
     """
     # These take a second to import: a Ctrl-C meanwhile is for `cli.run` to catch.
     from harness import session
@@ -107,6 +113,8 @@ def main(
     name, file, found = load_study(study, cli.STUDIES)
     if seed is not None:
         found = replace(found, seed=seed)
+    if no_confirm and confirm:
+        raise ValueError(f"--confirm {confirm} and --no-confirm contradict each other; give one of them")
     confirm = 0 if no_confirm else confirm
     if confirm is not None:
         found = replace(found, confirm=confirm)

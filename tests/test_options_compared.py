@@ -210,7 +210,7 @@ def test_while_something_is_to_be_confirmed_the_rows_to_come_count(real: Report)
         for p_t, p_crossed, p in before.loc[shared, ["p_t", "p_crossed", "holm_p"]].to_numpy():
             assert p >= min(1, len(found) * max(p_t, p_crossed)) - 1e-12 or p > before["holm_p"].min()
     classes = part.classes.assign(larger=part.classes[["p_t", "p_crossed"]].max(axis=1, skipna=False))
-    least = classes.loc[classes["larger"].idxmin()]
+    least = classes.sort_values("larger").iloc[0]
     widths = whole.classes["width"].nunique()
     assert least["holm_p"] == pytest.approx(min(1, 10 * widths * least["larger"]))
 

@@ -56,11 +56,11 @@ def test_a_worker_that_is_lost_before_the_first_trial_costs_a_try(caplog: pytest
 
     assert preparing.result(Inline(work), "describe", {})["num_params"] == 5
     assert preparing.prepare(fixed, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
-    assert caplog.text.count("the teacher is trained again: worker killed by SIGKILL") == 2
+    assert caplog.text.count("there is no teacher yet, and it is tried again: worker killed by SIGKILL") == 2
     left.update({"teacher": 3, "describe": 3})
     with pytest.raises(ValueError, match="worker killed by SIGKILL"):
         preparing.result(Inline(work), "describe", {})
-    with pytest.raises(ValueError, match="the teacher could not be trained: worker killed by SIGKILL"):
+    with pytest.raises(ValueError, match="there is no teacher: worker killed by SIGKILL"):
         preparing.prepare(fixed, Inline(work), Console(quiet=True), Future())
 
 

@@ -161,9 +161,18 @@ def test_a_failed_trial_is_counted_and_does_not_stop_the_next(tmp_path: Path) ->
 
 
 def test_a_study_that_has_changed_is_refused(tmp_path: Path) -> None:
-    opened(tmp_path)
+    opened(tmp_path).ask(SEARCH)
     with pytest.raises(ValueError, match=r"holds another study called 'fake'"):
         opened(tmp_path, config_hash="other")
+
+
+def test_one_that_came_to_no_trial_makes_room_for_what_it_was_changed_to(tmp_path: Path) -> None:
+    before = opened(tmp_path).study_id
+    sampler = opened(tmp_path, replace(STUDY, objectives=("val_loss",)), config_hash="other")
+    assert sampler.study_id != before and sampler.study_id.startswith("other-")
+    asked = sampler.ask(SEARCH)
+    sampler.tell(asked, [0.5])
+    assert opened(tmp_path, replace(STUDY, objectives=("val_loss",)), config_hash="other").trials("complete") == [asked]
 
 
 def test_the_database_of_another_study_is_refused_unless_it_is_shared(tmp_path: Path) -> None:

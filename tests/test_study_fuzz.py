@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import cli
+from harness.ledger import write_sealed
 from harness.space import Choice, Float, Form, Halving, Knob, Study
 from harness.spec import Range, digest
 from harness.study_files import load_study
@@ -156,6 +157,30 @@ def test_whatever_a_study_is_called_it_has_a_folder_of_its_own_or_is_refused_in_
         assert one_line(error)
     else:
         raise AssertionError("there are no results")
+
+
+def test_a_study_that_changes_the_working_directory_is_refused_and_it_stays(tmp_path: Path) -> None:
+    here = Path.cwd()
+    (tmp_path / "mine.py").write_text(f"import os\nos.chdir({str(tmp_path)!r})\n{SOURCE}")
+    with pytest.raises(ValueError, match=r"mine.py changes the working directory to .*, which moves where results go"):
+        load_study(str(tmp_path / "mine.py"), [])
+    assert Path.cwd() == here
+
+
+def test_a_path_is_not_taken_for_another_of_the_same_name(tmp_path: Path) -> None:
+    made, other = tmp_path / "mine.py", tmp_path / "other" / "mine.py"
+    other.parent.mkdir()
+    for path in (made, other):
+        path.write_text(SOURCE)
+    (tmp_path / "out" / "mine").mkdir(parents=True)
+    write_sealed(tmp_path / "out" / "mine" / "study.json", {"file": str(made)})
+    out = tmp_path / "out"
+    assert cli.results_of("mine", out) == cli.results_of(str(made), out) == out / "mine"
+    for path in (other, tmp_path / "none" / "mine.py"):
+        with pytest.raises(ValueError, match=f"the results of mine in .* are those of {made}, not of {path}"):
+            cli.results_of(str(path), out)
+    made.unlink()  # as where all was moved
+    assert cli.results_of(str(other), out) == out / "mine"
 
 
 def test_a_study_may_not_be_called_as_a_folder_beside_it(tmp_path: Path) -> None:

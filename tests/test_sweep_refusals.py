@@ -40,6 +40,7 @@ from tests.typed import STUDY, refused
         (["digits", "--storage", "sqlite:////no/such/folder/x.db"], "cannot be: there is no folder /no/such/folder"),
         (["digits", "--tracking-uri", "http://127.0.0.1:9"], "cannot reach the tracking server"),
         (["digits", "--out", "/proc/nowhere"], "--out"),
+        (["digits", "--confirm", "5", "--no-confirm"], "--confirm 5 and --no-confirm contradict each other"),
     ],
 )
 def test_bad_options_are_one_line(

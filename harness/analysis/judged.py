@@ -273,9 +273,11 @@ def _with_intervals(trials: pd.DataFrame, scores: Mapping[int, pd.DataFrame], dr
 
 
 def eligible(trials: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
-    """The confirmed configurations that may be recommended, each once."""
-    kept = trials[trials["role"].isin(ELIGIBLE) & trials["number"].isin(draws.columns)]
-    return kept.drop_duplicates("number")
+    """The confirmed configurations that may be recommended, each once; of equals the first is taken, so those that need
+    no teacher stand first."""
+    kept = trials[trials["role"].isin(ELIGIBLE) & trials["number"].isin(draws.columns)].drop_duplicates("number")
+    alone = is_plain(kept) | kept["role"].isin(CONTROLS[:2])
+    return pd.concat([kept[alone], kept[~alone]])
 
 
 def _recommended(trials: pd.DataFrame, draws: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:

@@ -141,17 +141,17 @@ def recommendations(
 ) -> pd.DataFrame:
     """The configuration to take within each budget: `RECOMMENDED`.
 
-    It has the least expected regret, which is the highest accuracy; of equals the smaller, then the earlier. That is a
-    choice by test accuracy, so the chosen one's own is no longer honest. With `score`, validation accuracies say, the
-    choice is by the highest score, and the draws only judge it. `runner_up` is what is likeliest the best but for it,
-    with its own `p_best`: it may be likelier than what a score chose. Where nothing fits, all but the budget is
+    It has the least expected regret, which is the highest accuracy; of equals the smaller, then the first in `draws`.
+    That is a choice by test accuracy, so the chosen one's own is no longer honest. With `score`, validation accuracies
+    say, the choice is by the highest score, and the draws only judge it. `runner_up` is what is likeliest the best but
+    for it, with its own `p_best`: it may be likelier than what a score chose. Where nothing fits, all but the budget is
     missing.
     """
     rows: list[dict[str, Any]] = []
     for budget in budgets:
         table = within(draws, sizes, budget)
         value = table["accuracy"].round(TIE).to_dict() if score is None else score
-        order = [number for *_, number in sorted((-value[own], sizes[own], own) for own in table.index)]
+        order = sorted(table.index, key=lambda own, value=value: (-value[own], sizes[own]))  # type: ignore[misc]
         rows.append({"budget": budget})
         if order:
             chosen = {name: float(table.loc[order[0], name]) for name in ("p_best", "expected_regret")}

@@ -25,7 +25,7 @@ FIGURES = (".png", ".pdf", ".svg")
 app = cli.program()
 
 
-@app.command()
+@cli.command(app)
 def main(
     parts: Annotated[
         list[str] | None, typer.Argument(help=f"What to measure: {', '.join(PARTS)}, or all.", show_default="sweep")
@@ -54,15 +54,15 @@ def main(
 ) -> None:
     """Measure the harness beside the loop that a careful user would write by hand for the same study.
 
-    [b]sweep[/]   trials an hour of both, the same study, networks, epochs, seeds, controls and stores
+    [b]sweep[/]: trials an hour of both, the same study, networks, epochs, seeds, controls and stores
 
-    [b]steps[/]   what a training step costs a student: three tasks, widths and sizes of cohorts, and its products alone
+    [b]steps[/]: what a training step costs a student: three tasks, widths and sizes of cohorts, and its products alone
 
-    [b]shares[/]  where the time of a sweep goes
+    [b]shares[/]: where the time of a sweep goes
 
-    [b]driver[/]  what a trial costs besides its training, up to 5,000 trials
+    [b]driver[/]: what a trial costs besides its training, up to 5,000 trials
 
-    [b]front[/]   how soon the harness has a front as good as the loop's after ten minutes
+    [b]front[/]: how soon the harness has a front as good as the loop's after ten minutes
 
     The loop ([b]harness/bench/plain.py[/]) trains one student at a time in one process, with a DataLoader, and runs the
     teacher on every batch. Start-up, imports and the teacher's training count on neither side. Everything happens in a
@@ -70,15 +70,20 @@ def main(
 
     [b]Examples[/]
 
-      python -m harness.bench                              the default study, about five minutes
+      python -m harness.bench
+          the default study, about five minutes
 
-      python -m harness.bench --study digits --json b.json the smoke test's, with every figure in a file
+      python -m harness.bench --study digits --json b.json
+          the smoke test's, with every figure in a file
 
-      python -m harness.bench steps driver --figure b.png  two other parts, and a figure of them
+      python -m harness.bench steps driver --figure b.png
+          two other parts, and a figure of them
 
-      python -m harness.bench --jobs 1                     one process against one process
+      python -m harness.bench --jobs 1
+          one process against one process
 
-      python -m harness.bench steps --device cuda          the loop and cohorts of up to 256, all on a GPU
+      python -m harness.bench steps --device cuda
+          the loop and cohorts of up to 256, all on a GPU
     """
     wanted = _parts(parts or ["sweep"])
     name, file, found = load_study(study, cli.STUDIES)

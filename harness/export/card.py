@@ -22,7 +22,7 @@ EVIDENCE = {
     "knobs": "configuration",
     "teacher": "teacher",
     "trained_as": "trained as",
-    "test_accuracy": "test accuracy",
+    "test_accuracy": "test accuracy, mean over seeds",
     "seeds": "seeds",
     "gain_over_control": "gain over plain training",
     "p_best": "P(best)",
@@ -93,7 +93,8 @@ def _about(student: Student) -> list[str]:
         f"The study asked: {said(evidence.get('question'))}. This student is its answer for inputs like those of the "
         f"task `{task.name}` ({said(task.source)}). It is not meant for other data, nor for decisions about people.",
         "## Factors",
-        "Accuracy was measured on the whole test split. No groups within it were looked at apart.",
+        "Accuracy was measured on the whole test split. The study's report has gains by class; no other groups were "
+        "looked at apart.",
         "## Metrics",
         "Accuracy: the share of examples whose largest logit is that of their label. Logits are not calibrated "
         "probabilities.",
@@ -123,7 +124,8 @@ def _data(student: Student) -> list[str]:
 
     return [
         "## Evaluation data",
-        f"The test split of `{task.name}`: {of('test')}. It was read for this measurement and for no choice.",
+        f"The test split of `{task.name}`: {of('test')}. The study chose nothing by it; whether other studies were "
+        "judged on it is not known here.",
         "## Training data",
         f"The train split of `{task.name}`: {of('train')}. Choices were made on val: {of('val')}.",
     ]

@@ -25,7 +25,7 @@ SEEDS = 10
 app = cli.program()
 
 
-@app.command()
+@cli.command(app)
 def main(
     study: Annotated[str, typer.Argument(help="A study's name, or the path of its .py file.")] = cli.DEFAULT_STUDY,
     max_params: Annotated[float | None, typer.Option(help="At most so many parameters.")] = None,
@@ -65,7 +65,7 @@ def main(
 
       python -m harness.recommend digits --min-accuracy 0.96 --export student/
 
-      python -m harness.recommend my_study.py --max-latency-ms 0.2 --max-kib 16 --export student/ --register digits
+      python -m harness.recommend my_study.py --max-latency-ms 0.2 --export student/ --register mine
     """
     given = {"num_params": max_params, "macs": max_macs, "latency_ms": max_latency_ms, "size_kib": max_kib}
     limits = {name: value for name, value in given.items() if value is not None}

@@ -46,6 +46,7 @@ def evidence(found: Recommendation, data: StudyData) -> dict[str, Any]:
         "verdict_against_plain_training": _verdict(found),
         **({"weakness": weakness} if weakness else {}),
         "p_best": None if alone else found.p_best,
+        **({} if alone else {"p_best_among": f"{found.num_fitting} confirmed configurations that fit"}),
         "expected_regret": None if alone else found.expected_regret,
         "runner_up": None if found.runner_up is None else
         f"{configuration(found.runner_up)}, P(best) {probability(found.runner_up_p_best)}",
@@ -64,7 +65,10 @@ def _teacher_cost(data: StudyData) -> dict[str, float]:
 def _verdict(found: Recommendation) -> str:
     if found.kind == PLAIN:
         return "it is plain training"
-    return "not compared" if found.against_plain is None else str(found.against_plain["verdict"])
+    gain = found.against_plain
+    if gain is None:
+        return "not compared"
+    return str(gain["verdict"]) + ("" if pd.isna(gain["holm_p"]) else f", Holm's p {gain['holm_p']:.2g}")
 
 
 def _teacher(kind: str, data: StudyData) -> str:

@@ -79,7 +79,7 @@ def weaknesses(found: Recommendation) -> Iterator[str]:
     else:
         yield (
             f"{said}; the smallest that reaches it on validation and, as the test split says, in half of them is "
-            f"{configuration(found.reaches)}"
+            f"{configuration(found.reaches)}: to take it for that is to choose on the test split"
         )
 
 

@@ -15,7 +15,7 @@ from harness.report.closing import closing_table
 app = cli.program()
 
 
-@app.command()
+@cli.command(app)
 def main(
     study: Annotated[str, typer.Argument(help="A study's name, or the path of its .py file.")] = cli.DEFAULT_STUDY,
     out: Annotated[Path, typer.Option(help="The folder that holds the results of all studies.")] = cli.OUT,

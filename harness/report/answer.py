@@ -22,6 +22,9 @@ from harness.report.taking import budget_answers
 from harness.report.unconfirmed import unconfirmed
 from harness.spec import PLAIN, is_number
 
+FEW = 100
+"""With fewer validation examples it is said that they choose little: one is a point or more."""
+
 
 def head(report: Report) -> Iterator[Block]:
     """The title, the question and the answer."""
@@ -43,7 +46,8 @@ def _answer(report: Report) -> Iterator[Block]:
         yield Paragraph(f"**No answer yet.** {_nothing_finished(report)}", "answer")
         yield from (Paragraph(said) for said in budget_answers(report))
         return
-    count = "one configuration" if len(front) == 1 else f"{len(front)} configurations"
+    places = tuple(dict.fromkeys(_place(row) for row in rows_of(front)))  # equal trials are said once
+    count = "one configuration" if len(places) == 1 else f"{len(places)} configurations"
     confirmed = confirmed_answer(report)
     said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
     yield Paragraph(f"**Answer.** {said}{plain(unconfirmed(report.data))}", "answer")
@@ -56,12 +60,13 @@ def _answer(report: Report) -> Iterator[Block]:
     ):
         yield List(others)
     yield from _weak_students(report)
-    if weak := _weak_teacher(report):
-        yield Paragraph(weak)
+    for weak in (_weak_teacher(report), _few_to_choose_by(report)):
+        if weak:
+            yield Paragraph(weak)
     if confirmed:
         yield Paragraph(f"In the search, the Pareto front on validation has {count}. {_gain_answer(report)}")
     yield Paragraph("On the front, small to large, with gains in points and their 95% intervals:")
-    yield List(tuple(dict.fromkeys(_place(row) for row in rows_of(front))))  # equal trials are said once
+    yield List(places)
 
 
 def _nothing_finished(report: Report) -> str:
@@ -97,6 +102,17 @@ def _weak_teacher(report: Report) -> str:
     return (
         f"**The teacher is no better than a student without one**: {100 * own:.2f}% on validation, plain training of "
         f"width {best['width']} has {100 * best['val_accuracy']:.2f}%. A better teacher is the first thing to try."
+    )
+
+
+def _few_to_choose_by(report: Report) -> str:
+    """A warning where validation is so small that what it chooses is mostly a draw; mostly empty."""
+    count = ((report.data.manifest.get("task") or {}).get("sizes") or {}).get("val")
+    if not count or count >= FEW:
+        return ""
+    return (
+        f"**Validation has {count} example{'' if count == 1 else 's'}**: one is {100 / count:.3g} points, and what is "
+        "chosen by them is largely a draw."
     )
 
 

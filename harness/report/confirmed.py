@@ -33,15 +33,15 @@ def confirmed_section(report: Report) -> Iterator[Block]:
     for row in rows_of(_own_rows(found.trials)):
         gain = gains.get(row["width"]) if row["role"] == "distilled" else None
         rows.append([
-            str(row["width"]), _role(row, found.trials), f"{row['num_params']:,}", str(row["form"]), *knobs(row),
-            tested(row),
+            str(row["width"]), _role(row, found.trials), f"{row['num_params']:,}", tested(row),
             NONE if gain is None else points(gain["gain"], gain["crossed_low"], gain["crossed_high"]),
-            NONE if gain is None else number(gain["holm_p"], 2), f"{100 * row['val_accuracy']:.2f}",
-            share(row["gap_closed"]), probability(row["p_front"]), str(row["num_seeds"]),
+            NONE if gain is None else number(gain["holm_p"], 2), str(row["form"]), *knobs(row),
+            f"{100 * row['val_accuracy']:.2f}", share(row["gap_closed"]), probability(row["p_front"]),
+            str(row["num_seeds"]),
         ])  # fmt: skip
     head = [
-        "width", "what", "params", "form", "alpha", "temperature", "lr", "test (%)", "gain over plain (points)",
-        "Holm p", "val (%)", "teacher gap closed", "P(on front)", "seeds",
+        "width", "what", "params", "test (%)", "gain over plain (points)", "Holm p", "form", "alpha", "temperature",
+        "lr", "val (%)", "teacher gap closed", "P(on front)", "seeds",
     ]  # fmt: skip
     yield Table(
         "confirmed", "Configurations chosen on validation, on fresh seeds and the test split: means, with 95% "
@@ -53,8 +53,9 @@ def confirmed_section(report: Report) -> Iterator[Block]:
         "by the test split, whose accuracy after earlier epochs was noted for the selection audit alone. Both seeds "
         "and test examples are taken as samples: intervals of gains are of the crossed kind, those of accuracies are "
         f"Korn and Graubard's with its error.{_tried(report)} Gap closed: the share of the way from plain training of "
-        f"that width to the teacher. P(on front): the share of resamples of {resampled(found.num_seeds)} in which no "
-        "other confirmed configuration is smaller and at least as accurate, or as small and more accurate."
+        "that width to the teacher, where the teacher is beyond plain training's interval. P(on front): the share of "
+        f"resamples of {resampled(found.num_seeds)} in which no other confirmed configuration is smaller and at least "
+        "as accurate, or as small and more accurate."
     )
     if edge := edges_of_chosen(
         found.trials[~is_plain_itself(found.trials)], report.data.space, {"distilled": "distilled", **NAMES}

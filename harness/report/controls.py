@@ -9,12 +9,13 @@ import pandas as pd
 
 from harness import spec
 from harness.analysis.chosen import is_plain_itself
-from harness.analysis.confirmed import BETTER, NOT_SHOWN, WORSE
+from harness.analysis.confirmed import BETTER, DISTILLED, NOT_SHOWN, WORSE
+from harness.analysis.judged import Confirmed
 from harness.analysis.load import rows_of
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
-from harness.report.tables import fresh, listed, number, points
+from harness.report.tables import fresh, listed, number, points, tested
 
 REMAINS: Mapping[str, str] = {
     "smoothing": "Against label smoothing (is it only softer labels?)",
@@ -26,6 +27,8 @@ FEW_TRIALS = 4
 """With fewer a control is not spoken of as tuned."""
 MANY_MORE = 2
 """Times as many trials on one side are said: its best is a higher draw."""
+FEW = r"test examples a seed, fewer than|agree exactly"
+"""Warnings of a row whose spread says little of what would be found."""
 DEAF = 0.95
 """Above this alpha a convex objective is nearly plain training."""
 
@@ -53,8 +56,10 @@ def comparison_section(report: Report) -> Iterator[Block]:
         f"correction is over {family}. The sign flip, exact up to 40 seeds, cannot go below its floor. P(better): the "
         "share of seeds in which distillation is better, with Wilson's 95% interval. Detectable: the true difference "
         "that one such test would find with 80% power, from the spread of the row's own pair. A difference is named "
-        "only where Holm's p is below .05 and the gain is at least detectable. Found at 80%: the true difference "
-        "that this whole rule finds with 80% power or more, so a smaller one may well be missed. Seeds vary "
+        "only where Holm's p is below .05 and the gain is at least detectable: a gain that is named has passed a "
+        "threshold, and so is on average too large, the more the nearer it is to what is detectable. Found at 80%: the "
+        "true difference that this whole rule would find with 80% power or more, as estimated from the row's own "
+        "seeds; a smaller one may well be missed. Seeds vary "
         "initialisation and order of batches, and not the training set: what another training set would show is not "
         "known, nor what another search would have chosen."
     )
@@ -100,24 +105,47 @@ def answer(report: Report) -> str:
     found = report.confirmed
     main = found.comparisons[found.comparisons["control"] == "ce"]
     if main.empty:
-        return ""
+        return _without_control(found)
     said = (
         f"On the test split, over {fresh(found)}, distillation against tuned plain training of the same "
         f"width: {_verdicts(main)}."
     )
-    said += _hardly_tuned(report) + _searched_more(report) + _hardly_taught(report)
+    said += _hardly_tuned(report) + _searched_more(report) + _searched_less(report) + _hardly_taught(report)
     said += f" {looks}" if (looks := _looks(report)) else ""
     unknown = [f"{row['width']} ({row['warning']})" for row in rows_of(main) if pd.isna(row["holm_p"])]
     said += f" Nothing can be claimed at width {listed(unknown)}." if unknown else ""
-    low, high = 100 * float(main["found_80"].min()), 100 * float(main["found_80"].max())
-    if pd.isna(low):
-        return said
+    return said + _power(main)
+
+
+def _without_control(found: Confirmed) -> str:
+    """What distilled students have on the test split where no plain training was confirmed beside them; else empty."""
+    own = found.trials[found.trials["role"] == DISTILLED]
+    if own.empty:
+        return ""
+    each = [f"{tested(row)}% at width {row['width']} ({plain(row['form'])})" for row in rows_of(own)]
+    return (
+        f"On the test split, over {fresh(found)}, distilled students have {listed(each)}. No plain training was "
+        "confirmed beside them, so what distillation gains is not known."
+    )
+
+
+def _power(main: pd.DataFrame) -> str:
+    """What the rule would find, of the rows whose spread is one to estimate that from; empty where none is."""
+    known = main[main["found_80"].notna() & ~main["warning"].str.contains(FEW)]
+    if known.empty:
+        return ""
+    low, high = 100 * float(known["found_80"].min()), 100 * float(known["found_80"].max())
     if low >= 100:
-        return f"{said} No true difference would be found with 80% power: the spread is too large."
+        return " No true difference would be found with 80% power: the spread is too large."
     most = "over 100" if high >= 100 else f"{high:.2f}"
     span = f"{low:.2f}" if f"{low:.2f}" == most else f"{low:.2f} to {most}"
     depending = ", depending on the width" if "to" in span else ""
-    return f"{said} The rule for a claim finds a true difference of {span} points with 80% power{depending}."
+    unknown = [str(width) for width in main["width"] if width not in set(known["width"])]
+    rest = f"; for width {listed(unknown)} nothing can be said of that" if unknown else ""
+    return (
+        f" The rule for a claim would find a true difference of about {span} points with 80% power{depending}, as "
+        f"these seeds have it{rest}."
+    )
 
 
 def _looks(report: Report) -> str:
@@ -148,6 +176,19 @@ def _searched_more(report: Report) -> str:
     return (
         f" The distilled students are the best of more trials than plain training at width {listed(each)}: a part of "
         f"their gain may be that search{apart}."
+    )
+
+
+def _searched_less(report: Report) -> str:
+    """A sentence on the widths where plain training is the best of many more trials than the distilled side; mostly
+    empty."""
+    less = report.gains[report.gains["control_trials"] > MANY_MORE * report.gains["distilled_trials"]]
+    if less.empty:
+        return ""
+    each = [f"{row['width']} ({row['distilled_trials']} to {row['control_trials']})" for row in rows_of(less)]
+    return (
+        f" They are the best of fewer trials than plain training, over more knobs, at width {listed(each)}: that no "
+        "gain is shown there may be for want of search."
     )
 
 

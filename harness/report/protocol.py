@@ -55,10 +55,14 @@ def _test_reads(report: Report) -> str:
     if read.students.empty:
         return "the test split was not read"
     said = (
-        f"the test split was read for {len(read.students)} confirmed students, beside whom their teacher answered it "
-        "(its accuracy, their likeness to it), and for nothing else: what is reported is from predictions after the "
-        "last epoch; accuracy after earlier epochs is kept for the selection audit alone"
+        f"in this folder the test split was read for {len(read.students)} confirmed students, beside whom their "
+        "teacher answered it (its accuracy, their likeness to it); what is reported is from predictions after the last "
+        "epoch, and accuracy after earlier epochs is kept for the selection audit alone"
     )
+    if len(report.searches):
+        others = int(report.searches["num_searches"].max()) - 1
+        said += f". Of the other searches of this study {others} have read it too, as often each"
+    said += ". Who else has read the same split is not known here"
     if more := read.students["number"].nunique() - shown:
         said += (
             f". Of the {shown + more} confirmed trials {shown} are reported; the rest have the same configurations "

@@ -23,7 +23,7 @@ class View:
 VIEWS: Mapping[str, View] = {
     "trials": View("tags.stage = 'search'", ("val_accuracy", "val_accuracy_sd", "num_params")),
     "confirmed": View(
-        "tags.stage = 'confirm'", ("test_accuracy", "val_accuracy", "num_params", "test_agreement", "test_ece")
+        "tags.stage = 'confirm'", ("val_accuracy", "test_accuracy", "num_params", "test_agreement", "test_ece")
     ),
 }
 """The views by name: what the search tried, and what was confirmed on fresh seeds."""

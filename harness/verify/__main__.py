@@ -27,7 +27,7 @@ MOST_NAMED = 5
 app = cli.program()
 
 
-@app.command()
+@cli.command(app)
 def main(
     study: Annotated[str, typer.Argument(help="A study's name, or the path of its .py file.")] = cli.DEFAULT_STUDY,
     out: Annotated[Path, typer.Option(help="The folder that holds the results of all studies.")] = cli.OUT,
@@ -61,7 +61,8 @@ def main(
 
       python -m harness.verify my_study.py --repair
 
-      python -m harness.verify digits --storage postgresql://me@host/db --tracking-uri http://host:5000
+      python -m harness.verify digits --storage postgresql://me@host/db \\
+          --tracking-uri http://host:5000
     """
     folder = cli.results_of(study, out)
     place = Place(
