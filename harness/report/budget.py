@@ -57,7 +57,7 @@ def budget_section(report: Report) -> Iterator[Block]:
     elif teacher.get("val_accuracy") is not None:
         yield Paragraph(
             f"Teacher: {plain(teacher.get('name', '?'))}{_of_width(teacher)}, "
-            f"{int(teacher.get('num_params') or 0):,} parameters, {100 * teacher['val_accuracy']:.2f}% on validation, "
+            f"{_size(teacher)}, {100 * teacher['val_accuracy']:.2f}% on validation, "
             f"key {code(teacher.get('key', '?'))}."
         )
     yield from report.figure("hypervolume")
@@ -131,6 +131,12 @@ def _seconds(value: float | None) -> str:
 
 def _flops(value: float | None) -> str:
     return NONE if value is None else f"{value:.2e}"
+
+
+def _size(teacher: Mapping[str, Any]) -> str:
+    """A given teacher may be no more than its answers."""
+    count = int(teacher.get("num_params") or 0)
+    return f"{count:,} parameters" if count else "of a size that is not known"
 
 
 def _of_width(teacher: Mapping[str, Any]) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pandas as pd
-
 from harness.analysis.importance import edges
 from harness.analysis.load import is_plain, rows_of
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
-from harness.report.tables import accuracy, caution, front_columns, front_rows, listed, number, points
+from harness.report.tables import accuracy, caution, front_columns, front_rows, least, listed, number, points
 
 
 def front_section(report: Report) -> Iterator[Block]:
@@ -117,5 +115,5 @@ def _gain_cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['distilled']} (best of {row['distilled_trials']})", points(row["gain"], row["low"], row["high"]),
         f"{number(row['p_t'], 2)} ({number(row['holm_p'], 2)})",
         f"{number(row['p_sign_flip'], 2)} ({number(row['p_floor'], 2)})",
-        NONE if pd.isna(row["mde"]) else f"{100 * row['mde']:.2f}", str(row["verdict"]),
+        least(row["mde"]), str(row["verdict"]),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from harness.analysis.load import rows_of
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
-from harness.report.tables import fresh, listed, number, points, tested
+from harness.report.tables import fresh, least, listed, number, points, tested
 
 REMAINS: Mapping[str, str] = {
     "smoothing": "Against label smoothing (is it only softer labels?)",
@@ -95,7 +95,7 @@ def compared_cells(row: Mapping[str, Any]) -> list[str]:
     return [
         points(row["gain"], row["low"], row["high"]), crossed, f"{number(larger, 2)} ({number(row['holm_p'], 2)})",
         f"{number(row['p_sign_flip'], 2)} ({number(row['p_floor'], 2)})", won,
-        *(NONE if pd.isna(row[name]) else f"{100 * row[name]:.2f}" for name in ("mde", "found_80")),
+        least(row["mde"]), least(row["found_80"]),
         str(row["verdict"]), str(row["warning"]) or NONE,
     ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from harness.analysis.searches import LEAST, Planned
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table
 from harness.report.findings import Report
-from harness.report.tables import listed, number, points
+from harness.report.tables import least, listed, number, points
 
 
 def searches_section(report: Report) -> Iterator[Block]:
@@ -27,7 +27,7 @@ def searches_section(report: Report) -> Iterator[Block]:
             points(row["gain"], row["low"], row["high"]),
             points(row["gain"], row["crossed_low"], row["crossed_high"]).partition(" ")[2], row["gains"],
             NONE if pd.isna(row["sd"]) else f"{100 * row['sd']:.2f}", number(row["holm_p"], 2),
-            *(NONE if pd.isna(row[name]) else f"{100 * row[name]:.2f}" for name in ("mde", "found_80")), row["verdict"],
+            least(row["mde"]), least(row["found_80"]), row["verdict"],
         ]
         for row in rows_of(table)
     ]  # fmt: skip

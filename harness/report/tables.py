@@ -123,6 +123,13 @@ def tested(row: Mapping[str, Any]) -> str:
     return f"{100 * row['test_accuracy']:.2f}{interval}"
 
 
+def least(value: Any) -> str:
+    """A difference that would be found, in points: a dash where it is not known, and where there is none so large."""
+    if pd.isna(value):
+        return NONE
+    return f"{100 * value:.2f}" if value < 1 else "over 100"
+
+
 def share(value: Any) -> str:
     """A share, `0.31`; a dash where it is not known."""
     return NONE if pd.isna(value) else f"{value:.2f}"

@@ -12,7 +12,7 @@ from harness.analysis.statistics import LEVEL
 from harness.figures.knobs import EVALUATORS
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, code, plain
 from harness.report.findings import Report
-from harness.report.tables import listed, number
+from harness.report.tables import least, listed, number
 
 MOST_CELLS = 6
 
@@ -92,7 +92,7 @@ def indifference_section(report: Report) -> Iterator[Block]:
         return
     rows = [
         [
-            str(row["width"]), f"{row['size']} of {row['num_trials']}", f"{100 * row['epsilon']:.2f}",
+            str(row["width"]), f"{row['size']} of {row['num_trials']}", least(row["epsilon"]),
             str(row["best"]), row["best_form"], number(row["best_alpha"], 2), _range(row, "alpha"),
             number(row["best_temperature"], 2), _range(row, "temperature"), ", ".join(row["forms"].split()),
         ]
