@@ -16,12 +16,13 @@ from torch import nn
 
 from harness import ledger, tasks
 from harness.executors.worker import describe
-from harness.manifest import said_alone
+from harness.manifest import said_alone, said_weak
+from harness.models import MLP
 from harness.recommend.hand_out import hand_out
 from harness.spec import to_json
 from harness.study_files import load_study
 from tests.inline import sweep_here
-from tests.owned import known, spec_of, task_of
+from tests.owned import clouds, known, spec_of, task_of
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "studies" / "template.py"
@@ -154,3 +155,14 @@ def test_a_student_that_cannot_be_trained_is_refused_before_a_sweep_in_one_line(
     with pytest.raises(ValueError, match=message) as caught:
         describe([to_json(spec_of(task, width=width)) for width in (4, 8)], "cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_val_that_lacks_classes_and_a_teacher_that_guesses_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, labels = clouds(40, 1)
+    task = known(task_of({"own": MLP}, val=(inputs[labels < 2], labels[labels < 2])), monkeypatch)
+    said = describe([to_json(spec_of(task))], "cpu")
+    assert said["absent"] == [2]
+    assert said_weak(said).startswith("val has no example of 1 of the 3 classes of train (the first: 2)")
+    assert said_weak(said | {"absent": []}) == "" == said_weak(said, {"val_accuracy": None})
+    assert said_weak(said, {"val_accuracy": 0.9}) == ""
+    assert "it has nothing to say" in said_weak(said, {"val_accuracy": 0.34})

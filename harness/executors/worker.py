@@ -30,7 +30,7 @@ from harness.problems import one_line
 from harness.seeds import generator
 from harness.spec import Record, StudentSpec, spec_from_json
 from harness.study_files import place_in_study
-from harness.tasks import LockedSplit, Split
+from harness.tasks import LockedSplit, Split, Task
 from harness.urls import redact
 
 Report = Callable[[str, Mapping[str, Any]], None]
@@ -55,6 +55,7 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
         "vocabulary": list(task.vocabulary),
         "input_shape": list(task.input_shape),
         "sizes": {name: len(split) for name, split in splits.items()},
+        "absent": _absent(task),
         "unlabelled": int((task.train.labels == tasks.UNLABELLED).sum()),
         "hashes": {name: split.hash for name, split in splits.items()},
         "num_params": {str(w): num_params(family, w, task.input_shape, task.num_classes) for w in widths},
@@ -63,6 +64,14 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
         "device": device,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
+
+
+def _absent(task: Task) -> list[int]:
+    """The classes that train has and val does not, where an example has one label."""
+    if task.train.labels.ndim > 1:
+        return []
+    own, chosen_by = (set(split.labels.unique().tolist()) for split in (task.train, task.val))
+    return sorted(own - chosen_by - {tasks.UNLABELLED})
 
 
 def pick_device(wanted: str) -> str:

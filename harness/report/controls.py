@@ -187,8 +187,8 @@ def _searched_less(report: Report) -> str:
         return ""
     each = [f"{row['width']} ({row['distilled_trials']} to {row['control_trials']})" for row in rows_of(less)]
     return (
-        f" They are the best of fewer trials than plain training, over more knobs, at width {listed(each)}: that no "
-        "gain is shown there may be for want of search."
+        f" The distilled students are the best of fewer trials than plain training, over more knobs, at width "
+        f"{listed(each)}: that no gain is shown there may be for want of search."
     )
 
 
