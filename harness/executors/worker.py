@@ -70,7 +70,7 @@ def _absent(task: Task) -> list[int]:
     """The classes that train has and val does not, where an example has one label."""
     if task.train.labels.ndim > 1:
         return []
-    own, chosen_by = (set(split.labels.unique().tolist()) for split in (task.train, task.val))
+    own, chosen_by = (set(split.labels.tolist()) for split in (task.train, task.val))
     return sorted(own - chosen_by - {tasks.UNLABELLED})
 
 
