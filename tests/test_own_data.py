@@ -174,6 +174,28 @@ def test_parquet_of_numbers(tmp_path: Path) -> None:
     assert found.classes == ()
 
 
+def test_the_index_of_a_table_is_no_input(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of rows that were sorted by class and then shuffled it would tell the label."""
+    path = tmp_path / "x.parquet"
+    frame = pd.DataFrame({"x": [1.5, 2.5, 3.5, 4.5], "id": [7, 5, 9, 10], "y": [0, 0, 1, 1]})
+    frame.sample(frac=1, random_state=0).to_parquet(path)
+    assert parquet(path, label="y", columns=["__index_level_0__"]).inputs.flatten().tolist() == [2, 3, 1, 0]
+    assert not caplog.messages  # the columns were named
+    assert parquet(path, label="y").inputs.shape == (4, 2)
+    assert caplog.messages == [
+        f"{path}: the inputs are its columns x, id; __index_level_0__ is pandas' index, and left out"
+    ]
+    frame.set_index("id").to_parquet(path)
+    assert parquet(path, label="y").inputs.tolist() == [[1.5], [2.5], [3.5], [4.5]]
+    assert caplog.messages[1] == f"{path}: the inputs are its columns x; id is pandas' index, and left out"
+    frame.to_parquet(path)
+    assert parquet(path, label="y").inputs.shape == (4, 2)
+    assert caplog.messages[2] == f"{path}: the inputs are its columns x, id"
+    frame[["id", "y"]].set_index("id").to_parquet(path)
+    with pytest.raises(ValueError, match=r"has no column but 'y' and the index id, and so no inputs$"):
+        parquet(path, label="y")
+
+
 def test_whole_real_labels_of_parquet_are_classes_and_other_ones_are_one_line(tmp_path: Path) -> None:
     """A column that once had an empty cell is one of real numbers; as texts, 10.0 would come before 2.0."""
     path = tmp_path / "x.parquet"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,12 @@ from torch import Tensor
 from harness.tasks.arrays import tensor_of
 from harness.tasks.task import Split
 
+log = logging.getLogger(__name__)
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 LONGEST = 2**31 - 1
 """Characters of a text in a CSV file; the csv module's own limit is 131,072."""
+SAID = 12
+"""Columns of inputs that are named in the log, at most."""
 
 
 def image_folder(path: Path | str, size: tuple[int, int], *, grey: bool = False, classes: Sequence[str] = ()) -> Split:
@@ -75,6 +81,8 @@ def parquet(
 ) -> Split:
     """A parquet file's inputs and labels: `columns` of numbers, all but `label` by default, or the column `image`.
 
+    What pandas wrote as the index of a table is no input unless it is named: of rows that were sorted by class their
+    places give the label away. Which columns are inputs, where none is named, is logged.
     An image is its file's bytes, or a mapping that has them as `bytes`, as Hugging Face writes it. Labels that are no
     numbers are numbered in the order of their names, which the split keeps, or in that of `classes`, where a file may
     lack some. Raises `ValueError` in one line for a file that cannot be read and a column that is not there.
@@ -90,18 +98,22 @@ def parquet(
     if image:
         _check_size(size, str(path))
     names = table.column_names
-    wanted = [image] if image else list(columns or [name for name in names if name != label])
+    index = _index_of(table)
+    wanted = [image] if image else list(columns or [name for name in names if name != label and name not in index])
     for name in (label, *wanted):
         if name not in names:
             raise ValueError(f"{path} has no column {name!r}; it has {', '.join(names)}")
     if not wanted:
-        raise ValueError(f"{path} has no column but {label!r}, and so no inputs")
+        but = " and the index " * bool(index - {label}) + ", ".join(sorted(index - {label}))
+        raise ValueError(f"{path} has no column but {label!r}{but}, and so no inputs")
     said = table[label].to_pylist()
     if not said or any(one is None or one != one for one in said):  # NaN is not itself
         raise ValueError(f"{path} has no rows, or one without a {label!r}")
     labels, known = _numbered(said, str(path), classes)
     if not image:
         numbers = np.stack([table[name].to_numpy() for name in wanted], axis=1)
+        if not columns:
+            _say_inputs(path, wanted, [name for name in names if name in index - {label}])
         return Split(tensor_of(numbers, f"columns {', '.join(wanted)} of {path}"), labels, known)
     images = []
     for row, entry in enumerate(table[image].to_pylist()):
@@ -110,6 +122,22 @@ def parquet(
             raise ValueError(f"row {row} of {path} has no image in {image!r}, but {type(raw).__name__}")
         images.append(_image(raw, f"row {row} of {path}", size, False))
     return Split(torch.stack(images), labels, known)
+
+
+def _index_of(table: Any) -> set[str]:
+    """The columns that pandas wrote as a table's index, as a table that was shuffled has it."""
+    try:
+        said = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    except (ValueError, AttributeError):  # another program's
+        said = []
+    told = {name for name in said if isinstance(name, str)} if isinstance(said, list) else set()
+    return {name for name in table.column_names if name in told or re.fullmatch(r"__index_level_\d+__", name)}
+
+
+def _say_inputs(path: Path | str, inputs: Sequence[str], left_out: Sequence[str]) -> None:
+    told = ", ".join(inputs[:SAID]) + f" and {len(inputs) - SAID} more" * (len(inputs) > SAID)
+    without = f"; {', '.join(left_out)} is pandas' index, and left out" if left_out else ""
+    log.warning("%s: the inputs are its columns %s%s", path, told, without)
 
 
 def _numbered(labels: Sequence[Any], where: str, classes: Sequence[str] = ()) -> tuple[Tensor, tuple[str, ...]]:
