@@ -66,22 +66,12 @@ def said_alone(family: str, alone: Mapping[str, str]) -> str:
     return f"students of family {family!r} are trained one at a time: {'; '.join(found)}" if found else ""
 
 
-def said_weak(task: Mapping[str, Any], teacher: Mapping[str, Any] | None = None) -> str:
-    """What makes a study of this task, or with this teacher, say little, in one line; mostly empty."""
-    if teacher is not None:
-        accuracy, chance = teacher.get("val_accuracy"), 1 / task["num_classes"]
-        if accuracy is None or accuracy > 1.1 * chance:
-            return ""
-        return (
-            f"the teacher has {accuracy:.4f} on validation, and guessing {chance:.4f}: it has nothing to say; are its "
-            "inputs scaled?"
-        )
-    if not (absent := task.get("absent")):
+def said_weak(teacher: Mapping[str, Any], num_classes: int) -> str:
+    """That a teacher has nothing to say, in one line; empty where it has, or is not measured."""
+    accuracy, chance = teacher.get("val_accuracy"), 1 / num_classes
+    if accuracy is None or accuracy > 1.1 * chance:
         return ""
-    return (
-        f"val has no example of {len(absent)} of the {task['num_classes']} classes of train (the first: {absent[0]}): "
-        "what it chooses is chosen without them"
-    )
+    return f"the teacher has {accuracy:.4f} on validation, where guessing has {chance:.4f}; are its inputs scaled?"
 
 
 def begin(options: Options) -> None:

@@ -139,8 +139,8 @@ def _be_its_driver(session: _Session) -> int:
         session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
     if options.plan:
         return _show_plan(session)
-    if weak := manifest.said_weak(task):
-        log.warning("%s", weak)
+    for warning in task["warned"]:
+        log.warning("%s", warning)
     if options.new and (options.study_dir.exists() or options.storage):
         was_there = options.study_dir.exists()  # the lock makes it
         with driver_of(options.name, options.study_dir, options.storage):
@@ -175,7 +175,7 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     teacher, costs = prepare(options, session.executor, console, opening, session.deadline)
     tracker = _opened(opening, session.deadline)
     said["teacher"] = teacher
-    if weak := manifest.said_weak(task, teacher):
+    if weak := manifest.said_weak(teacher, task["num_classes"]):
         log.warning("%s", weak)
     alone = manifest.said_alone(options.study.family, task["alone"])
     how = f"as measured on {costs.where}" if costs else "by a fixed rule"

@@ -18,7 +18,10 @@ from harness import ledger
 from harness.executors import Event, local
 from harness.executors.local import Local, keep_memory
 from harness.outages import Owed
+from harness.preparing import result
 from harness.runs import Sweep
+from harness.spec import to_json
+from harness.study_files import load_study
 from harness.tracking import Tracker
 from tests.fakes import STUDY, FakeRuns, make_driver
 
@@ -33,6 +36,36 @@ def test_an_allocator_is_told_only_what_it_takes(
     monkeypatch.setattr(platform, "libc_ver", lambda: library)
     said = keep_memory()
     assert said.get("MALLOC_MMAP_THRESHOLD_") == (None if threshold is None else str(threshold))
+
+
+WARNS = """
+from harness.models import MLP
+from harness.space import Choice, Study
+
+def task():
+    import torch
+    from harness.tasks import TeacherRecipe, own_task
+
+    labels = torch.arange(90) % 3
+    inputs = torch.randn(90, 4, generator=torch.Generator().manual_seed(0)) + labels[:, None]
+    test = torch.cat([inputs[:3], inputs + 9]), torch.cat([labels[:3], labels])
+    teacher = TeacherRecipe(MLP, width=4, epochs=1, batch_size=8)
+    return own_task("twice", train=(inputs, labels), test=test, students={"mlp": MLP}, teacher=teacher)
+
+STUDY = Study(task=task, family="mlp", space={"width": Choice(2, 4)}, fixed={"form": "mse", "batch_size": 8})
+"""
+
+
+def test_what_a_study_is_warned_of_where_it_is_checked_is_told_to_the_driver(tmp_path: Path) -> None:
+    """A worker's own output is read by nobody before anything is begun."""
+    (tmp_path / "mine.py").write_text(WARNS)
+    _, file, study = load_study(str(tmp_path / "mine.py"), [])
+    executor = Local(1, tmp_path, "cpu", tmp_path / "worker.log")
+    try:
+        told = result(executor, "describe", {"specs": [to_json(probe) for probe in study.probes(str(file))]})
+    finally:
+        executor.close()
+    assert told["warned"] == ["task twice: 3 of 93 examples of test are in train or val"]
 
 
 LONG = os.environ.get("HARNESS_LONG")  # `make torture` sets it

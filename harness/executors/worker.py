@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import logging
 import os
 import platform
 import sys
@@ -34,16 +35,19 @@ from harness.tasks import LockedSplit, Split, Task
 from harness.urls import redact
 
 Report = Callable[[str, Mapping[str, Any]], None]
+log = logging.getLogger(__name__)
 
 
 def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
     """Check the students and tell about their task, without reading the test split; `alone` says why students of a
-    width are trained one at a time, where they are. Raises `ValueError`."""
+    width are trained one at a time, where they are, and `warned` what was logged meanwhile. Raises `ValueError`."""
     probes = [spec_from_json(spec) for spec in specs]
-    for probe in probes:
-        cohort.check(probe)
-    task = tasks.load(probes[0].task)
-    teacher.try_out(task)
+    with _warnings() as warned:
+        for probe in probes:
+            cohort.check(probe)
+        task = tasks.load(probes[0].task)
+        teacher.try_out(task)
+        _warn_of_absent_classes(task)
     splits: dict[str, Split | LockedSplit] = {"train": task.train, "val": task.val, "test": task.test}
     family = task.families[probes[0].family]
     widths = sorted({probe.width for probe in probes})
@@ -55,23 +59,46 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
         "vocabulary": list(task.vocabulary),
         "input_shape": list(task.input_shape),
         "sizes": {name: len(split) for name, split in splits.items()},
-        "absent": _absent(task),
         "unlabelled": int((task.train.labels == tasks.UNLABELLED).sum()),
         "hashes": {name: split.hash for name, split in splits.items()},
         "num_params": {str(w): num_params(family, w, task.input_shape, task.num_classes) for w in widths},
         "alone": {str(w): why for w in widths if (why := cohort.alone(family, w, task))},
         "teacher_key": teacher.key(task),
+        "warned": warned,
         "device": device,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
 
 
-def _absent(task: Task) -> list[int]:
-    """The classes that train has and val does not, where an example has one label."""
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """The warnings that the harness logs meanwhile, each once: the driver shows them, for nobody reads a worker's."""
+    said: dict[str, None] = {}
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.setdefault(one_line(redact(record.getMessage())))
+
+    found: list[str] = []
+    keeper, logger = Keeper(logging.WARNING), logging.getLogger("harness")
+    logger.addHandler(keeper)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(keeper)
+        found.extend(said)
+
+
+def _warn_of_absent_classes(task: Task) -> None:
+    """Warn of classes that train has and val does not, where an example has one label."""
     if task.train.labels.ndim > 1:
-        return []
+        return
     own, chosen_by = (set(split.labels.tolist()) for split in (task.train, task.val))
-    return sorted(own - chosen_by - {tasks.UNLABELLED})
+    if absent := sorted(own - chosen_by - {tasks.UNLABELLED}):
+        log.warning(
+            "val has no example of %d of the %d classes of train (the first: %d): what it chooses is chosen without them",
+            len(absent), len(own - {tasks.UNLABELLED}), absent[0],
+        )  # fmt: skip
 
 
 def pick_device(wanted: str) -> str:
