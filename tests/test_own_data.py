@@ -285,6 +285,45 @@ def test_arguments_of_another_kind_are_one_line(arguments: dict[str, Any], messa
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("numbering", "message"),
+    [
+        ([1, 2, 3], "^train has labels 1 to 3 and none of class 0; number classes from 0, or give num_classes$"),
+        (
+            [0, 10, 20],
+            "^train has labels 0 to 20 and none of class 1 nor of 17 more; number classes from 0, or give num",
+        ),
+    ],
+)
+def test_a_numbering_with_a_class_of_no_examples_is_one_line_unless_the_number_of_classes_is_given(
+    numbering: list[int], message: str
+) -> None:
+    (inputs, labels), (tested, answers) = clouds(90), clouds(40, 2)
+    new = torch.tensor(numbering)
+    parts: dict[str, Any] = {"train": (inputs, new[labels]), "test": (tested, new[answers])}
+    with pytest.raises(ValueError, match=message):
+        made(**parts)
+    assert made(**parts, num_classes=40).num_classes == 40
+    unlabelled = new[labels].clone()
+    unlabelled[::2] = -1
+    with pytest.raises(ValueError, match=message):
+        made(**{**parts, "train": (inputs, unlabelled)})
+
+
+def test_a_class_of_no_examples_is_allowed_where_classes_have_names_or_each_position_has_a_label() -> None:
+    inputs, labels = clouds(90)
+    names = ("a", "b", "c", "d")
+    assert made(Split(inputs, labels + (labels > 0), names), test=clouds(40, 2)).num_classes == 4
+    tokens = torch.arange(90)[:, None] % 7 * torch.tensor([1, 2])
+    assert made((inputs, tokens), test=(clouds(40, 2)[0], tokens[:40])).num_classes == 13
+
+
+def test_a_column_of_labels_is_one_line() -> None:
+    inputs, labels = clouds(90)
+    with pytest.raises(ValueError, match=r"^train labels are \[90, 1\]; for one label an example give labels\[:, 0\]"):
+        made((inputs, labels[:, None]), test=(clouds(40, 2)[0], clouds(40, 2)[1][:, None]))
+
+
 def test_more_classes_than_examples_are_allowed_where_the_user_says_so() -> None:
     inputs, labels = clouds(90)
     assert made((inputs, labels + 200), test=clouds(40, 2), num_classes=500).num_classes == 500

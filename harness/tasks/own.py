@@ -20,7 +20,7 @@ from harness.models import Family, module_family
 from harness.tasks.arrays import tensor_of, whole
 from harness.tasks.sides import check_apart, held_out, renumbered
 from harness.tasks.stream import Stream
-from harness.tasks.task import GivenTeacher, LockedSplit, Split, Task, TeacherRecipe
+from harness.tasks.task import UNLABELLED, GivenTeacher, LockedSplit, Split, Task, TeacherRecipe
 
 Source = Split | tuple[Any, Any] | Dataset[Any]
 """Inputs and labels: a `Split`, a pair of arrays or tensors, or a map-style torch `Dataset` of pairs."""
@@ -42,13 +42,18 @@ def own_task(
 ) -> Task:
     """A task of one's own. `students` are families by name, or `student(width) -> nn.Module`, the family `"own"`.
 
-    `num_classes` 0 is one more than the highest label of train. A `Dataset` is not read into memory: `workers`
-    processes read ahead. A tuple of labels with -1 among those of train has examples without a label. Where train and
-    another split say what their classes are called, the labels of the other become train's by name. Raises `ValueError`
-    in one line for data that does not fit together, and for a test split most of which is in train or val.
+    `num_classes` 0 is one more than the highest label of train, of whose classes each must then have an example. A
+    `Dataset` is not read into memory: `workers` processes read ahead. A tuple of labels with -1 among those of train
+    has examples without a label. Where train and another split say what their classes are called, the labels of the
+    other become train's by name. Raises `ValueError` in one line for data that does not fit together, and for a test
+    split most of which is in train or val.
     """
     _check_asked(students, teacher, num_classes)
     own, tested = _split(train, "train", workers), _split(test, "test", workers)
+    if own.labels.ndim == 2 and own.labels.shape[1] == 1:
+        raise ValueError(
+            f"train labels are {list(own.labels.shape)}; for one label an example give labels[:, 0], in all splits"
+        )
     if not len(own.inputs) or len(own.inputs) != len(own.labels):  # of which no val split is to be held out
         raise ValueError(f"train has {len(own.inputs)} inputs and {len(own.labels)} labels")
     if val is None and isinstance(teacher, GivenTeacher) and not teacher.sees_inputs:
@@ -80,11 +85,23 @@ def _check_asked(students: Any, teacher: Any, num_classes: Any) -> None:
 
 
 def _num_classes(train: Split) -> int:
-    """As many as its names, or one more than its highest label."""
+    """As many as its names, or one more than its highest label.
+
+    Raises `ValueError` where there is no example of a class below it and the classes have no names: that is a numbering
+    from 1, or one with gaps. Of labels at each position, as a vocabulary's, some may well be absent.
+    """
     high = int(train.labels.max())
     if high >= max(train.labels.numel(), len(train.classes)):
         count = train.labels.numel()
         raise ValueError(f"train has the label {high} among {count}; number the classes from 0, or give num_classes")
+    if train.labels.ndim == 1 and not train.classes:
+        there = set(train.labels.tolist()) - {UNLABELLED}
+        if there and (bare := sorted(set(range(high)) - there)):
+            more = f" nor of {len(bare) - 1} more" * (len(bare) > 1)
+            raise ValueError(
+                f"train has labels {min(there)} to {high} and none of class {bare[0]}{more}; "
+                "number classes from 0, or give num_classes"
+            )
     return max(high + 1, len(train.classes))
 
 
