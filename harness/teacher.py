@@ -33,10 +33,11 @@ from torch import Tensor
 
 from harness.files import read_sealed, write_bytes, write_sealed
 from harness.models import init, num_params
-from harness.models.modules import seeded
+from harness.models.modules import are_probabilities, of_other_kind, seeded
 from harness.seeds import generator
 from harness.spec import digest, is_number
 from harness.tasks import GivenTeacher, Inputs, Split, Stream, Task, TeacherRecipe, in_parts
+from harness.tasks.fits import misfit, most_of, of_labels
 from harness.tasks.transforms import shifted
 
 log = logging.getLogger(__name__)
@@ -351,19 +352,51 @@ def _answer(task: Task, given: GivenTeacher, split: str, inputs: Inputs) -> Tens
     found = given.answer(split, inputs)
     wanted = [len(inputs), *(labels.shape[1:] if labels is not None else found.shape[1:-1]), task.num_classes]
     if list(found.shape) != wanted:
-        raise ValueError(f"teacher {given.name!r} of {task.name} gives {list(found.shape)} for {split}, not {wanted}")
+        told = f"teacher {given.name!r} of {task.name} gives {list(found.shape)} for {split}, not {wanted}"
+        raise ValueError(told + of_labels(task.train.labels))
     if not found.isfinite().all():
         raise ValueError(f"teacher {given.name!r} of {task.name} gives logits for {split} that are no finite numbers")
     return found.detach().float().cpu()
 
 
 def try_out(task: Task) -> None:
-    """Ask a given teacher about a few inputs, so that one that cannot answer is found before anything is begun.
+    """Ask a teacher about a few inputs, so that one that cannot answer, or be trained, is found before anything is
+    begun.
 
-    Raises `ValueError` in one line. Nothing is asked of one that answers by the split alone.
+    Raises `ValueError` in one line, and warns of answers that look like probabilities. Nothing is asked of a given one
+    that answers by the split alone.
     """
-    if isinstance(task.teacher, GivenTeacher) and task.teacher.sees_inputs:
-        _answer(task, task.teacher, "train", task.train.inputs[:2])
+    given = task.teacher
+    if isinstance(given, TeacherRecipe):
+        _check_batch(task, given, len(_taught(task.train)))
+        if wrong := misfit(f"the teacher's family {given.family.name!r}", given.family, given.width, task):
+            raise ValueError(wrong)
+    elif given.sees_inputs and are_probabilities(_first_answer(task, given)):
+        log.warning("teacher %r gives what look like probabilities: leave its softmax out, or give its log", given.name)
+
+
+def _first_answer(task: Task, given: GivenTeacher) -> Tensor:
+    """What a given teacher says of two inputs, with what to do where it takes those of another kind."""
+    inputs = task.train.inputs[:2]
+    try:
+        return _answer(task, given, "train", inputs)
+    except ValueError:
+        raise
+    except Exception as error:  # it is the user's own
+        mend = of_other_kind(inputs, lambda others: given.answer("train", others), error)
+        if not mend:
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"teacher {given.name!r} does not take inputs {inputs.dtype} ({said}){mend}") from error
+
+
+def _check_batch(task: Task, recipe: TeacherRecipe, examples: int) -> None:
+    """Raise `ValueError` where a batch of a recipe's is more than the examples that have a label."""
+    if recipe.batch_size > examples:
+        raise ValueError(
+            f"the teacher of {task.name} has batch_size {recipe.batch_size}, more than the {examples} training "
+            f"examples that have a label; write TeacherRecipe(..., batch_size={most_of(examples)})"
+        )
 
 
 def said(task: Task, cache: Path, source: Source, inputs: Inputs) -> Tensor:
@@ -390,11 +423,7 @@ def _taught(train: Split) -> Split:
 def _train(task: Task, recipe: TeacherRecipe, epochs: int, device: str, progress: Progress) -> dict[str, Tensor]:
     """The teacher's parameters after so many epochs of its schedule, float32."""
     train = _taught(task.train)
-    if recipe.batch_size > len(train):
-        raise ValueError(
-            f"the teacher of {task.name} has batch_size {recipe.batch_size}, more than the {len(train)} training "
-            "examples that have a label"
-        )
+    _check_batch(task, recipe, len(train))
     num_steps = recipe.epochs * (len(train) // recipe.batch_size)
     training = Training(task, recipe, generator(recipe.seed, "init"), num_steps, device)
     noise = generator(recipe.seed, "order")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
-
-import torch
 
 from harness import losses, tasks
-from harness.cohort.stack import alone, sample_of
+from harness.cohort.stack import alone
 from harness.models import Family
-from harness.models.modules import seeded
 from harness.spec import NONE, PLAIN, StudentSpec
 from harness.tasks import GivenTeacher, Stream, Task
+from harness.tasks.fits import misfit, most_of
 
 
 def check(spec: StudentSpec) -> None:
@@ -28,10 +25,12 @@ def check(spec: StudentSpec) -> None:
 def _problems(spec: StudentSpec, task: Task) -> Iterator[str]:
     family = task.families[spec.family]
     if spec.batch_size > len(task.train):
-        yield f"batch_size {spec.batch_size} is more than the {len(task.train)} training examples"
+        mend = f'write fixed={{"batch_size": {most_of(len(task.train))}}}'
+        yield f"batch_size {spec.batch_size} is more than the {len(task.train)} training examples; {mend}"
     if family.alone is not None:
         alone(family, spec.width, task)  # raises where the student does not take the inputs
-        yield from _module_problems(family, spec.width, task)
+    if wrong := misfit(f"the student of width {spec.width}", family, spec.width, task):
+        yield wrong
     if spec.form != PLAIN and task.num_classes < (least := losses.find_form(spec).min_classes):
         yield f"form {spec.form!r} needs at least {least} classes; {task.name} has {task.num_classes}"
     if task.train.labelled is not None:
@@ -55,18 +54,6 @@ def _problems(spec: StudentSpec, task: Task) -> Iterator[str]:
             if point not in _points(network):
                 has = ", ".join(_points(network)) or "no feature points"
                 yield f"feature {spec.feature!r} compares the point {point!r}; {who} {network.name!r} has {has}"
-
-
-@lru_cache(maxsize=256)
-def _module_problems(family: Family, width: int, task: Task) -> tuple[str, ...]:
-    """What is wrong with the logits of a user's own module."""
-    layers = family.layers(width, task.input_shape, task.num_classes)
-    params = {name: torch.zeros(layer.shape) for name, layer in layers.items()}
-    with torch.no_grad(), seeded(0):
-        found = list(family.apply(params, sample_of(family, task)).shape)
-    wanted = [found[0], *task.train.labels.shape[1:], task.num_classes]
-    told = f"the student of width {width} gives logits {found} for {found[0]} examples; {task.name} needs {wanted}"
-    return () if found == wanted else (told,)
 
 
 def _given_problems(spec: StudentSpec, task: Task, given: GivenTeacher) -> Iterator[str]:

@@ -26,6 +26,7 @@ from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec
 from harness.targets import Targets
 from harness.tasks import Task
+from harness.tasks.fits import sample_of
 
 GRAIN = 4
 """Padded networks have a multiple of so many units: products with fewer rows round otherwise on a CPU. So a student's
@@ -175,12 +176,6 @@ def stack(
 def alone(family: Family, width: int, task: Task) -> str:
     """Why networks of the family are trained one at a time; empty where they are not."""
     return "" if family.alone is None else family.alone(width, sample_of(family, task))
-
-
-def sample_of(family: Family, task: Task) -> Tensor:
-    """A few inputs as the family takes them: `[examples, ...]`."""
-    inputs = task.train.inputs[:4]
-    return family.prepare(inputs.float() if inputs.is_floating_point() else inputs)
 
 
 def _still(layers: Mapping[str, Layer], device: str) -> Tensor | None:

@@ -7,7 +7,9 @@ flow on values are found out by trying (see `alone_because`), and such a module 
 
 from __future__ import annotations
 
+import logging
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.models.family import Family, Layer, Shape
 
+log = logging.getLogger(__name__)
 Make = Callable[[int], nn.Module]
+NEAR = 1e-2
+"""How far from 1 the sum of probabilities may be: a file may have them rounded."""
 
 
 def module_family(name: str, make: Make, prepare: Callable[[Tensor], Tensor] = lambda inputs: inputs) -> Family:
@@ -87,7 +92,11 @@ def module_family(name: str, make: Make, prepare: Callable[[Tensor], Tensor] = l
 
     @cache
     def alone(width: int, inputs: _Sample) -> str:
-        return _alone_because(lambda: _made(make, width, torch.Generator().manual_seed(0)), inputs.inputs)
+        def made() -> nn.Module:
+            return _made(make, width, torch.Generator().manual_seed(0))
+
+        _check_logits(made(), name, width, inputs.inputs)
+        return _alone_because(made, inputs.inputs)
 
     return Family(
         name,
@@ -168,6 +177,25 @@ def logits_of(found: Any) -> Tensor:
     return logits
 
 
+def of_other_kind(inputs: Tensor, call: Callable[[Tensor], Any], error: Exception) -> str:
+    """What to do about an error where inputs are whole numbers and real ones are taken, or the other way round; empty
+    where that is not why."""
+    real = inputs.is_floating_point()
+    try:
+        call(inputs.long() if real else inputs.float())
+    except Exception:  # it is the user's own, and may be wrong in two ways
+        if not re.search(r"\b[Ll]ong\b", str(error)):  # torch's word for int64
+            return ""
+    if real:
+        return "; inputs are real numbers: for tokens give x.astype('int64')"
+    return "; inputs are whole numbers: give x.astype('float32'), and of images x.astype('float32') / 255"
+
+
+def are_probabilities(said: Tensor) -> bool:
+    """Whether what should be logits `[examples, ..., classes]` looks like probabilities: none below 0, all sum to 1."""
+    return said.numel() > 0 and bool((said >= 0).all() and (said.sum(-1) - 1).abs().max() < NEAR)
+
+
 @torch.no_grad()
 def _macs(module: nn.Module, prepare: Callable[[Tensor], Tensor], input_shape: Shape) -> int:
     """The multiply-accumulates of one example in matrix products and convolutions, as torch counts them."""
@@ -206,7 +234,22 @@ def _tried(module: nn.Module, inputs: Tensor) -> Any:
         return module(inputs)
     except Exception as error:  # it is the user's own
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ValueError(f"the student does not take inputs {list(inputs.shape)} {inputs.dtype} ({said})") from error
+        mend = of_other_kind(inputs, module, error)
+        raise ValueError(
+            f"the student does not take inputs {list(inputs.shape)} {inputs.dtype} ({said}){mend}"
+        ) from error
+
+
+def _check_logits(module: nn.Module, name: str, width: int, inputs: Tensor) -> None:
+    """Raise `ValueError` for a module whose first logits are no finite numbers, and warn of probabilities."""
+    with torch.no_grad(), seeded(1):
+        found = logits_of(_tried(module.train(), inputs.clone()))
+    if not found.isfinite().all():
+        raise ValueError(
+            f"the student of width {width} gives logits that are not finite on {len(inputs)} training examples"
+        )
+    if are_probabilities(found):
+        log.warning("students %r give what look like probabilities: leave their softmax out, or give its log", name)
 
 
 def _alone_because(make: Callable[[], nn.Module], inputs: Tensor) -> str:

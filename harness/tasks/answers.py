@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from harness.models.modules import are_probabilities
 from harness.tasks.given import file_hash
 from harness.tasks.task import GivenTeacher
+
+log = logging.getLogger(__name__)
+LOOKED_AT = 256
+"""Rows of a file that tell logits from probabilities."""
 
 
 def logits_teacher(
@@ -27,10 +33,12 @@ def logits_teacher(
     logits, and `<name>.ids.npy` beside it, if there, their ids. `ids[split]` are those of the split's own examples, by
     default their places 0, 1, 2, ...; rows are matched by id, and where there are no ids at all there must be one row
     an example. Raises `ValueError` in one line for files that are not there, cannot be read or differ in their classes,
-    of which only the shapes are looked at; and, once it is asked, for examples of which nothing is said.
+    of which only the shapes and a few rows are looked at; and, once it is asked, for examples of which nothing is said.
     """
     paths = {"train": Path(train), "val": Path(val), "test": Path(test)}
     classes = {path: _shape(path)[-1] for path in paths.values()}
+    if are_probabilities(_first(paths["train"])):
+        log.warning("the rows of %s look like probabilities: give their logarithm (np.log(p))", paths["train"])
     for path, own_classes in classes.items():
         if own_classes != (known := classes[paths["train"]]):
             raise ValueError(f"{path} has logits of {own_classes} classes, and {paths['train']} of {known}")
@@ -99,6 +107,16 @@ def _shape(path: Path) -> tuple[int, ...]:
     if len(shape) < 2:
         raise ValueError(f"{path} does not hold one row of logits an example")
     return shape
+
+
+def _first(path: Path) -> Tensor:
+    """The first rows of a file's logits, float32, none where they are no numbers; the rest is not read."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            found: Tensor = file.get_slice("logits")[:LOOKED_AT].float()
+            return found
+    rows = np.lib.format.open_memmap(path, mode="r")[:LOOKED_AT]
+    return torch.from_numpy(rows.astype(np.float32)) if rows.dtype.kind in "fiu" else torch.empty(0)
 
 
 def _read_logits(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
