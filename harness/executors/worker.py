@@ -96,7 +96,7 @@ def _warn_of_absent_classes(task: Task) -> None:
     own, chosen_by = (set(split.labels.tolist()) for split in (task.train, task.val))
     if absent := sorted(own - chosen_by - {tasks.UNLABELLED}):
         log.warning(
-            "val has no example of %d of the %d classes of train (the first: %d): what it chooses is chosen without them",
+            "val has no example of %d of the %d classes of train (the first: %d): it chooses without them",
             len(absent), len(own - {tasks.UNLABELLED}), absent[0],
         )  # fmt: skip
 
