@@ -80,12 +80,25 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def class_gain(classes: pd.DataFrame) -> Figure:
-    """Distilled less plain training by class and width, in points of test accuracy: one cell each."""
+def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
+    """Distilled less plain training by class and width, in points of test accuracy: one cell each.
+
+    `answered`: whether any confirmed student's answers are on disk, for the reason why there is nothing to show.
+    """
     widths = sorted(classes["width"].unique()) if len(classes) else []
-    labels = sorted(classes["label"].unique())[:MOST_CLASSES] if len(classes) else []
-    left_out = f" The first {MOST_CLASSES} classes." if len(labels) == MOST_CLASSES else ""
+    every = sorted(classes["label"].unique()) if len(classes) else []
+    labels = every[:MOST_CLASSES]
+    left_out = f" The first {MOST_CLASSES} of {len(every)} classes." if len(labels) < len(every) else ""
     counts: list[int] = classes["num_seeds"].tolist() if len(classes) else []
+    values = (
+        100 * classes.pivot_table(index="width", columns="label", values="gain").reindex(index=widths, columns=labels)
+        if widths
+        else classes
+    )
+    table = values.to_numpy(dtype=float) if widths else np.zeros((0, 0))
+    size = 5.5 if len(labels) > 8 else 6.5
+    numbers = style.fits([f"{value:+.1f}" for value in np.nanmax(abs(table), axis=0, initial=0)], size)
+    left_out += "" if numbers else " The cells have no room for numbers: classes.csv."
     figure = style.blank(
         0.9 + 0.26 * max(len(widths), 2) + 0.45,
         f"Best distilled less best plain configuration, {style.seeds_phrase(counts)}; each cell a class of test "
@@ -94,12 +107,9 @@ def class_gain(classes: pd.DataFrame) -> Figure:
     )
     axes = figure.add_subplot()
     if not widths:
-        style.nothing_to_show(axes, "What confirmed students answered is not on disk.")
+        without = "No width has both a distilled configuration and plain training with answers on disk."
+        style.nothing_to_show(axes, without if answered else "What confirmed students answered is not on disk.")
         return figure
-    values = 100 * classes.pivot_table(index="width", columns="label", values="gain").reindex(
-        index=widths, columns=labels
-    )
-    table = values.to_numpy(dtype=float)
     limit = max(1.0, float(np.nanmax(np.abs(table))))
     image = axes.imshow(table, cmap=COLOURS, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     found = classes.set_index(["width", "label"])["holm_p"]
@@ -115,13 +125,15 @@ def class_gain(classes: pd.DataFrame) -> Figure:
                               edgecolor="#ffffff99" if dark else "#6b6b6b66")
                 )  # fmt: skip
             said = f"{round(value, 1) + 0.0:+.1f}"
-            axes.text(column, row, said, ha="center", va="center", fontsize=5.5 if len(labels) > 8 else 6.5,
-                      color="white" if dark else style.INK)  # fmt: skip
+            if numbers:
+                axes.text(column, row, said, ha="center", va="center", fontsize=size,
+                          color="white" if dark else style.INK)  # fmt: skip
             if found.get((width, label), 1.0) < LEVEL:
                 axes.add_patch(
                     Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=style.INK, linewidth=1.1)
                 )
-    axes.set_xticks(range(len(labels)), [str(label) for label in labels])
+    step = next(step for step in range(1, len(labels) + 1) if style.fits([str(n) for n in labels[::step]], 7))
+    axes.set_xticks(range(0, len(labels), step), [str(label) for label in labels[::step]])
     axes.set_yticks(range(len(widths)), [str(width) for width in widths])
     axes.set_xlabel("class")
     axes.set_ylabel("width")

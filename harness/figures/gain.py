@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.analysis.compare import gain_over_control
 from harness.analysis.load import finished, is_plain, rows_of
@@ -65,7 +65,7 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str], near: Collecti
         bar.set_label(GAIN_LABEL)
         bar.outline.set_linewidth(0.4)
     handles = [style.key(style.MUTED, f"width {w}" if i == 0 else f"{w}", m) for i, (w, m) in enumerate(marks.items())]
-    figure.legend(handles=handles, loc="outside upper left", ncols=10, handletextpad=0.1, columnspacing=1.0)
+    style.legend_outside(figure, handles)
     return figure
 
 
@@ -96,8 +96,8 @@ def _panel(
     above = part["gain"] > 0
     if above.any():  # the sign is to be seen in greyscale, too
         axes.plot(part["alpha"][above], heights[above], ".", color=style.INK, markersize=2.2, clip_on=False, zorder=4)
-    axes.set_title(f"{form}  (n = {len(part)})")
-    axes.set_xlabel("alpha (weight of the labels)")
+    axes.set_title(f"{style.name(form)}  (n = {len(part)})")
+    axes.set_xlabel("alpha (label weight)")
     axes.set_xlim(*_alpha_limits(part["alpha"]))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -139,10 +139,15 @@ def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
         _one_gain(axes, place, row, colours[form], marks[form], limit)
     axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
     axes.set_xlim(-0.5, len(gains) - 0.5)
-    axes.set_ylim(-limit, 1.17 * limit)  # the means stand in a row above the data
-    axes.xaxis.set_major_locator(FixedLocator(places.tolist()))
+    said = [f"{100 * gain:+.2f}" for gain in gains["gain"]]
+    upright = style.fits(said, 6.5)
+    axes.set_ylim(-limit, (1.17 if upright else 1.55) * limit)  # the means stand in a row above the data
+    axes.set_yticks([tick for tick in axes.get_yticks() if abs(tick) <= limit])
+    for place, label in zip(places, said, strict=True):
+        axes.text(place, 1.04 * limit, label, ha="center", va="bottom", fontsize=6.5, rotation=0 if upright else 90)
     names = [f"{w}\n({style.short(n)})" for w, n in zip(gains["width"], gains["num_params"], strict=True)]
-    axes.set_xticklabels(names)
+    if style.place_ticks(axes, names):
+        figure.set_figheight(figure.get_figheight() + 0.4)
     used = [form for form in colours if (form_of.loc[gains["distilled"]] == form).any()]
     style.legend_above(axes, style.form_keys(used, colours, marks), columns=6)
     return figure
@@ -189,4 +194,3 @@ def _one_gain(axes: Axes, place: float, row: dict[str, Any], colour: str, marker
     spots = place + 0.14 + 0.07 * (np.arange(len(values)) % 4)
     axes.plot(spots, values, "o", color=colour, markersize=2.6, alpha=0.65, markeredgewidth=0, zorder=3)
     axes.plot(place, gain, marker, color=colour, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6, zorder=4)
-    axes.text(place, 1.04 * limit, f"{gain:+.2f}", ha="center", va="bottom", fontsize=6.5)

@@ -23,6 +23,8 @@ from harness.figures.gain import COLOURS
 MOST_PANELS = 8
 SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", "#3a3a3a"])
 EVALUATORS = ("fANOVA", "PED-ANOVA")
+MAP = 160.0
+"""Points that a heat map has between its rows' names and its colour bar, about."""
 SAME = 0.005
 """Points by which a form's values may differ between widths and be printed as one."""
 
@@ -100,11 +102,11 @@ def surrogate_surfaces(surfaces: pd.DataFrame, table: pd.DataFrame, trials: pd.D
         row = judged.loc[form]
         verdict = "shown" if row["holm_p"] < LEVEL else "not shown"
         said = f"R² {row['r_squared']:.2f}, {verdict}, p = {row['holm_p']:.2g}"
-        axes.set_title(f"{form} (n = {row['num_trials']})\n{said}", fontsize=6.5)
+        axes.set_title(f"{style.name(form)} (n = {row['num_trials']})\n{said}", fontsize=6.5)
     for axes in grid[:, 0]:
         axes.set_ylabel("temperature")
     for axes in grid.ravel()[max(len(forms) - 2, 0) : len(forms)]:
-        axes.set_xlabel("alpha (weight of the labels)")
+        axes.set_xlabel("alpha (label weight)")
     for axes in grid.ravel()[len(forms) :]:
         axes.set_axis_off()
     bar = figure.colorbar(drawn, ax=grid, location="top", aspect=45, pad=0.02, extend="both", fraction=0.05)
@@ -159,8 +161,17 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
     if not apart:
         values, counts = values[:, :1], counts.sum(axis=1, keepdims=True)
     row = table[table["pair"] == "form x width"].iloc[0]
+    digits = 2 if len(widths) <= 6 else 1
+    said = {
+        (place, column): text if counts[place, column] else f"({text})"
+        for (place, column), value in np.ndenumerate(values)
+        for text in [f"{round(value, digits) + 0.0:+.{digits}f}"]
+    }
+    size = 6.5 if len(widths) <= 8 else 5
+    longest = max((style.length(text, size) for text in said.values()), default=0.0)
+    on_end = longest + 3 > MAP / values.shape[1]
     figure = style.blank(
-        1.3 + 0.2 * max(len(forms), 2),
+        1.3 + max(0.2, (longest + 6) / 72 * on_end) * max(len(forms), 2),
         f"What a Gaussian process makes of {style.trials(int(row['num_trials']), 'finished distilled')}, each the mean "
         "of its seeds"
         f"{' of ' + str(row['of']) + ', drawn at random' if row['num_trials'] < row['of'] else ''}: accuracy of a "
@@ -175,18 +186,15 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
     limit = max(0.25, float(np.abs(values).max()))
     image = axes.imshow(values, cmap=COLOURS, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     for (place, column), value in np.ndenumerate(values):
-        digits = 2 if len(widths) <= 6 else 1
-        said = f"{round(value, digits) + 0.0:+.{digits}f}"
-        said = said if counts[place, column] else f"({said})"
-        axes.text(column, place, said, ha="center", va="center", fontsize=6.5 if len(widths) <= 8 else 5,
-                  color="white" if abs(value) > 0.75 * limit else style.INK)  # fmt: skip
+        axes.text(column, place, said[place, column], ha="center", va="center", fontsize=size,
+                  rotation=90 if on_end else 0, color="white" if abs(value) > 0.75 * limit else style.INK)  # fmt: skip
     for column, place in enumerate(values.argmax(axis=0).tolist() if apart else ()):
         axes.add_patch(
             Rectangle((column - 0.47, place - 0.46), 0.94, 0.92, fill=False, edgecolor=style.INK, linewidth=1.2)
         )
     labels = [str(width) for width in widths] if apart else [f"{widths[0]} to {widths[-1]}"]
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(forms)), [str(form) for form in forms])
+    style.place_ticks(axes, labels, room=MAP)
+    axes.set_yticks(range(len(forms)), [style.name(form) for form in forms])
     axes.tick_params(length=0)
     axes.set_xlabel("width")
     bar = figure.colorbar(image, ax=axes, location="right", aspect=18, pad=0.02, fraction=0.06)
@@ -205,7 +213,7 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
         dict.fromkeys(f"{100 * value:.2f}" for value in (table["epsilon"].min(), table["epsilon"].max()))
     )
     figure = style.blank(
-        1.25 * len(names) + 1.3 + 0.15 * (len(set(" ".join(table["forms"]).split())) // 5),
+        1.25 * len(names) + 1.3,
         f"{style.trials(len(done), 'finished distilled')}. Stars: the best of each width, its form below; bars and "
         f"dots: the trials within epsilon of it ({ranges} points), their number and that of all above. Epsilon: "
         + ("what the seeds cannot tell from the best, with their SD pooled over the more accurate half of the width"
@@ -225,8 +233,7 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
         axes.grid(axis="y")
     used = [form for form in colours if form in set(" ".join(table["forms"]).split())]
     keys = style.form_keys(used, colours, marks)
-    figure.legend(handles=keys, loc="outside upper left", ncols=5 if len(used) < 6 else 4, handletextpad=0.1,
-                  columnspacing=0.8)  # fmt: skip
+    style.legend_outside(figure, keys, columns=5)
     values = done["temperature"].dropna()
     if "temperature" in names and float(values.min()) > 0:
         low, high = float(values.min()), float(values.max())
@@ -234,17 +241,21 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
     below, above = float(done["alpha"].min()), float(done["alpha"].max())
     slack = 0.07 * (above - below) or 0.05
     grid[0].set_ylim(below - slack, above + slack)
-    for place, row in enumerate(rows_of(table)):
-        grid[0].annotate(f"{row['size']} of {row['num_trials']}", (place, 1), xycoords=("data", "axes fraction"),
-                         xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6)  # fmt: skip
+    counts = [f"{row['size']} of {row['num_trials']}" for row in rows_of(table)]
+    upright = style.fits(counts, 6)
+    for place, count in enumerate(counts):
+        grid[0].annotate(count, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center", va="bottom",
+                         textcoords="offset points", fontsize=6, rotation=0 if upright else 90)  # fmt: skip
     grid[-1].set_xlim(-0.5, len(table) - 0.5)
     grid[-1].xaxis.set_major_locator(FixedLocator(list(range(len(table)))))
-    names = [f"{row['width']}\n{row['best_form']}" for row in rows_of(table)]
-    if max(len(form) for form in table["best_form"]) * len(table) > 45:  # they would run into each other
-        names = [f"{row['width']}  {row['best_form']}" for row in rows_of(table)]
+    forms_of = [style.name(row["best_form"]) for row in rows_of(table)]
+    widths_of = [str(row["width"]) for row in rows_of(table)]
+    if max(len(form) for form in forms_of) * len(table) > 45:  # they would run into each other
+        names = [f"{width}  {form}" for width, form in zip(widths_of, forms_of, strict=True)]
         grid[-1].set_xticklabels(names, rotation=35, ha="right", rotation_mode="anchor", fontsize=6)
     else:
-        grid[-1].set_xticklabels(names)
+        grid[-1].set_xticklabels([f"{width}\n{form}" for width, form in zip(widths_of, forms_of, strict=True)])
+    figure.set_figheight(figure.get_figheight() + 0.25 * (not upright))
     grid[-1].set_xlabel("student width, form of its best trial")
     return figure
 

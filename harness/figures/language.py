@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -29,13 +32,14 @@ def bits_against_size(table: pd.DataFrame) -> Figure:
     room = float(main["bits"].max() - main["bits"].min()) or 0.1
     bottom, top = float(table["bits"].min()) - 0.1 * room, float(main["bits"].max()) + 0.35 * room
     outside = Outside(axes, top, -(top - bottom) * STRIP)
-    above = table[table["bits"] > top]
-    axes.set_ylim(bottom, outside.open(int(above.groupby("width").size().max() if len(above) else 0)))
-    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top])
     roles = [role for role in ("distilled", *NAMES) if (table["role"] == role).any()]
-    for place, role in enumerate(roles):
+    shifts = {role: 1.035 ** (place - (len(roles) - 1) / 2) for place, role in enumerate(roles)}
+    above = rows_of(table[(table["bits"] > top) & table["role"].isin(roles)])
+    axes.set_ylim(bottom, outside.open([(row["num_params"] * shifts[row["role"]], _above(row)) for row in above]))
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top])
+    for role in roles:
         part = table[table["role"] == role].sort_values("num_params")
-        shift = 1.035 ** (place - (len(roles) - 1) / 2)
+        shift = shifts[role]
         colour, marker = (style.HUES[0], "o") if role == "distilled" else LOOKS[role]
         if role == "distilled":
             placed = part.assign(num_params=part["num_params"] * shift, score=-part["bits"])
@@ -43,8 +47,7 @@ def bits_against_size(table: pd.DataFrame) -> Figure:
             axes.plot(line["num_params"], -line["score"], color=style.MUTED, linewidth=1, zorder=2)
         for row in rows_of(part):
             if row["bits"] > top:
-                at = (row["num_params"] * shift, row["width"])
-                outside.mark(at, f"↑{row['bits']:.2f}", colour, marker, colour)
+                outside.mark(row["num_params"] * shift, _above(row), (colour, marker, colour))
                 continue
             axes.errorbar(
                 row["num_params"] * shift, row["bits"], row["bits_sd"], fmt=marker, color=colour, markersize=4,
@@ -53,3 +56,7 @@ def bits_against_size(table: pd.DataFrame) -> Figure:
     lines = [style.key(style.HUES[0], "distilled", "o")] if "distilled" in roles else []
     style.legend_above(axes, [*lines, *(style.key(*reversed_look(role)) for role in roles if role in NAMES)], columns=3)
     return figure
+
+
+def _above(row: Mapping[str, Any]) -> str:
+    return f"↑{row['bits']:.2f}"

@@ -98,8 +98,9 @@ def _end_labels(axes: Axes, shown: pd.DataFrame, chosen: pd.DataFrame, forms: Se
     places = style.spread([float(ends[row["number"]]) for row in rows], gap, high)
     final = int(shown["epoch"].max())
     for row, place in zip(rows, places, strict=True):
+        said = f"width {row['width']}, {style.name(row['form'])}"
         axes.annotate(
-            f"width {row['width']}, {row['form']}", (final, float(ends[row["number"]])), xytext=(1.03, place),
+            said, (final, float(ends[row["number"]])), xytext=(1.03, place),
             textcoords=axes.get_yaxis_transform(), va="center", color=colours[row["form"]], fontsize=6.5,
             arrowprops={
                 "arrowstyle": "-", "linewidth": 0.4, "color": style.MUTED, "shrinkA": 1, "shrinkB": 3,

@@ -64,7 +64,7 @@ def _option_panel(axes: Axes, part: pd.DataFrame) -> None:
 def _option_rows(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     """A line of the panel for each option, the first at the foot, and the line of no gain."""
     axes.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
-    axes.set_yticks(range(len(rows)), [str(row["option"]) for row in rows])
+    axes.set_yticks(range(len(rows)), [style.name(row["option"]) for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.grid(axis="x")
@@ -99,7 +99,7 @@ def options_compared(compared: pd.DataFrame, knob: str) -> Figure:
         axes.set_xlim(limits)
         for place, row in enumerate(ordered):
             _compared(axes, place, row, limits)
-        axes.set_title(f"width {width}, validation chose {own['chosen'].iloc[0]}")
+        axes.set_title(f"width {width}, validation chose {style.name(own['chosen'].iloc[0])}")
     grid.ravel()[-1].set_xlabel(f"chosen {knob} less this one, test split (points)")
     return figure
 
@@ -157,18 +157,19 @@ def pull_by_form(pulls: pd.DataFrame) -> Figure:
     for moment, colour, marker in zip(MOMENTS, SHADES, ("o", "s", "^"), strict=True):
         places: Sequence[int] = range(len(ordered))
         marks = {"color": colour, "markersize": 3.6, "markeredgewidth": 0, "linestyle": "none", "marker": marker}
-        left.plot(ordered[f"kd_ratio_{moment}"].astype(float), places, label=moment, **marks)
+        left.plot(ordered[f"kd_ratio_{moment}"].astype(float), places, **marks)
         right.plot(ordered[f"kd_cosine_{moment}"].astype(float), places, **marks)
     left.set_xscale("log")
     left.axvline(1, color=style.INK, linewidth=0.8)
     right.axvline(0, color=style.INK, linewidth=0.8)
     right.set_xlim(-1.05, 1.05)
-    left.set_yticks(range(len(ordered)), [str(form) for form in ordered["form"]])
-    left.set_xlabel("ratio of norms, KD / CE")
+    left.set_yticks(range(len(ordered)), [style.name(form) for form in ordered["form"]])
+    left.set_xlabel("norms, KD / CE")
     right.set_xlabel("cosine, KD and CE")
     left.set_ylim(-0.6, len(ordered) - 0.4)
     for axes in (left, right):
         axes.grid(axis="both")
         axes.tick_params(axis="y", length=0)
-    left.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handletextpad=0.2, columnspacing=1.0)
+    keys = zip(SHADES, MOMENTS, ("o", "s", "^"), strict=True)
+    style.legend_outside(figure, [style.key(*look) for look in keys])
     return figure

@@ -56,7 +56,7 @@ def accuracy_against_size(
     hidden = int((done["val_accuracy"] < low).sum())
     below = f" Below the axis: {style.trials(hidden)}." if hidden else ""
     figure = style.blank(
-        2.95 + 0.15 * math.ceil((len(forms) + 2) / 3),  # the legend has three columns
+        3.25,
         f"Faint: {style.trials(len(done), 'finished')}, mean over {style.seeds_phrase(done['num_seeds'])}, set "
         f"side by side by form about their size, plain training first.{below} At their size: outlined, the front; "
         "controls, the best of the plain trials of each width; bars span its seeds. Front and controls are both chosen "
@@ -72,9 +72,10 @@ def accuracy_against_size(
         return figure
     right, shift = _size_axis(axes, done[size])
     shift = min(shift, _room(done[size], budgets))
-    top = max(float(done["val_accuracy"].max()), teacher.val_accuracy if teacher else 0)
-    # Room at the foot for the widths' names and at the head for the teacher's line.
-    axes.set_ylim(low - 0.09 * (top - low), top + 0.06 * (top - low))
+    best = float(done["val_accuracy"].max())
+    top = max(best, teacher.val_accuracy if teacher else 0)
+    # Room at the foot for the widths' names and at the head for the teacher's.
+    axes.set_ylim(low - 0.13 * (top - low), top + 0.09 * (top - low))
     style.percent_axis(axes, "y")
     axes.grid(axis="y")
     _cloud(axes, done[done["val_accuracy"] >= low], forms, size, shift)
@@ -82,10 +83,12 @@ def accuracy_against_size(
     axes.plot(line[size], line["val_accuracy"], color=style.MUTED, linewidth=1.3, zorder=2.5, solid_joinstyle="miter")
     _controls(axes, controls, students, size)
     _front_marks(axes, points, forms, size)
+    keys = _legend(done, forms)
     if teacher is not None:
-        _teacher_line(axes, teacher, size)
-    style.budget_lines(axes, budgets)
-    _legend(axes, done, forms)
+        seeds = students.loc[students["number"].isin(controls["number"]), "val_accuracy"].max()
+        keys += _teacher_line(axes, teacher, size, alone=teacher.val_accuracy > max(best, float(seeds)))
+    within = style.budget_lines(axes, budgets)
+    style.legend_above(axes, keys, columns=3 if len(keys) > 4 else 4, pad=1.2 if within else 0.2)
     _width_labels(axes, done, size)
     return figure
 
@@ -168,33 +171,48 @@ def _front_marks(axes: Axes, points: pd.DataFrame, forms: Sequence[str], size: s
         )  # fmt: skip
 
 
-def _teacher_line(axes: Axes, teacher: Teacher, size: str) -> None:
-    axes.axhline(teacher.val_accuracy, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=0.9)
+def _teacher_line(axes: Axes, teacher: Teacher, size: str, *, alone: bool) -> list[Line2D]:
+    """The teacher's accuracy, named on its line where nothing lies above that; else it gives a legend's entry."""
+    dashes = (0, (5, 3))
+    axes.axhline(teacher.val_accuracy, color=style.MUTED, linestyle=dashes, linewidth=0.9)
     unit = {"num_params": "parameters", "macs": "MACs"}.get(size, size)
     said = f"teacher: {100 * teacher.val_accuracy:.1f}%"
+    if not alone:
+        return [Line2D([], [], color=style.MUTED, linestyle=dashes, linewidth=0.9, label=said)]
     said += "" if math.isnan(teacher.size) else f" with {style.short(teacher.size)} {unit}"
     axes.annotate(
-        said, (0, teacher.val_accuracy), xycoords=("axes fraction", "data"), xytext=(3, -2), color=style.MUTED,
-        textcoords="offset points", va="top", fontsize=6.5,
+        said, (0, teacher.val_accuracy), xycoords=("axes fraction", "data"), xytext=(3, 2), color=style.MUTED,
+        textcoords="offset points", va="bottom", fontsize=6.5,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.2},
     )  # fmt: skip
+    return []
 
 
-def _legend(axes: Axes, done: pd.DataFrame, forms: Sequence[str]) -> None:
+def _legend(done: pd.DataFrame, forms: Sequence[str]) -> list[Line2D]:
     colours, marks = style.hues(forms), style.form_markers(forms)
     handles = style.form_keys([form for form in forms if (done["form"] == form).any()], colours, marks)
     if is_plain(done).any():
         handles.append(
             Line2D([], [], color=style.PLAIN_COLOUR, linestyle=(0, (1, 1.2)), marker="_", label="plain control")
         )
-    handles.append(Line2D([], [], color=style.MUTED, linewidth=1.3, label="Pareto front"))
-    style.legend_above(axes, handles, columns=3 if len(handles) > 4 else 4)
+    return [*handles, Line2D([], [], color=style.MUTED, linewidth=1.3, label="Pareto front")]
 
 
 def _width_labels(axes: Axes, done: pd.DataFrame, size: str) -> None:
-    """Each width's name at the foot of its column of trials."""
-    places = done.groupby("width")[size].median()
-    for index, (width, place) in enumerate(places.items()):
+    """Each width's name at the foot of its column of trials, or near it and led there where columns are close."""
+    columns = done.groupby("width")[size].median().sort_values(kind="stable")
+    names = [str(width) for width in columns.index]
+    true = [style.ROOM * style.fraction(axes, float(place)) for place in columns]
+    half = max(style.length(name, 6.5) for name in names) / 2
+    first = style.length("width ", 6.5) + 2 + half  # the word stands before the leftmost
+    places = style.spread([max(place, first) for place in true], 2 * half + 3, style.ROOM - half)
+    for index, (name, place, at) in enumerate(zip(names, places, true, strict=True)):
+        said, side = (f"width {name}", "right") if index == 0 else (name, "center")
+        end = place + (style.length(name, 6.5) / 2 if index == 0 else 0)
         axes.annotate(
-            f"width {width}" if index == 0 else f"{width}", (place, 0), xycoords=("data", "axes fraction"),
-            xytext=(0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=6.5, color=style.MUTED,
+            said, (end / style.ROOM, 0), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points", ha=side,
+            va="bottom", fontsize=6.5, color=style.MUTED,
         )  # fmt: skip
+        if abs(place - at) > 3:
+            axes.plot([place / style.ROOM, at / style.ROOM], [0.08, 0.12], transform=axes.transAxes, linewidth=0.4,
+                      color=style.MUTED)  # fmt: skip

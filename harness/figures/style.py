@@ -6,6 +6,7 @@ apart, or forms where an axis tells widths. Sizes are for one column of a paper:
 
 from __future__ import annotations
 
+import functools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +15,11 @@ from contextlib import AbstractContextManager
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
@@ -34,9 +37,13 @@ HUES = (
 """Okabe and Ito's, the yellow darkened to be seen on white, with three of Paul Tol's muted set for more forms."""
 MANY = 1500
 """More marks than this stand as an image in PDF and SVG: as drawings they would be megabytes."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "d", "h", "8")
 REST = "h"
 """The marker of loss forms beyond the palette."""
+LONGEST = 14
+"""The letters of a name that a figure shows; tables show all of them."""
+ROOM = 215.0
+"""Points that axes as wide as a column have between their y axis and the figure's edge, about."""
 
 
 def paper() -> AbstractContextManager[None]:
@@ -79,6 +86,34 @@ def without_note(figure: Figure) -> Bbox:
     return Bbox.from_extents(0, foot, width, height)
 
 
+def name(said: object) -> str:
+    """A name as a figure has room for it: of a long one the beginning and the end, by which like names differ."""
+    whole = str(said)
+    return whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 6]}…{whole[-5:]}"
+
+
+@functools.lru_cache(maxsize=4096)
+def length(said: str, size: float = 7) -> float:
+    """How long one line of text is, in points."""
+    return float(
+        text_to_path.get_text_width_height_descent(said, FontProperties(family="DejaVu Sans", size=size), False)[0]
+    )
+
+
+def fits(labels: Iterable[str], size: float, room: float = ROOM) -> bool:
+    """Whether labels stand side by side on an axis of `room` points, each amid an equal part of it."""
+    lengths = [length(label, size) for label in labels]
+    return max(lengths, default=0.0) + 2 <= room / max(len(lengths), 1)
+
+
+def place_ticks(axes: Axes, labels: Sequence[str], size: float = 7, room: float = ROOM) -> bool:
+    """Name the places 0, 1, ... of an x axis, on end where they would run into each other; gives whether they do."""
+    upright = fits([line for label in labels for line in [max(label.split("\n"), key=len)]], size, room)
+    said = labels if upright else [label.replace("\n", " ") for label in labels]
+    axes.set_xticks(range(len(said)), said, fontsize=size, rotation=0 if upright else 90)
+    return not upright
+
+
 def hues(forms: Sequence[str]) -> dict[str, str]:
     """One colour a loss form, by its place; those beyond the palette share a grey. Plain training is near-black."""
     named = dict.fromkeys(forms, OTHERS) | dict(zip(forms, HUES, strict=False))
@@ -90,7 +125,7 @@ def form_keys(forms: Iterable[str], colours: Mapping[str, str], marks: Mapping[s
     kept = list(forms)
     own = [form for form in kept if colours[form] != OTHERS]
     grey = [key(OTHERS, "other forms", REST if marks else "o")] if len(own) < len(kept) else []
-    return [*(key(colours[form], form, marks[form] if marks else "o") for form in own), *grey]
+    return [*(key(colours[form], name(form), marks[form] if marks else "o") for form in own), *grey]
 
 
 def form_markers(forms: Sequence[str]) -> dict[str, str]:
@@ -137,16 +172,24 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def budget_lines(axes: Axes, budgets: Sequence[float]) -> None:
-    """Dotted verticals at the budgets that lie within an axis of sizes."""
+def budget_lines(axes: Axes, budgets: Sequence[float]) -> list[float]:
+    """Dotted verticals at the budgets that lie within an axis of sizes, each named over the axes; gives these."""
     low, high = axes.get_xlim()
-    for limit in (limit for limit in budgets if low < limit < high):
+    within = sorted(limit for limit in budgets if low < limit < high)
+    said = [f"≤ {short(limit)}" for limit in within]
+    gap = max((length(label, 6) for label in said), default=0.0) + 4
+    places = spread([ROOM * fraction(axes, limit) for limit in within], gap, ROOM)
+    for limit, label, place in zip(within, said, places, strict=True):
         axes.axvline(limit, color=MUTED, linestyle=(0, (1, 2)), linewidth=0.8, zorder=1)
-        axes.annotate(
-            f"at most {short(limit)}", (limit, 0.1), xycoords=("data", "axes fraction"), xytext=(-2, 0), rotation=90,
-            textcoords="offset points", ha="right", va="bottom", fontsize=6, color=MUTED, zorder=5,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4},
-        )  # fmt: skip
+        axes.annotate(label, (place / ROOM, 1), xycoords="axes fraction", xytext=(0, 1), textcoords="offset points",
+                      ha="center", va="bottom", fontsize=6, color=MUTED)  # fmt: skip
+    return within
+
+
+def fraction(axes: Axes, place: float) -> float:
+    """Where a place stands on the x axis: 0 at its left end, 1 at its right."""
+    low, high = (axes.transScale.transform((end, 1))[0] for end in axes.get_xlim())
+    return float((axes.transScale.transform((place, 1))[0] - low) / (high - low))
 
 
 def percent_axis(axes: Axes, which: str) -> None:
@@ -159,22 +202,52 @@ def key(colour: str, label: str, marker: str = "o") -> Line2D:
     return Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=4, markeredgewidth=0, label=label)
 
 
-def legend_above(axes: Axes, handles: Sequence[Line2D], columns: int = 5) -> None:
-    """A legend in rows over the axes, where it covers no data, in as many columns as the figure is wide."""
+def legend_above(axes: Axes, handles: Sequence[Line2D], columns: int = 5, pad: float = 0.2) -> None:
+    """A legend in rows over the axes, where it covers no data, in as many columns as the figure is wide.
+
+    More than three rows make the figure higher. `pad`, in letters' heights, leaves room for what stands between.
+    """
+    across = _columns(handles, columns)
     axes.legend(
-        handles=list(handles), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=_columns(handles, columns),
-        handletextpad=0.3, columnspacing=1.1, borderaxespad=0.2, labelspacing=0.25, handlelength=1.3,
+        handles=list(handles), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=across,
+        handletextpad=0.3, columnspacing=1.1, borderaxespad=pad, labelspacing=0.25, handlelength=1.3,
     )  # fmt: skip
+    _grow(axes.figure, math.ceil(len(handles) / across) - 3)
+
+
+def legend_outside(figure: Figure, handles: Sequence[Line2D], columns: int = 10) -> None:
+    """A legend in rows at the head of a figure of several axes; more than one row makes it higher."""
+    across = _columns(handles, columns)
+    figure.legend(handles=list(handles), loc="outside upper left", ncols=across, handletextpad=0.1, columnspacing=1.0,
+                  labelspacing=0.25, handlelength=1.3)  # fmt: skip
+    _grow(figure, math.ceil(len(handles) / across) - 1)
+
+
+def _grow(figure: FigureBase | None, rows: int) -> None:
+    if isinstance(figure, Figure) and rows > 0:
+        figure.set_figheight(figure.get_figheight() + 0.14 * rows)
 
 
 def _columns(handles: Sequence[Line2D], most: int) -> int:
-    """How many columns of a legend stand side by side within a column of a paper; labels are taken at their length."""
-    labels = [len(str(handle.get_label())) for handle in handles]
-    for count in range(min(most, len(labels)), 1, -1):
-        widest = [max(part) for part in np.array_split(labels, count)]  # matplotlib fills a column at a time
-        if sum(4.1 * length + 20 for length in widest) <= 0.86 * COLUMN * 72:
+    """How many columns of a legend stand side by side within a column of a paper."""
+    lengths = [length(str(handle.get_label())) for handle in handles]
+    for count in range(min(most, len(lengths)), 1, -1):
+        widest = [max(part) for part in np.array_split(lengths, count)]  # matplotlib fills a column at a time
+        if sum(widest) + 20 * count <= 0.86 * COLUMN * 72:
             return count
     return 1
+
+
+def stacked(places: Sequence[float], lengths: Sequence[float]) -> list[int]:
+    """A row for each label about its place, the first in which it touches none: from left to right, rows from 0."""
+    ends: list[float] = []  # of each row
+    rows = [0] * len(places)
+    for index in sorted(range(len(places)), key=lambda index: places[index] - lengths[index] / 2):
+        begin = places[index] - lengths[index] / 2
+        row = next((row for row, end in enumerate(ends) if end <= begin), len(ends))
+        ends[row : row + 1] = [begin + lengths[index]]
+        rows[index] = row
+    return rows
 
 
 def spread(values: Sequence[float], gap: float, ceiling: float = math.inf) -> list[float]:

@@ -75,7 +75,7 @@ def drawings(report: Report) -> Iterator[Drawing]:
     )
     yield Drawing(
         "fidelity",
-        "Agreement with the teacher against validation accuracy.",
+        "Agreement with the teacher against validation accuracy, which agreement with a good teacher follows anyway.",
         functools.partial(figures.fidelity_against_accuracy, trials, forms),
     )
     yield Drawing(
@@ -162,7 +162,7 @@ def _confirmed_drawings(report: Report, forms: tuple[str, ...]) -> Iterator[Draw
     yield Drawing(
         "class_gain",
         "Where distillation helps and where it hurts: gain by class and width.",
-        functools.partial(figures.class_gain, found.classes),
+        functools.partial(figures.class_gain, found.classes, answered=len(found.reliability) > 0),
     )
 
 
