@@ -169,7 +169,7 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
     }
     size = 6.5 if len(widths) <= 8 else 5
     longest = max((style.length(text, size) for text in said.values()), default=0.0)
-    on_end = longest + 3 > MAP / values.shape[1]
+    on_end = longest + 3 > MAP / (len(widths) if apart else 1)
     figure = style.blank(
         1.3 + max(0.2, (longest + 6) / 72 * on_end) * max(len(forms), 2),
         f"What a Gaussian process makes of {style.trials(int(row['num_trials']), 'finished distilled')}, each the mean "
