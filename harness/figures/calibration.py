@@ -18,6 +18,8 @@ from harness.figures.gain import COLOURS
 
 MOST_PANELS = 6
 MOST_CLASSES = 30
+MAP = 235.0
+"""Points that the classes' cells have side by side, about."""
 PAIR: Mapping[str, tuple[str, str, str]] = {
     "distilled": (style.HUES[0], "distilled", "o"),
     "ce": (style.PLAIN_COLOUR, "plain training", "^"),
@@ -60,7 +62,7 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
             lost = int(part["num_diverged"].iloc[0])
             said.append(
                 f"{PAIR[role][1].split()[0]} {100 * float(part['ece'].iloc[0]):.1f}"
-                + (f", without {lost} diverged" if lost else "")
+                + (f"\nwithout {lost} diverged" if lost else "")
             )
         axes.set_title(f"width {width}")
         axes.text(0.03, 0.97, "ECE (points)\n" + "\n".join(said), transform=axes.transAxes, ha="left", va="top",
@@ -97,7 +99,7 @@ def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
     )
     table = values.to_numpy(dtype=float) if widths else np.zeros((0, 0))
     size = 5.5 if len(labels) > 8 else 6.5
-    numbers = style.fits([f"{value:+.1f}" for value in np.nanmax(abs(table), axis=0, initial=0)], size)
+    numbers = style.fits([f"{value:+.1f}" for value in np.nanmax(abs(table), axis=0, initial=0)], size, MAP)
     left_out += "" if numbers else " The cells have no room for numbers: classes.csv."
     figure = style.blank(
         0.9 + 0.26 * max(len(widths), 2) + 0.45,
@@ -132,7 +134,7 @@ def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
                 axes.add_patch(
                     Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=style.INK, linewidth=1.1)
                 )
-    step = next(step for step in range(1, len(labels) + 1) if style.fits([str(n) for n in labels[::step]], 7))
+    step = next(step for step in range(1, len(labels) + 1) if style.fits([str(n) for n in labels[::step]], 7, MAP))
     axes.set_xticks(range(0, len(labels), step), [str(label) for label in labels[::step]])
     axes.set_yticks(range(len(widths)), [str(width) for width in widths])
     axes.set_xlabel("class")

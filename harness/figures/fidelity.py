@@ -43,8 +43,7 @@ def fidelity_against_accuracy(trials: pd.DataFrame, forms: Sequence[str]) -> Fig
     axes.margins(0.04)
     style.percent_axis(axes, "x")
     style.percent_axis(axes, "y")
-    widths = [style.key(style.MUTED, f"width {width}", mark) for width, mark in marks.items()]
-    style.legend_outside(figure, widths)
+    style.legend_outside(figure, style.width_keys(marks))
     handles = style.form_keys([form for form in forms if (done["form"] == form).any()], colours)
     if is_plain(done).any():
         handles.append(style.key(style.PLAIN_COLOUR, "plain"))

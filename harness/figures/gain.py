@@ -64,8 +64,7 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str], near: Collecti
         bar = figure.colorbar(drawn, ax=grid, location="top", aspect=45, pad=0.02, extend="both", fraction=0.05)
         bar.set_label(GAIN_LABEL)
         bar.outline.set_linewidth(0.4)
-    handles = [style.key(style.MUTED, f"width {w}" if i == 0 else f"{w}", m) for i, (w, m) in enumerate(marks.items())]
-    style.legend_outside(figure, handles)
+    style.legend_outside(figure, style.width_keys(marks))
     return figure
 
 

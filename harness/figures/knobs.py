@@ -58,7 +58,7 @@ def importance_by_width(table: pd.DataFrame) -> Figure:
             axes.text(column, row, said, ha="center", va="center", fontsize=6.5,
                       color="white" if value > 0.5 else style.INK)  # fmt: skip
         names = [f"{row['width']}\nn={row['num_trials']}" for row in rows_of(counts.sort_values("width"))]
-        axes.set_xticks(range(len(widths)), names, fontsize=5.5 if across and len(widths) > 4 else 6)
+        style.place_ticks(axes, names, 5.5 if across and len(widths) > 4 else 6, 90 if across else 195)
         axes.set_yticks(range(len(knobs)), [str(knob) for knob in knobs])
         axes.tick_params(length=0)
         axes.set_title(name)
@@ -161,15 +161,16 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
     if not apart:
         values, counts = values[:, :1], counts.sum(axis=1, keepdims=True)
     row = table[table["pair"] == "form x width"].iloc[0]
-    digits = 2 if len(widths) <= 6 else 1
+    columns = len(widths) if apart else 1
+    digits = 2 if columns <= 6 else 1
     said = {
         (place, column): text if counts[place, column] else f"({text})"
         for (place, column), value in np.ndenumerate(values)
         for text in [f"{round(value, digits) + 0.0:+.{digits}f}"]
     }
-    size = 6.5 if len(widths) <= 8 else 5
+    size = 6.5 if columns <= 8 else 5
     longest = max((style.length(text, size) for text in said.values()), default=0.0)
-    on_end = longest + 3 > MAP / (len(widths) if apart else 1)
+    on_end = longest + 3 > MAP / columns
     figure = style.blank(
         1.3 + max(0.2, (longest + 6) / 72 * on_end) * max(len(forms), 2),
         f"What a Gaussian process makes of {style.trials(int(row['num_trials']), 'finished distilled')}, each the mean "

@@ -94,7 +94,7 @@ def _end_labels(axes: Axes, shown: pd.DataFrame, chosen: pd.DataFrame, forms: Se
     ends = last.groupby("number")["val_accuracy"].mean()
     rows = [row for row in rows_of(chosen) if row["number"] in ends.index]
     low, high = axes.get_ylim()
-    gap = 0.085 * (high - low)
+    gap = 0.1 * (high - low)
     places = style.spread([float(ends[row["number"]]) for row in rows], gap, high)
     final = int(shown["epoch"].max())
     for row, place in zip(rows, places, strict=True):

@@ -204,15 +204,16 @@ def _width_labels(axes: Axes, done: pd.DataFrame, size: str) -> None:
     names = [str(width) for width in columns.index]
     true = [style.ROOM * style.fraction(axes, float(place)) for place in columns]
     half = max(style.length(name, 6.5) for name in names) / 2
-    first = style.length("width ", 6.5) + 2 + half  # the word stands before the leftmost
-    places = style.spread([max(place, first) for place in true], 2 * half + 3, style.ROOM - half)
-    for index, (name, place, at) in enumerate(zip(names, places, true, strict=True)):
-        said, side = (f"width {name}", "right") if index == 0 else (name, "center")
-        end = place + (style.length(name, 6.5) / 2 if index == 0 else 0)
+    names[0] = f"width {names[0]}"
+    first = style.length(names[0], 6.5) / 2
+    left = max(true[0], first + 2)
+    beside = left + first + 3 + half
+    places = [left, *style.spread(true[1:], 2 * half + 3, style.ROOM - half, beside)]
+    for name, place, at in zip(names, places, true, strict=True):
         axes.annotate(
-            said, (end / style.ROOM, 0), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points", ha=side,
-            va="bottom", fontsize=6.5, color=style.MUTED,
+            name, (place / style.ROOM, 0), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points",
+            ha="center", va="bottom", fontsize=6.5, color=style.MUTED,
         )  # fmt: skip
-        if abs(place - at) > 3:
+        if abs(place - at) > 5:
             axes.plot([place / style.ROOM, at / style.ROOM], [0.08, 0.12], transform=axes.transAxes, linewidth=0.4,
                       color=style.MUTED)  # fmt: skip

@@ -202,6 +202,13 @@ def key(colour: str, label: str, marker: str = "o") -> Line2D:
     return Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=4, markeredgewidth=0, label=label)
 
 
+def width_keys(marks: Mapping[int, str]) -> list[Line2D]:
+    """A legend's entries for widths, of which the first says what the numbers are."""
+    return [
+        key(MUTED, f"{'' if place else 'width '}{width}", mark) for place, (width, mark) in enumerate(marks.items())
+    ]
+
+
 def legend_above(axes: Axes, handles: Sequence[Line2D], columns: int = 5, pad: float = 0.2) -> None:
     """A legend in rows over the axes, where it covers no data, in as many columns as the figure is wide.
 
@@ -250,8 +257,11 @@ def stacked(places: Sequence[float], lengths: Sequence[float]) -> list[int]:
     return rows
 
 
-def spread(values: Sequence[float], gap: float, ceiling: float = math.inf) -> list[float]:
-    """The values moved so that neighbours stand at least `gap` apart and none above `ceiling`, in the given order."""
+def spread(values: Sequence[float], gap: float, ceiling: float = math.inf, floor: float = -math.inf) -> list[float]:
+    """The values moved so that neighbours stand at least `gap` apart and none above `ceiling`, in the given order.
+
+    None is below `floor` either, which goes before the ceiling.
+    """
     order = np.argsort(np.asarray(values, dtype=float), kind="stable")
     # Blocks of touching labels, each centred on the mean of what it wants: least squares under the gap.
     blocks: list[tuple[float, int]] = []  # the lowest label's place, and how many stand on it
@@ -266,6 +276,9 @@ def spread(values: Sequence[float], gap: float, ceiling: float = math.inf) -> li
     for rank in reversed(range(len(placed))):
         placed[rank] = min(placed[rank], ceiling)
         ceiling = placed[rank] - gap
+    for rank in range(len(placed)):
+        placed[rank] = max(placed[rank], floor)
+        floor = placed[rank] + gap
     result = [0.0] * len(placed)
     for place, index in zip(placed, order, strict=True):
         result[int(index)] = place
