@@ -306,6 +306,17 @@ def test_an_edited_form_makes_another_study(tmp_path: Path) -> None:
         ("return None", r"it gives NoneType for 2 students"),
         ("if student_logits.mean() > 9: pass\n    return student_logits.detach().mean((-1, -2))", r"with a gradient$"),
         ("z = student_logits - student_logits.mean(); return (z * z).mean((-1, -2))", r"mixes students: one's value"),
+        (
+            "z = student_logits - teacher_logits\n"
+            "    return (z * z if student_logits.sum() > 0 else z.abs()).mean((-1, -2))",
+            r"mixes students: one's value",
+        ),
+        ("return (student_logits - 9).log().mean((-1, -2))", r"gives a value or a gradient that is not finite$"),
+        ("return (student_logits * 0).abs().sqrt().mean((-1, -2))", r"gives a value or a gradient that is not finite$"),
+        (
+            "return (student_logits.sign() * student_logits.detach()).mean((-1, -2))",
+            r"teaches nothing: its gradient is 0",
+        ),
     ],
 )
 def test_a_form_of_ones_own_is_tried_out_before_it_costs_a_trial(body: str, message: str, tmp_path: Path) -> None:
@@ -316,6 +327,19 @@ def test_a_form_of_ones_own_is_tried_out_before_it_costs_a_trial(body: str, mess
         for probe in found.probes("digits"):
             losses.check(probe)
     assert "\n" not in str(caught.value)
+
+
+def test_a_form_may_be_silent_for_a_part_of_the_training(tmp_path: Path) -> None:
+    head, body = "def gap(student_logits, teacher_logits, *, power", "return ((student_logits - teacher_logits).abs()"
+    begun = OWN.replace(head, head + ", progress").replace("POWER", "2").replace("3.0)}", "3.0)}, takes=('progress',)")
+    for share in ("max(0.0, progress - 0.5)", "max(0.0, 0.5 - progress)"):
+        folder = tmp_path / share[9:12].strip()
+        folder.mkdir()
+        (folder / "mine.py").write_text(begun.replace(body, f"return {share} * {body.removeprefix('return ')}"))
+        losses.chosen.try_out(str(folder / "mine.py"), "gap", 10)
+    (tmp_path / "mine.py").write_text(begun.replace(body, f"return 0.0 * {body.removeprefix('return ')}"))
+    with pytest.raises(ValueError, match=r"teaches nothing: its gradient is 0 at every logit$"):
+        losses.chosen.try_out(str(tmp_path / "mine.py"), "gap", 10)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -13,6 +14,11 @@ from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
 from harness.losses.table import FEATURES, LOSSES
 from harness.spec import NONE, PLAIN, StudentSpec
 from harness.study_files import load_module
+
+SIGNS = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0))
+"""Of two students' logits: where they differ, a branch on a sum over both goes another way than one's own."""
+PROGRESS = (0.5, 0.0, 1.0)
+"""The shares of training at which a form is tried: one may well be silent at some."""
 
 
 def weights(spec: StudentSpec) -> tuple[float, float]:
@@ -83,35 +89,48 @@ def _named(form: str, knobs: Mapping[str, Knob]) -> dict[str, Knob]:
 
 @cache
 def try_out(spec_file: str, name: str, num_classes: int) -> None:
-    """Compute a study's own form once, on made-up logits of two students.
+    """Compute a study's own form on made-up logits of two students, of each sign, at three shares of the training.
 
-    Raises `ValueError` in one line unless it gives each student one number with a gradient, which depends on no other.
+    Raises `ValueError` in one line unless it gives each student one finite number with a gradient, which depends on no
+    other, and there is something to learn by it.
     """
     form = _own_forms(spec_file)[name]
     noise = torch.Generator().manual_seed(0)
     apart = torch.tensor([1.0, 3.0])[:, None, None]  # so that it shows where one student's value sways another's
     student, teacher = (torch.randn(2, 5, num_classes, generator=noise) * apart + apart for _ in range(2))
     labels = torch.randint(num_classes, (2, 5), generator=noise)
+    learns = False
+    for signs, progress in product(SIGNS, PROGRESS if "progress" in form.takes else (0.5,)):
+        own = student * torch.tensor(signs)[:, None, None]
+        try:
+            together, slope = _computed(form, own, teacher, labels, progress)
+            alone = [_computed(form, own[k : k + 1], teacher[k : k + 1], labels[k : k + 1], progress) for k in (0, 1)]
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's, in one line
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"form {name!r} of {spec_file} cannot be computed: {reason}") from None
+        if not all(part.isfinite().all() for part in (together, slope)):
+            raise ValueError(f"form {name!r} of {spec_file} gives a value or a gradient that is not finite")
+        if not torch.allclose(together, torch.cat([value for value, _ in alone]), rtol=1e-4):
+            raise ValueError(f"form {name!r} of {spec_file} mixes students: one's value depends on its neighbours'")
+        learns = learns or bool(slope.any())
+    if not learns:
+        raise ValueError(f"form {name!r} of {spec_file} teaches nothing: its gradient is 0 at every logit")
 
-    def compute(students: slice) -> Tensor:
-        given: dict[str, Tensor | float] = {"labels": labels[students], "progress": 0.5}
-        given = {taken: given[taken] for taken in form.takes}
-        ones = torch.ones(len(student[students]))
-        given |= {knob: what.default * ones for knob, what in form.knobs.items()}
-        given |= {learned: value * ones for learned, value in form.learned.items()}
-        found = form.function(student[students].requires_grad_(), teacher[students], **given)
-        if not isinstance(found, Tensor) or found.shape != ones.shape or not found.requires_grad:
-            what = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(f"it gives {what} for {len(ones)} students, not one number each with a gradient")
-        return found
 
-    try:
-        together, alone = compute(slice(0, 2)), compute(slice(0, 1))
-    except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's to see, in one line
-        reason = " ".join(str(error).split())
-        raise ValueError(f"form {name!r} of {spec_file} cannot be computed: {type(error).__name__}: {reason}") from None
-    if not torch.allclose(together[:1], alone, rtol=1e-4, equal_nan=True):
-        raise ValueError(f"form {name!r} of {spec_file} mixes students: one's value depends on its neighbours'")
+def _computed(form: Form, student: Tensor, teacher: Tensor, labels: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    """A form's values `[students]` at its knobs' defaults, and their gradient by the students' logits."""
+    given: dict[str, Tensor | float] = {"labels": labels, "progress": progress}
+    given = {taken: given[taken] for taken in form.takes}
+    ones = torch.ones(len(student))
+    given |= {knob: what.default * ones for knob, what in form.knobs.items()}
+    given |= {learned: value * ones for learned, value in form.learned.items()}
+    logits = student.clone().requires_grad_()
+    found = form.function(logits, teacher.clone(), **given)
+    if not isinstance(found, Tensor) or found.shape != ones.shape or not found.requires_grad:
+        what = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"it gives {what} for {len(ones)} students, not one number each with a gradient")
+    (slope,) = torch.autograd.grad(found.sum(), [logits], materialize_grads=True)
+    return found.detach(), slope
 
 
 @cache
