@@ -6,6 +6,8 @@ a study's own code raises is told with the place in it.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import re
 import sysconfig
 import traceback
@@ -38,6 +40,36 @@ def place_of(error: BaseException, folders: Collection[Path]) -> str:
         if inside and PACKAGES.isdisjoint(path.parts) and not any(path.is_relative_to(other) for other in NOT_OWN):
             return f" ({path.name}:{line})"
     return ""
+
+
+def words_of(error: BaseException) -> str:
+    """`ValueError: no such thing`: an error's kind and message; where a function was given an argument that it does not
+    have, also what it has. Python says only which one it does not know."""
+    said = f"{type(error).__name__}: {error}"
+    unknown = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'$", str(error))
+    if not isinstance(error, TypeError) or unknown is None:
+        return said
+    path, argument = unknown.groups()
+    called = _called(path.removesuffix(".__init__").rpartition(".")[2], error)
+    try:
+        given = inspect.signature(called).parameters.values() if called is not None else ()
+    except (TypeError, ValueError):  # a built-in of Python's own
+        return said
+    known = [one.name for one in given if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    near = difflib.get_close_matches(argument, known, 1)
+    arguments = f"its arguments are {', '.join(known)}" if known else ""
+    return "; ".join(filter(None, [said, f"did you mean {near[0]!r}?" if near else arguments]))
+
+
+def _called(name: str, error: BaseException) -> Any:
+    """What is called `name` where an error was raised, in the innermost frame that has it; None where none has."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        spaces = [frame.f_locals, frame.f_globals]
+        spaces += [vars(each) for space in tuple(spaces) for each in tuple(space.values()) if inspect.ismodule(each)]
+        found = next((space[name] for space in spaces if callable(space.get(name))), None)
+        if found is not None:
+            return found
+    return None
 
 
 def kind_problems(study: Any) -> Iterator[str]:

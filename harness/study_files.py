@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.problems import one_line, place_of
+from harness.problems import one_line, place_of, words_of
 from harness.space import Study
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
@@ -88,6 +88,6 @@ def place_in_study(error: BaseException) -> str:
 
 def _said(error: BaseException) -> str:
     try:
-        return f" does not load: {type(error).__name__}: {error}"
+        return f" does not load: {words_of(error)}"
     except Exception:  # a class of the user's own, whose message is one more error
         return f" does not load: {type(error).__name__}"

@@ -97,6 +97,36 @@ def test_a_study_that_does_not_load_names_its_line(tmp_path: Path) -> None:
         load_module(tmp_path / "typo.py")
 
 
+ARGUMENTS = {
+    "Study(control=1)": r"unexpected keyword argument 'control'; did you mean 'controls'\?",
+    "Study(colour=1)": r"unexpected keyword argument 'colour'; its arguments are task, family, space, fixed, trials, .*",
+    "Float(0.0, 1.0, lg=True)": r"unexpected keyword argument 'lg'; did you mean 'log'\?",
+    "space.Choice(1, 2, whn={})": r"unexpected keyword argument 'whn'; did you mean 'when'\?",
+    "own_task(num_clases=4)": r"unexpected keyword argument 'num_clases'; did you mean 'num_classes'\?",
+    "mine(wide=4)": r"unexpected keyword argument 'wide'; did you mean 'width'\?",
+    "print(colour=4)": r".*'colour'.*",
+}
+
+
+@pytest.mark.parametrize("call", ARGUMENTS)
+def test_an_argument_that_is_not_known_is_told_with_those_that_are(call: str, tmp_path: Path) -> None:
+    head = "from harness import space\nfrom harness.space import Float, Study\nfrom harness.tasks import own_task\n"
+    (tmp_path / "mine.py").write_text(f"{head}def mine(width): ...\n{call}\n")
+    with pytest.raises(ValueError, match=rf"does not load: TypeError: .*{ARGUMENTS[call]} \(mine\.py:5\)$") as caught:
+        load_module(tmp_path / "mine.py")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_argument_of_a_function_in_a_task_is_told_too(tmp_path: Path) -> None:
+    harm = "own_task(name='breaks', num_clases=4)"
+    study = STUDY.format(harm="pass", beside="problems").replace("from problems import checked", "")
+    (tmp_path / "mine.py").write_text(study.replace("    labels = torch", f"    {harm}\n    labels = torch", 1))
+    _, file, found = load_study(str(tmp_path / "mine.py"), [])
+    specs = [to_json(probe) for probe in found.probes(str(file))]
+    event, data = worker.outcome("describe", {"specs": specs}, tmp_path, "cpu", quiet)
+    assert event == "failed" and data["reason"].endswith("'num_clases'; did you mean 'num_classes'? (mine.py:22)")
+
+
 def raised(path: Path, code: str) -> Exception:
     """The error of a module at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)

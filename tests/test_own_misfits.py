@@ -95,8 +95,8 @@ def test_labels_of_several_numbers_an_example_are_told_what_they_may_be(
     rows: Tensor, mend: str, students: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: dict[str, Any] = {"train": clouds(96), "val": clouds(40, 1), "test": clouds(40, 2)}
-    own: dict[str, Any] = {name: (inputs, rows[labels]) for name, (inputs, labels) in parts.items()}
-    task = task_of(students, **own, num_classes=3)
+    parts = {name: (inputs, rows[labels]) for name, (inputs, labels) in parts.items()}
+    task = task_of(students, **parts, num_classes=3)
     with pytest.raises(
         ValueError,
         match=r"gives logits \[4, 3\] for 4 examples; mine\d+ needs \[4, 3, 3\]; "

@@ -27,7 +27,7 @@ from harness.executors.signals import leave_stopping_to_the_driver
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.files import cannot_be_written, keep_private
 from harness.models import init, num_params
-from harness.problems import one_line
+from harness.problems import one_line, words_of
 from harness.seeds import generator
 from harness.spec import Record, StudentSpec, spec_from_json
 from harness.study_files import place_in_study
@@ -247,7 +247,7 @@ def _said_of(error: OSError) -> str:
 
 def _with_kind(error: BaseException) -> str:
     """`NameError: name 'x' is not defined (mine.py:31)`: where a study's own code raised it, with the place."""
-    return one_line(redact(f"{type(error).__name__}: {error}")) + place_in_study(error)
+    return one_line(redact(words_of(error))) + place_in_study(error)
 
 
 def _die_first() -> None:
