@@ -7,12 +7,16 @@ import runpy
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from harness.executors.worker import describe
 from harness.losses import LOSSES
+from harness.spec import to_json
 from harness.study_files import load_study
 from tests.inline import sweep_here
+from tests.owned import trained
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,10 +34,39 @@ def test_the_study_in_the_readme_is_one(tmp_path: Path) -> None:
 
 
 def test_a_task_of_ones_own_runs_as_the_docs_say(tmp_path: Path) -> None:
-    [code] = blocks("docs/own-task.md")
+    [code, *_] = blocks("docs/own-task.md")
     (tmp_path / "my_study.py").write_text(code)
     assert sweep_here(tmp_path / "my_study.py", tmp_path / "results", trials=3, confirm=1, deterministic=True) == 0
     assert "six Gaussian clouds" in (tmp_path / "results" / "my_study" / "summary.md").read_text()
+
+
+def test_texts_of_ones_own_run_as_the_docs_say(tmp_path: Path) -> None:
+    [_, code, _] = blocks("docs/own-task.md")
+    (tmp_path / "my_texts.py").write_text(code)
+    for name, begin, end in (("train", 0, 120), ("test", 120, 160)):
+        marks = [("liked" if i % 2 else "not", i % 11, i % 13) for i in range(begin, end)]
+        rows = [f'"it was {mark} by {one}, and {other} of them",{mark}' for mark, one, other in marks]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
+    _, file, study = load_study(str(tmp_path / "my_texts.py"), [])
+    told = describe([to_json(probe) for probe in study.probes(str(file))], "cpu")
+    assert told["source"] == "my own reviews" and told["num_classes"] == 2 and told["sizes"]["test"] == 40
+    [spec] = study.specs({"width": 8, "alpha": 0.5, "temperature": 4.0}, plain=False, task=str(file))[:1]
+    [record] = trained([spec], tmp_path)
+    assert record.metrics["val_accuracy"] > 0.7
+
+
+def test_a_language_model_on_a_text_of_ones_own_is_a_study_as_the_docs_say(tmp_path: Path) -> None:
+    [*_, code] = blocks("docs/own-task.md")
+    (tmp_path / "my_language.py").write_text(code)
+    letters = np.random.default_rng(0).choice(list("abcdef"), 6000)
+    (tmp_path / "own.txt").write_text("".join(letters))
+    _, file, study = load_study(str(tmp_path / "my_language.py"), [])
+    told = describe([to_json(probe) for probe in study.probes(str(file))], "cpu")
+    assert told["sizes"] == {"train": 149, "val": 19, "test": 19} and told["vocabulary"] == list("abcdef")
+    assert (told["characters_a_label"], told["warned"]) == (1.0, [])
+    [spec] = study.specs({"width": 8, "alpha": 0.5, "lr": 0.005}, plain=True, task=str(file))[:1]
+    [record] = trained([spec], tmp_path)
+    assert record.metrics["val_loss"] < 1.1 * np.log(6)  # random letters
 
 
 def test_a_form_of_ones_own_runs_as_the_docs_say(tmp_path: Path, digits_cache: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_study_that_does_not_load_names_its_line(tmp_path: Path) -> None:
 
 ARGUMENTS = {
     "Study(control=1)": r"unexpected keyword argument 'control'; did you mean 'controls'\?",
-    "Study(colour=1)": r"unexpected keyword argument 'colour'; its arguments are task, family, space, fixed, trials, .*",
+    "Study(colour=1)": r"unexpected keyword argument 'colour'; its arguments are task, family, space, .*",
     "Float(0.0, 1.0, lg=True)": r"unexpected keyword argument 'lg'; did you mean 'log'\?",
     "space.Choice(1, 2, whn={})": r"unexpected keyword argument 'whn'; did you mean 'when'\?",
     "own_task(num_clases=4)": r"unexpected keyword argument 'num_clases'; did you mean 'num_classes'\?",

@@ -17,6 +17,7 @@ from harness.tasks.own import own_task
 from harness.tasks.readers import csv_texts, image_folder, parquet
 from harness.tasks.stream import Inputs, Stream, in_parts
 from harness.tasks.task import UNLABELLED, GivenTeacher, LockedSplit, Scale, Split, Task, TeacherRecipe
+from harness.tasks.text import Texts, text_task
 
 __all__ = [
     "TASKS",
@@ -29,6 +30,7 @@ __all__ = [
     "Stream",
     "Task",
     "TeacherRecipe",
+    "Texts",
     "csv_texts",
     "image_folder",
     "in_parts",
@@ -37,6 +39,7 @@ __all__ = [
     "module_teacher",
     "own_task",
     "parquet",
+    "text_task",
 ]
 
 TASKS: Mapping[str, Callable[[], Task]] = {
