@@ -15,6 +15,7 @@ from harness.analysis import judged
 from harness.analysis.answers import Answers
 from harness.analysis.calibration import class_gains, reliability, with_holm
 from harness.analysis.intervals import crossed
+from harness.report.build import named
 
 CONFIDENCES = st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=40)
 
@@ -126,3 +127,11 @@ def test_a_diverged_student_guesses_every_class_alike_and_has_no_confidence() ->
     assert filled["accuracy"].tolist() == [1, 1] and filled["ece"].tolist() == pytest.approx([0.1, 0.1])
     assert filled["num_diverged"].tolist() == [1, 0]
     assert judged._reliability(trials, students.assign(status="diverged"), answers).empty
+
+
+def test_the_classes_of_a_table_have_the_names_that_the_task_knows() -> None:
+    table = pd.DataFrame({"label": [0, 2, 0], "gain": [0.1, 0.2, 0.3]})
+    assert named(table, ()).equals(table)
+    found = named(table, ("cat", "dog"))
+    assert list(found.columns) == ["label", "name", "gain"] and found["name"].tolist() == ["cat", "", "cat"]
+    assert "name" not in table

@@ -49,7 +49,7 @@ def test_texts_of_ones_own_run_as_the_docs_say(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
     _, file, study = load_study(str(tmp_path / "my_texts.py"), [])
     told = describe([to_json(probe) for probe in study.probes(str(file))], "cpu")
-    assert told["source"] == "my own reviews" and told["num_classes"] == 2 and told["sizes"]["test"] == 40
+    assert told["source"] == "my own reviews" and told["classes"] == ["liked", "not"] and told["sizes"]["test"] == 40
     [spec] = study.specs({"width": 8, "alpha": 0.5, "temperature": 4.0}, plain=False, task=str(file))[:1]
     [record] = trained([spec], tmp_path)
     assert record.metrics["val_accuracy"] > 0.7

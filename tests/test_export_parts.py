@@ -167,6 +167,17 @@ def test_the_card_has_every_piece_of_evidence_the_differences_and_the_usual_head
     assert "not given" not in text.replace("| teacher | not given |", "")
 
 
+def test_the_card_names_the_classes_where_they_have_names() -> None:
+    assert "their names" not in card(STUDENT, FOUND, [])
+    for names, told in (
+        (("cat", "dog|fox"), "cat, dog\\|fox |"),
+        (tuple(map(str, range(120))), "99 and 20 more; arch"),
+    ):
+        task = replace(STUDENT.task, train=replace(STUDENT.task.train, classes=names))
+        text = card(replace(STUDENT, task=task), FOUND, [])
+        assert "| their names, from 0 | " in text and told in text
+
+
 def test_the_card_says_what_is_not_known() -> None:
     text = card(replace(STUDENT, evidence={}), FOUND, [])
     assert "| test accuracy | not given |" in text and "The study asked: not given." in text

@@ -55,6 +55,7 @@ def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
         "name": task.name,
         "source": task.source,
         "num_classes": task.num_classes,
+        "classes": list(task.train.classes),
         "characters_a_label": task.characters_a_label,
         "vocabulary": list(task.vocabulary),
         "input_shape": list(task.input_shape),

@@ -33,6 +33,8 @@ EVIDENCE = {
 }
 """The evidence that has a place in the card, and its words. An estimate is `{"value", "low", "high", "level"}`."""
 BUILT_IN = (MLP, CNN, CONV, CNN1D, CONV1D, *RESIDUAL.values())
+MOST_NAMES = 100
+"""Classes that the card names."""
 RESULTS = ("test_accuracy", "gain_over_control", "p_best", "expected_regret", "runner_up", "cost")
 
 
@@ -79,6 +81,7 @@ def _about(student: Student) -> list[str]:
         "size of the weights": f"{weights_size(student)} bytes",
         "one input": f"{list(task.input_shape)} {_dtype(student)}",
         "classes": task.num_classes,
+        **({"their names, from 0": _names(task.train.classes)} if task.train.classes else {}),
         **{EVIDENCE[name]: evidence.get(name) for name in ("study", "trial", "teacher", "seeds")},
     }
     others = {name: value for name, value in evidence.items() if name not in EVIDENCE}
@@ -99,6 +102,11 @@ def _about(student: Student) -> list[str]:
         "Accuracy: the share of examples whose largest logit is that of their label. Logits are not calibrated "
         "probabilities.",
     ]
+
+
+def _names(classes: Sequence[str]) -> str:
+    more = f" and {len(classes) - MOST_NAMES} more; architecture.json has all" * (len(classes) > MOST_NAMES)
+    return ", ".join(classes[:MOST_NAMES]) + more
 
 
 def _how(evidence: Mapping[str, Any]) -> str:
