@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -155,12 +155,11 @@ def importance() -> pd.DataFrame:
     return pd.DataFrame({"fANOVA": 0.2, "PED-ANOVA": [np.nan, 0.5, 0.2, 0.1, 0.1, 0.1]}, index=knobs)
 
 
-def searches() -> pd.DataFrame:
+def searches(widths: Sequence[int], far: float) -> pd.DataFrame:
+    """Five searches, the first of them so `far` from the others."""
     rng = np.random.default_rng(0)
-    found = {
-        seed: {(width, control): rng.normal(0.02, 0.05, 40) for width in (2, 4, 6) for control in CONTROLS}
-        for seed in range(5)
-    }
+    pairs = list(itertools.product(widths, CONTROLS))
+    found = {seed: {pair: rng.normal(0.02 + far * (seed == 0), 0.05, 40) for pair in pairs} for seed in range(5)}
     return over_searches(found)
 
 
@@ -206,7 +205,8 @@ CASES: Mapping[str, Callable[[], Figure]] = {
     "options_compared": lambda: figures.options_compared(options(), "form"),
     "pull_by_form": lambda: figures.pull_by_form(pulls()),
     "reliability_diagram": lambda: figures.reliability_diagram(reliability()),
-    "searches_gain": lambda: figures.searches_gain(searches()),
+    "searches_gain": lambda: figures.searches_gain(searches(WIDTHS, 0.4)),
+    "searches_gain, three widths": lambda: figures.searches_gain(searches((2, 4, 6), -0.4)),
     "selection_audit": lambda: figures.selection_audit(audit()),
     "surrogate_surfaces": lambda: figures.surrogate_surfaces(*surfaces(), TRIALS),
 }

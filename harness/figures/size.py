@@ -213,6 +213,7 @@ def _width_labels(axes: Axes, done: pd.DataFrame, size: str) -> None:
         axes.annotate(
             name, (place / style.ROOM, 0), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points",
             ha="center", va="bottom", fontsize=6.5, color=style.MUTED,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.2},
         )  # fmt: skip
         if abs(place - at) > 5:
             axes.plot([place / style.ROOM, at / style.ROOM], [0.08, 0.12], transform=axes.transAxes, linewidth=0.4,
