@@ -21,7 +21,7 @@ from harness.analysis.indifference import indifference
 from harness.analysis.load import MOMENTS, rows_of
 from harness.analysis.pareto import front
 from harness.analysis.searches import over_searches
-from harness.figures import style
+from harness.figures import fitting, style
 from harness.figures.confirmed import gain_limits
 from harness.spec import PLAIN
 from tests.knob_trials import finished_trials, knob_trials
@@ -255,13 +255,13 @@ def test_every_figure_is_among_the_cases() -> None:
 
 
 def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
-    assert style.name("logit_standard") == "logit_standard"
-    assert style.name(LONG) == "my_confi…d_kl2" and len(style.name("a" * 80)) == style.LONGEST
+    assert fitting.name("logit_standard") == "logit_standard"
+    assert fitting.name(LONG) == "my_confi…d_kl2" and len(fitting.name("a" * 80)) == fitting.LONGEST
 
 
 def test_labels_that_touch_stand_in_rows_of_their_own() -> None:
-    assert style.stacked([10, 1, 2, 6], [4, 4, 4, 4]) == [0, 0, 1, 0]
-    assert style.stacked([], []) == []
+    assert fitting.stacked([10, 1, 2, 6], [4, 4, 4, 4]) == [0, 0, 1, 0]
+    assert fitting.stacked([], []) == []
 
 
 def test_an_interval_that_claims_a_difference_is_shown_whole_and_an_empty_side_is_short() -> None:

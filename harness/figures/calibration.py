@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from harness.analysis.load import finished, is_plain
 from harness.analysis.statistics import LEVEL
-from harness.figures import style
+from harness.figures import fitting, style
 from harness.figures.gain import COLOURS
 
 MOST_PANELS = 6
@@ -99,7 +99,7 @@ def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
     )
     table = values.to_numpy(dtype=float) if widths else np.zeros((0, 0))
     size = 5.5 if len(labels) > 8 else 6.5
-    numbers = style.fits([f"{value:+.1f}" for value in np.nanmax(abs(table), axis=0, initial=0)], size, MAP)
+    numbers = fitting.fits([f"{value:+.1f}" for value in np.nanmax(abs(table), axis=0, initial=0)], size, MAP)
     left_out += "" if numbers else " The cells have no room for numbers: classes.csv."
     figure = style.blank(
         0.9 + 0.26 * max(len(widths), 2) + 0.45,
@@ -134,7 +134,7 @@ def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
                 axes.add_patch(
                     Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=style.INK, linewidth=1.1)
                 )
-    step = next(step for step in range(1, len(labels) + 1) if style.fits([str(n) for n in labels[::step]], 7, MAP))
+    step = next(step for step in range(1, len(labels) + 1) if fitting.fits([str(n) for n in labels[::step]], 7, MAP))
     axes.set_xticks(range(0, len(labels), step), [str(label) for label in labels[::step]])
     axes.set_yticks(range(len(widths)), [str(width) for width in widths])
     axes.set_xlabel("class")

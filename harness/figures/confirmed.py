@@ -18,7 +18,7 @@ from matplotlib.markers import CARETDOWN, CARETUP
 from harness.analysis.confirmed import NOT_SHOWN
 from harness.analysis.load import rows_of
 from harness.analysis.pareto import front, step_line
-from harness.figures import style
+from harness.figures import fitting, style
 
 NAMES: Mapping[str, str] = {
     "ce": "plain training",
@@ -94,7 +94,7 @@ def confirmed_accuracy(
                 beside = shown[shown["width"] == row["width"]]  # whose bars its name is not to lie on
                 top = min(float(beside["test_high"].fillna(beside["test_accuracy"]).max()), 1.0)
                 axes.annotate(
-                    style.name(row["form"]), (row["num_params"], max(top, low)), xytext=(0, 2), ha="center",
+                    fitting.name(row["form"]), (row["num_params"], max(top, low)), xytext=(0, 2), ha="center",
                     va="bottom", textcoords="offset points", fontsize=6, color=style.INK, zorder=5,
                     bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.2},
                 )  # fmt: skip
@@ -115,9 +115,9 @@ def _names_fit(shown: pd.DataFrame) -> bool:
     if own.empty:
         return False
     whole = 1.3**2 * float(shown["num_params"].max() / shown["num_params"].min())
-    places = style.ROOM * np.log(own["num_params"].to_numpy(float)) / math.log(whole)
-    lengths = [style.length(style.name(form), 6) + 3 for form in own["form"]]
-    return not any(style.stacked(places.tolist(), lengths))
+    places = fitting.ROOM * np.log(own["num_params"].to_numpy(float)) / math.log(whole)
+    lengths = [fitting.length(fitting.name(form), 6) + 3 for form in own["form"]]
+    return not any(fitting.stacked(places.tolist(), lengths))
 
 
 def _below(row: Mapping[str, Any]) -> str:
@@ -144,8 +144,8 @@ class Outside:
         if not labels:
             return self.edge
         self.axes.axhline(self.edge, color=style.MUTED, linestyle=(0, (1, 2)), linewidth=0.7, zorder=1)
-        places = [style.ROOM * style.fraction(self.axes, at) for at, _ in labels]
-        rows = style.stacked(places, [style.length(said, 6) + 3 for _, said in labels])
+        places = [fitting.ROOM * fitting.fraction(self.axes, at) for at, _ in labels]
+        rows = fitting.stacked(places, [fitting.length(said, 6) + 3 for _, said in labels])
         self.rows = dict(zip(labels, rows, strict=True))
         return self.edge - self.row * (max(rows) + 1.5)
 
@@ -212,7 +212,7 @@ def confirmed_gain(comparisons: pd.DataFrame) -> Figure:
         return figure
     widths = sorted(comparisons["width"].unique())
     controls = [name for name in NAMES if (comparisons["control"] == name).any()]
-    upright = 0.5 if style.place_ticks(axes, [str(width) for width in widths]) else 0
+    upright = 0.5 if fitting.place_ticks(axes, [str(width) for width in widths]) else 0
     figure.set_figheight(figure.get_figheight() + 0.3 * upright)
     axes.set_xlim(-0.5, len(widths) - 0.5)
     shift = {name: 0.18 * (place - (len(controls) - 1) / 2) for place, name in enumerate(controls)}
@@ -285,10 +285,10 @@ CLAIMS = (
 
 def selection_audit(audit: pd.DataFrame) -> Figure:
     """How far test accuracy would have been overstated, by width, had the choice been made on the test split."""
-    apart = style.ROOM / max(len(audit), 1)
+    apart = fitting.ROOM / max(len(audit), 1)
     over = {name: 100 * (audit[name] - audit["honest"]) for name, _, _ in CLAIMS}
     room = 0.28 * apart - 2 >= max(
-        (style.length(f"{value:.1f}", 6) for own in over.values() for value in own), default=0
+        (fitting.length(f"{value:.1f}", 6) for own in over.values() for value in own), default=0
     )
     figure = style.blank(
         2.2,
@@ -303,7 +303,7 @@ def selection_audit(audit: pd.DataFrame) -> Figure:
         style.nothing_to_show(axes, "Nothing was confirmed, so there is nothing to audit.")
         return figure
     axes.set_xlim(-0.5, len(audit) - 0.5)
-    style.place_ticks(axes, [str(width) for width in audit["width"]])
+    fitting.place_ticks(axes, [str(width) for width in audit["width"]])
     axes.axhline(0, color=style.INK, linewidth=0.7)
     axes.grid(axis="y")
     for place, (name, _, marker) in enumerate(CLAIMS):

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.analysis.compare import gain_over_control
 from harness.analysis.load import finished, is_plain, rows_of
-from harness.figures import style
+from harness.figures import fitting, style
 
 MOST_PANELS = 8
 COLOURS = LinearSegmentedColormap.from_list("gain", ["#5e3c99", "#b2abd2", "#f7f7f7", "#fdb863", "#c75a00"])
@@ -95,7 +95,7 @@ def _panel(
     above = part["gain"] > 0
     if above.any():  # the sign is to be seen in greyscale, too
         axes.plot(part["alpha"][above], heights[above], ".", color=style.INK, markersize=2.2, clip_on=False, zorder=4)
-    axes.set_title(f"{style.name(form)}  (n = {len(part)})")
+    axes.set_title(f"{fitting.name(form)}  (n = {len(part)})")
     axes.set_xlabel("alpha (label weight)")
     axes.set_xlim(*_alpha_limits(part["alpha"]))
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -139,13 +139,13 @@ def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
     axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
     axes.set_xlim(-0.5, len(gains) - 0.5)
     said = [f"{100 * gain:+.2f}" for gain in gains["gain"]]
-    upright = style.fits(said, 6.5)
+    upright = fitting.fits(said, 6.5)
     axes.set_ylim(-limit, (1.17 if upright else 1.55) * limit)  # the means stand in a row above the data
     axes.set_yticks([tick for tick in axes.get_yticks() if abs(tick) <= limit])
     for place, label in zip(places, said, strict=True):
         axes.text(place, 1.04 * limit, label, ha="center", va="bottom", fontsize=6.5, rotation=0 if upright else 90)
     names = [f"{w}\n({style.short(n)})" for w, n in zip(gains["width"], gains["num_params"], strict=True)]
-    if style.place_ticks(axes, names):
+    if fitting.place_ticks(axes, names):
         figure.set_figheight(figure.get_figheight() + 0.4)
     used = [form for form in colours if (form_of.loc[gains["distilled"]] == form).any()]
     style.legend_above(axes, style.form_keys(used, colours, marks), columns=6)

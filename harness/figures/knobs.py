@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from harness.analysis.load import rows_of
 from harness.analysis.statistics import LEVEL
 from harness.analysis.terms import distilled
-from harness.figures import style
+from harness.figures import fitting, style
 from harness.figures.gain import COLOURS
 
 MOST_PANELS = 8
@@ -58,7 +58,7 @@ def importance_by_width(table: pd.DataFrame) -> Figure:
             axes.text(column, row, said, ha="center", va="center", fontsize=6.5,
                       color="white" if value > 0.5 else style.INK)  # fmt: skip
         names = [f"{row['width']}\nn={row['num_trials']}" for row in rows_of(counts.sort_values("width"))]
-        style.place_ticks(axes, names, 5.5 if across and len(widths) > 4 else 6, 90 if across else 195)
+        fitting.place_ticks(axes, names, 5.5 if across and len(widths) > 4 else 6, 90 if across else 195)
         axes.set_yticks(range(len(knobs)), [str(knob) for knob in knobs])
         axes.tick_params(length=0)
         axes.set_title(name)
@@ -102,7 +102,7 @@ def surrogate_surfaces(surfaces: pd.DataFrame, table: pd.DataFrame, trials: pd.D
         row = judged.loc[form]
         verdict = "shown" if row["holm_p"] < LEVEL else "not shown"
         said = f"R² {row['r_squared']:.2f}, {verdict}, p = {row['holm_p']:.2g}"
-        axes.set_title(f"{style.name(form)} (n = {row['num_trials']})\n{said}", fontsize=6.5)
+        axes.set_title(f"{fitting.name(form)} (n = {row['num_trials']})\n{said}", fontsize=6.5)
     for axes in grid[:, 0]:
         axes.set_ylabel("temperature")
     for axes in grid.ravel()[max(len(forms) - 2, 0) : len(forms)]:
@@ -169,7 +169,7 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
         for text in [f"{round(value, digits) + 0.0:+.{digits}f}"]
     }
     size = 6.5 if columns <= 8 else 5
-    longest = max((style.length(text, size) for text in said.values()), default=0.0)
+    longest = max((fitting.length(text, size) for text in said.values()), default=0.0)
     on_end = longest + 3 > MAP / columns
     figure = style.blank(
         1.3 + max(0.2, (longest + 6) / 72 * on_end) * max(len(forms), 2),
@@ -194,8 +194,8 @@ def form_by_width(cells: pd.DataFrame, table: pd.DataFrame) -> Figure:
             Rectangle((column - 0.47, place - 0.46), 0.94, 0.92, fill=False, edgecolor=style.INK, linewidth=1.2)
         )
     labels = [str(width) for width in widths] if apart else [f"{widths[0]} to {widths[-1]}"]
-    style.place_ticks(axes, labels, room=MAP)
-    axes.set_yticks(range(len(forms)), [style.name(form) for form in forms])
+    fitting.place_ticks(axes, labels, room=MAP)
+    axes.set_yticks(range(len(forms)), [fitting.name(form) for form in forms])
     axes.tick_params(length=0)
     axes.set_xlabel("width")
     bar = figure.colorbar(image, ax=axes, location="right", aspect=18, pad=0.02, fraction=0.06)
@@ -243,13 +243,13 @@ def best_by_width(table: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str
     slack = 0.07 * (above - below) or 0.05
     grid[0].set_ylim(below - slack, above + slack)
     counts = [f"{row['size']} of {row['num_trials']}" for row in rows_of(table)]
-    upright = style.fits(counts, 6)
+    upright = fitting.fits(counts, 6)
     for place, count in enumerate(counts):
         grid[0].annotate(count, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center", va="bottom",
                          textcoords="offset points", fontsize=6, rotation=0 if upright else 90)  # fmt: skip
     grid[-1].set_xlim(-0.5, len(table) - 0.5)
     grid[-1].xaxis.set_major_locator(FixedLocator(list(range(len(table)))))
-    forms_of = [style.name(row["best_form"]) for row in rows_of(table)]
+    forms_of = [fitting.name(row["best_form"]) for row in rows_of(table)]
     widths_of = [str(row["width"]) for row in rows_of(table)]
     if max(len(form) for form in forms_of) * len(table) > 45:  # they would run into each other
         names = [f"{width}  {form}" for width, form in zip(widths_of, forms_of, strict=True)]

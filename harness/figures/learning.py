@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.load import rows_of
-from harness.figures import style
+from harness.figures import fitting, style
 
 MOST = 8
 PARTS = (("val_accuracy", "val accuracy (%)"), ("train_ce", "train CE (nats)"), ("train_kd", "train KD"))
@@ -98,7 +98,7 @@ def _end_labels(axes: Axes, shown: pd.DataFrame, chosen: pd.DataFrame, forms: Se
     places = style.spread([float(ends[row["number"]]) for row in rows], gap, high)
     final = int(shown["epoch"].max())
     for row, place in zip(rows, places, strict=True):
-        said = f"width {row['width']}, {style.name(row['form'])}"
+        said = f"width {row['width']}, {fitting.name(row['form'])}"
         axes.annotate(
             said, (final, float(ends[row["number"]])), xytext=(1.03, place),
             textcoords=axes.get_yaxis_transform(), va="center", color=colours[row["form"]], fontsize=6.5,

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.confirmed import NOT_SHOWN
 from harness.analysis.load import MOMENTS, rows_of
-from harness.figures import style
+from harness.figures import fitting, style
 
 BAND = "#efefef"
 """What 80% power could not detect."""
@@ -64,7 +64,7 @@ def _option_panel(axes: Axes, part: pd.DataFrame) -> None:
 def _option_rows(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     """A line of the panel for each option, the first at the foot, and the line of no gain."""
     axes.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
-    axes.set_yticks(range(len(rows)), [style.name(row["option"]) for row in rows])
+    axes.set_yticks(range(len(rows)), [fitting.name(row["option"]) for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.grid(axis="x")
@@ -99,7 +99,7 @@ def options_compared(compared: pd.DataFrame, knob: str) -> Figure:
         axes.set_xlim(limits)
         for place, row in enumerate(ordered):
             _compared(axes, place, row, limits)
-        axes.set_title(f"width {width}, validation chose {style.name(own['chosen'].iloc[0])}")
+        axes.set_title(f"width {width}, validation chose {fitting.name(own['chosen'].iloc[0])}")
     grid.ravel()[-1].set_xlabel(f"chosen {knob} less this one, test split (points)")
     return figure
 
@@ -163,7 +163,7 @@ def pull_by_form(pulls: pd.DataFrame) -> Figure:
     left.axvline(1, color=style.INK, linewidth=0.8)
     right.axvline(0, color=style.INK, linewidth=0.8)
     right.set_xlim(-1.05, 1.05)
-    left.set_yticks(range(len(ordered)), [style.name(form) for form in ordered["form"]])
+    left.set_yticks(range(len(ordered)), [fitting.name(form) for form in ordered["form"]])
     left.set_xlabel("norms, KD / CE")
     right.set_xlabel("cosine, KD and CE")
     left.set_ylim(-0.6, len(ordered) - 0.4)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.confirmed import NOT_SHOWN
 from harness.analysis.load import rows_of
-from harness.figures import style
+from harness.figures import fitting, style
 from harness.figures.confirmed import LOOKS, NAMES, gain_limits
 
 ROOM = 0.3
@@ -37,7 +37,7 @@ def searches_gain(table: pd.DataFrame) -> Figure:
     )
     shape = (1, len(controls)) if across else (len(controls), 1)
     panels = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel()
-    room = 0.75 * style.ROOM / shape[1] if across else style.ROOM  # points of a panel
+    room = 0.75 * fitting.ROOM / shape[1] if across else fitting.ROOM  # points of a panel
     low, high = gain_limits(table)
     sides = ((-1, low), (1, high))
     beyond = {
@@ -51,7 +51,7 @@ def searches_gain(table: pd.DataFrame) -> Figure:
         axes.set_ylim(low - strip[-1], high + strip[1])
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
         axes.set_xlim(-0.6, len(widths) - 0.4)
-        style.place_ticks(axes, [str(width) for width in widths], room=room)
+        fitting.place_ticks(axes, [str(width) for width in widths], room=room)
         axes.grid(axis="y")
         axes.axhline(0, color=style.INK, linewidth=0.7)
         for row in rows_of(table[table["control"] == control]):
@@ -87,9 +87,9 @@ def _beyond(part: pd.DataFrame, widths: Sequence[int], side: tuple[int, float], 
         far = sorted(gain for gain in map(float, row["gains"].split()) if sign * gain > sign * limit)
         if far:
             labels.append((widths.index(row["width"]) - 0.45, " ".join(f"{gain:+.1f}" for gain in far)))
-    lengths = [style.length(said, 5.5) + 3 for _, said in labels]
+    lengths = [fitting.length(said, 5.5) + 3 for _, said in labels]
     middles = [place * slot + length / 2 for (place, _), length in zip(labels, lengths, strict=True)]
-    return [(*label, row) for label, row in zip(labels, style.stacked(middles, lengths), strict=True)]
+    return [(*label, row) for label, row in zip(labels, fitting.stacked(middles, lengths), strict=True)]
 
 
 def _strip(beyond: Sequence[Beyond], half: float) -> float:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.analysis.compare import best_by_width
 from harness.analysis.load import finished, is_plain, rows_of
 from harness.analysis.pareto import front, step_line
-from harness.figures import style
+from harness.figures import fitting, style
 from harness.spec import PLAIN
 
 SHIFT = 1.045
@@ -202,19 +202,19 @@ def _width_labels(axes: Axes, done: pd.DataFrame, size: str) -> None:
     """Each width's name at the foot of its column of trials, or near it and led there where columns are close."""
     columns = done.groupby("width")[size].median().sort_values(kind="stable")
     names = [str(width) for width in columns.index]
-    true = [style.ROOM * style.fraction(axes, float(place)) for place in columns]
-    half = max(style.length(name, 6.5) for name in names) / 2
+    true = [fitting.ROOM * fitting.fraction(axes, float(place)) for place in columns]
+    half = max(fitting.length(name, 6.5) for name in names) / 2
     names[0] = f"width {names[0]}"
-    first = style.length(names[0], 6.5) / 2
+    first = fitting.length(names[0], 6.5) / 2
     left = max(true[0], first + 2)
     beside = left + first + 3 + half
-    places = [left, *style.spread(true[1:], 2 * half + 3, style.ROOM - half, beside)]
+    places = [left, *style.spread(true[1:], 2 * half + 3, fitting.ROOM - half, beside)]
     for name, place, at in zip(names, places, true, strict=True):
         axes.annotate(
-            name, (place / style.ROOM, 0), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points",
+            name, (place / fitting.ROOM, 0), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points",
             ha="center", va="bottom", fontsize=6.5, color=style.MUTED,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.2},
         )  # fmt: skip
         if abs(place - at) > 5:
-            axes.plot([place / style.ROOM, at / style.ROOM], [0.08, 0.12], transform=axes.transAxes, linewidth=0.4,
+            axes.plot([place / fitting.ROOM, at / fitting.ROOM], [0.08, 0.12], transform=axes.transAxes, linewidth=0.4,
                       color=style.MUTED)  # fmt: skip

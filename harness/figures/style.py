@@ -6,7 +6,6 @@ apart, or forms where an axis tells widths. Sizes are for one column of a paper:
 
 from __future__ import annotations
 
-import functools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +15,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
+from harness.figures import fitting
+from harness.figures.fitting import ROOM
 from harness.spec import PLAIN
 
 COLUMN = 3.6
@@ -40,10 +39,6 @@ MANY = 1500
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "d", "h", "8")
 REST = "h"
 """The marker of loss forms beyond the palette."""
-LONGEST = 14
-"""The letters of a name that a figure shows; tables show all of them."""
-ROOM = 215.0
-"""Points that axes as wide as a column have between their y axis and the figure's edge, about."""
 
 
 def paper() -> AbstractContextManager[None]:
@@ -86,34 +81,6 @@ def without_note(figure: Figure) -> Bbox:
     return Bbox.from_extents(0, foot, width, height)
 
 
-def name(said: object) -> str:
-    """A name as a figure has room for it: of a long one the beginning and the end, by which like names differ."""
-    whole = str(said)
-    return whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 6]}…{whole[-5:]}"
-
-
-@functools.lru_cache(maxsize=4096)
-def length(said: str, size: float = 7) -> float:
-    """How long one line of text is, in points."""
-    return float(
-        text_to_path.get_text_width_height_descent(said, FontProperties(family="DejaVu Sans", size=size), False)[0]
-    )
-
-
-def fits(labels: Iterable[str], size: float, room: float = ROOM) -> bool:
-    """Whether labels stand side by side on an axis of `room` points, each amid an equal part of it."""
-    lengths = [length(label, size) for label in labels]
-    return max(lengths, default=0.0) + 2 <= room / max(len(lengths), 1)
-
-
-def place_ticks(axes: Axes, labels: Sequence[str], size: float = 7, room: float = ROOM) -> bool:
-    """Name the places 0, 1, ... of an x axis, on end where they would run into each other; gives whether they do."""
-    upright = fits([line for label in labels for line in [max(label.split("\n"), key=len)]], size, room)
-    said = labels if upright else [label.replace("\n", " ") for label in labels]
-    axes.set_xticks(range(len(said)), said, fontsize=size, rotation=0 if upright else 90)
-    return not upright
-
-
 def hues(forms: Sequence[str]) -> dict[str, str]:
     """One colour a loss form, by its place; those beyond the palette share a grey. Plain training is near-black."""
     named = dict.fromkeys(forms, OTHERS) | dict(zip(forms, HUES, strict=False))
@@ -125,7 +92,7 @@ def form_keys(forms: Iterable[str], colours: Mapping[str, str], marks: Mapping[s
     kept = list(forms)
     own = [form for form in kept if colours[form] != OTHERS]
     grey = [key(OTHERS, "other forms", REST if marks else "o")] if len(own) < len(kept) else []
-    return [*(key(colours[form], name(form), marks[form] if marks else "o") for form in own), *grey]
+    return [*(key(colours[form], fitting.name(form), marks[form] if marks else "o") for form in own), *grey]
 
 
 def form_markers(forms: Sequence[str]) -> dict[str, str]:
@@ -177,19 +144,13 @@ def budget_lines(axes: Axes, budgets: Sequence[float]) -> list[float]:
     low, high = axes.get_xlim()
     within = sorted(limit for limit in budgets if low < limit < high)
     said = [f"≤ {short(limit)}" for limit in within]
-    gap = max((length(label, 6) for label in said), default=0.0) + 4
-    places = spread([ROOM * fraction(axes, limit) for limit in within], gap, ROOM)
+    gap = max((fitting.length(label, 6) for label in said), default=0.0) + 4
+    places = spread([ROOM * fitting.fraction(axes, limit) for limit in within], gap, ROOM)
     for limit, label, place in zip(within, said, places, strict=True):
         axes.axvline(limit, color=MUTED, linestyle=(0, (1, 2)), linewidth=0.8, zorder=1)
         axes.annotate(label, (place / ROOM, 1), xycoords="axes fraction", xytext=(0, 1), textcoords="offset points",
                       ha="center", va="bottom", fontsize=6, color=MUTED)  # fmt: skip
     return within
-
-
-def fraction(axes: Axes, place: float) -> float:
-    """Where a place stands on the x axis: 0 at its left end, 1 at its right."""
-    low, high = (axes.transScale.transform((end, 1))[0] for end in axes.get_xlim())
-    return float((axes.transScale.transform((place, 1))[0] - low) / (high - low))
 
 
 def percent_axis(axes: Axes, which: str) -> None:
@@ -237,24 +198,12 @@ def _grow(figure: FigureBase | None, rows: int) -> None:
 
 def _columns(handles: Sequence[Line2D], most: int) -> int:
     """How many columns of a legend stand side by side within a column of a paper."""
-    lengths = [length(str(handle.get_label())) for handle in handles]
+    lengths = [fitting.length(str(handle.get_label())) for handle in handles]
     for count in range(min(most, len(lengths)), 1, -1):
         widest = [max(part) for part in np.array_split(lengths, count)]  # matplotlib fills a column at a time
         if sum(widest) + 20 * count <= 0.86 * COLUMN * 72:
             return count
     return 1
-
-
-def stacked(places: Sequence[float], lengths: Sequence[float]) -> list[int]:
-    """A row for each label about its place, the first in which it touches none: from left to right, rows from 0."""
-    ends: list[float] = []  # of each row
-    rows = [0] * len(places)
-    for index in sorted(range(len(places)), key=lambda index: places[index] - lengths[index] / 2):
-        begin = places[index] - lengths[index] / 2
-        row = next((row for row, end in enumerate(ends) if end <= begin), len(ends))
-        ends[row : row + 1] = [begin + lengths[index]]
-        rows[index] = row
-    return rows
 
 
 def spread(values: Sequence[float], gap: float, ceiling: float = math.inf, floor: float = -math.inf) -> list[float]:
