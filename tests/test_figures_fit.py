@@ -279,3 +279,9 @@ def test_an_interval_that_claims_a_difference_is_shown_whole_and_an_empty_side_i
     low, high = gain_limits(table.assign(**{name: -table[name] for name in ("gain", "low", "crossed_low")},
                                          high=-table["low"], crossed_high=-table["crossed_low"]))  # fmt: skip
     assert low < 0 < high
+
+
+@pytest.mark.parametrize(("answered", "reason"), [(True, "No width has both"), (False, "is not on disk")])
+def test_a_figure_of_no_classes_says_whether_answers_or_only_a_control_lack(answered: bool, reason: str) -> None:
+    figure = figures.class_gain(pd.DataFrame(), answered=answered)
+    assert reason in figure.axes[0].texts[0].get_text().replace("\n", " ")
