@@ -50,9 +50,11 @@ def _answer(report: Report) -> Iterator[Block]:
     count = "one configuration" if len(places) == 1 else f"{len(places)} configurations"
     confirmed = confirmed_answer(report)
     said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
-    yield Paragraph(f"**Answer.** {said}{plain(unconfirmed(report.data))}", "answer")
+    if over := "".join(searches_answer(report)):  # it has more weight than what one search found
+        yield Paragraph(f"**Answer.** {over}", "answer")
+    head = "**This search alone.**" if over else "**Answer.**"
+    yield Paragraph(f"{head} {said}{plain(unconfirmed(report.data))}", "answer")
     if others := (
-        *searches_answer(report),
         *budget_answers(report),
         *bits_answer(report),
         *other_answers(report),
