@@ -161,7 +161,8 @@ def test_a_teacher_of_a_recipe_learns_from_the_labelled_alone(tmp_path: Path) ->
 def test_a_teachers_batch_of_more_than_the_labelled_is_refused_in_one_line(tmp_path: Path) -> None:
     task = few(labelled=12, given=False)
     large = dataclasses.replace(task, teacher=dataclasses.replace(task.recipe, batch_size=13))
-    message = "^the teacher of few has batch_size 13, more than the 12 training examples that have a label$"
+    said = "the teacher of few has batch_size 13, more than the 12 training examples that have a label"
+    message = rf"^{said}; write TeacherRecipe\(\.\.\., batch_size=8\)$"
     with pytest.raises(ValueError, match=message):
         teacher.ensure(large, tmp_path)
 
