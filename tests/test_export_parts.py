@@ -157,7 +157,8 @@ def test_the_card_has_every_piece_of_evidence_the_differences_and_the_usual_head
     ]  # fmt: skip
     for piece in (
         "how small a student does it take?", "| trial | 12 |", "| alpha | 0.25 |", "| colour | green |",
-        "| test accuracy, mean over seeds | 0.9412 (95% interval 0.93 to 0.951) |", "| seeds | 101, 102, 103 |", "| P(best) | 0.83 |",
+        "| test accuracy, mean over seeds | 0.9412 (95% interval 0.93 to 0.951) |", "| seeds | 101, 102, 103 |",
+        "| P(best) | 0.83 |",
         "| gain over plain training | 0.012 (95% interval 0.004 to 0.02) |", "| expected regret | 0.0007 |",
         "| runner-up | trial 7; width 8 |", "| cost | seconds 12.5 |", f"SHA-256 {STUDENT.task.test.hash}",
         "| `model.onnx` | 20 | 3.3e-07 | 1.5e-07 | 1 |", "model.pt2 is not written: why.",
