@@ -125,11 +125,20 @@ def results_of(study: str, out: Path) -> Path:
         if re.fullmatch(NAME, name) and (out / name / "trials").is_dir():
             choices = "its study.json is gone, and the study's sweep writes it anew"
         raise ValueError(one_line(f"no results for study {study!r}; {choices}"))
-    made_by = ledger.read_manifest(out / name).get("file")
-    is_there = isinstance(made_by, str) and Path(made_by).is_file()  # else it was moved
-    if study.endswith(".py") and is_there and Path(study).resolve() != Path(str(made_by)).resolve():
-        raise ValueError(one_line(f"the results of {name} in {out} are those of {made_by}, not of {study}"))
+    if study.endswith(".py") and (other := _made_by_another(Path(study), out / name / "study.json")):
+        raise ValueError(one_line(f"the results of {name} in {out} are those of {other}, not of {study}"))
     return out / name
+
+
+def _made_by_another(study: Path, manifest: Path) -> str:
+    """The file of another study whose results these are; empty where it is this one, a copy of it, or not known."""
+    try:  # reads and moves nothing: a damaged one is for whoever needs more of it to tell
+        made_by = Path(str((ledger.read_sealed(manifest) or {}).get("file", "")))
+        if not made_by.is_file() or study.resolve() == made_by.resolve():
+            return ""
+        return "" if study.is_file() and study.read_bytes() == made_by.read_bytes() else str(made_by)
+    except (OSError, ValueError):
+        return ""
 
 
 def _escaped(text: str) -> str:

@@ -31,13 +31,14 @@ class Connection:
         """Open or create the study; as `harness.sampler.Sampler` says."""
         self._url, self._patience = url, patience
         self._disk = open_study(url, name, study, config_hash, shared)
-        self._id = self._disk.get_study_id_from_name(name)
-        self.study_id = str(self._disk.get_study_user_attrs(self._id)["harness.id"])
+        self._id = self._patiently(lambda _: self._disk.get_study_id_from_name(name))
+        attrs = self._patiently(lambda _: self._disk.get_study_user_attrs(self._id))
+        self.study_id = str(attrs["harness.id"])
 
     def every_trial(self) -> list[FrozenTrial]:
         """All trials, as the study is opened. Raises `ValueError` in one line where one is gone or there twice: Optuna
         numbers a new trial by how many there are."""
-        trials = self._disk.get_all_trials(self._id, deepcopy=False)
+        trials = self._patiently(lambda _: self._disk.get_all_trials(self._id, deepcopy=False))
         for place, number in enumerate(sorted(trial.number for trial in trials)):
             if place != number:
                 what = f"trial {place} is gone from" if number > place else f"trial {number} is twice in"

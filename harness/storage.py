@@ -5,6 +5,7 @@ The driver's own proposals are the sampler's; what a report of the stores, a rep
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sqlite3
 import time
@@ -26,6 +27,7 @@ from harness.space import Study, Value, direction
 from harness.urls import read_only, redact, sqlite_file
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+log = logging.getLogger(__name__)
 STATES = {
     "complete": TrialState.COMPLETE,
     "failed": TrialState.FAIL,
@@ -58,7 +60,7 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
             raise ValueError(f"{redact(url)} is the database of study {names[0]!r}, not {name!r}; choose another --out")
         directions = [direction(objective) for objective in study.objectives]
         if name in names and _never_asked(storage, name, config_hash):
-            optuna.delete_study(study_name=name, storage=storage)
+            log.warning("the study called %s had come to no trial; it is called %s now", name, _rename(storage, name))
         disk = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         if "harness.config" not in disk.user_attrs and not disk.get_trials(deepcopy=False):
             disk.set_user_attr("harness.objectives", list(study.objectives))
@@ -88,10 +90,15 @@ def set_aside(url: str, name: str) -> str | None:
         storage = _made(url)
         if name not in optuna.get_all_study_names(storage):
             return None
-        kept = f"{name}.aside-{time.time_ns()}"
-        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
-        optuna.delete_study(study_name=name, storage=storage)
-        return kept
+        return _rename(storage, name)
+
+
+def _rename(storage: RDBStorage, name: str) -> str:
+    """Give a study another name, which is told: Optuna has no call for it."""
+    kept = f"{name}.aside-{time.time_ns()}"
+    optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
+    optuna.delete_study(study_name=name, storage=storage)
+    return kept
 
 
 def _made(url: str) -> RDBStorage:
@@ -109,7 +116,15 @@ def _opening(url: str, *, shared: bool) -> Iterator[None]:
     """Whatever a storage may raise as it is opened becomes `ValueError`, with one line of it and what may be done."""
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, ImportError, OSError, RuntimeError, sqlite3.Error) as error:
+    except (
+        StorageInternalError,
+        SQLAlchemyError,
+        ImportError,
+        OSError,
+        RuntimeError,
+        KeyError,
+        sqlite3.Error,
+    ) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
         anew = "name another --storage" if shared else "begin anew with --new, which keeps what there is aside"

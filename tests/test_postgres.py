@@ -20,7 +20,7 @@ from harness.locks import driver_of, making_tables
 from harness.outages import Patience
 from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
-from harness.storage import set_aside
+from harness.storage import open_study, set_aside
 from harness.tracking import Tracker
 from harness.tracking import tracker as tracker_module
 from harness.urls import redact
@@ -137,6 +137,23 @@ def test_a_connection_cut_while_the_tracking_store_is_opened_is_made_again(
     finally:
         event.remove(Engine, "before_cursor_execute", cut)
     assert cuts == 2
+
+
+def test_a_server_that_goes_away_as_a_study_is_read_is_waited_for(
+    server: Postgres, url: str, tmp_path: Path, on_sqlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, begin = FakeRuns(), open_study
+    assert make_driver(tmp_path, runs, storage=url).run(set()) == "complete"
+
+    def then_crash(*given: Any) -> Any:
+        found = begin(*given)
+        server.crash()
+        threading.Timer(1.0, server.start).start()
+        return found
+
+    monkeypatch.setattr("harness.connection.open_study", then_crash)
+    assert make_driver(tmp_path, runs, storage=url, patience=Patience("it")).run(set(runs.runs)) == "complete"
+    assert told(url) == on_sqlite
 
 
 def test_who_never_ends_making_tables_is_not_waited_for(

@@ -171,7 +171,7 @@ def test_a_path_is_not_taken_for_another_of_the_same_name(tmp_path: Path) -> Non
     made, other = tmp_path / "mine.py", tmp_path / "other" / "mine.py"
     other.parent.mkdir()
     for path in (made, other):
-        path.write_text(SOURCE)
+        path.write_text(SOURCE + ("" if path == made else "\nMORE = 1\n"))
     (tmp_path / "out" / "mine").mkdir(parents=True)
     write_sealed(tmp_path / "out" / "mine" / "study.json", {"file": str(made)})
     out = tmp_path / "out"
@@ -179,6 +179,17 @@ def test_a_path_is_not_taken_for_another_of_the_same_name(tmp_path: Path) -> Non
     for path in (other, tmp_path / "none" / "mine.py"):
         with pytest.raises(ValueError, match=f"the results of mine in .* are those of {made}, not of {path}"):
             cli.results_of(str(path), out)
+    copy = tmp_path / "copy" / "mine.py"
+    copy.parent.mkdir()
+    copy.write_text(SOURCE)
+    other.write_text(f"{SOURCE}\nMORE = 1\n")
+    assert cli.results_of(str(copy), out) == out / "mine"
+    with pytest.raises(ValueError, match="are those of"):
+        cli.results_of(str(other), out)
+    (out / "mine" / "study.json").write_text('{"x":')
+    assert cli.results_of(str(other), out) == out / "mine"
+    assert [path.name for path in (out / "mine").iterdir()] == ["study.json"]  # who reads on tells of the damage
+    write_sealed(out / "mine" / "study.json", {"file": str(made)})
     made.unlink()  # as where all was moved
     assert cli.results_of(str(other), out) == out / "mine"
 
