@@ -114,7 +114,8 @@ def option_comparisons(
     planned: int = 0,
 ) -> pd.DataFrame:
     """As `comparisons`, each option of the choice that shares a study's trials equally less plain training of its
-    width: with a column `option`, a row for each option and width. Holm's correction is over all of them."""
+    width: with a column `option`, a row for each option and width. Holm's correction is over all of them, and over so
+    many as are `planned`."""
     plain = trials[trials["role"] == "ce"].set_index("width")["number"]
     rows, options = [], []
     for own in rows_of(trials[trials["role"] == "option"]):
@@ -145,7 +146,7 @@ def options_compared(
     `"option"`. The chosen option is that of the trial in the role `"distilled"`: fixed by the search's validation, so
     it may be shown `"worse"` than another on the test split. All pairs of many options would leave each little power,
     and the winner of the test as the reference would claim too much. Holm's correction is over all rows. What is least
-    behind the chosen option on the test split stands first. A width has no row where its chosen option was not
+    behind the chosen option on the test split stands first; `looks` and `planned` are those of `comparisons`. A width has no row where its chosen option was not
     confirmed, or no other.
     """
     options = trials[trials["role"] == "option"]
