@@ -146,8 +146,8 @@ def options_compared(
     `"option"`. The chosen option is that of the trial in the role `"distilled"`: fixed by the search's validation, so
     it may be shown `"worse"` than another on the test split. All pairs of many options would leave each little power,
     and the winner of the test as the reference would claim too much. Holm's correction is over all rows. What is least
-    behind the chosen option on the test split stands first; `looks` and `planned` are those of `comparisons`. A width has no row where its chosen option was not
-    confirmed, or no other.
+    behind the chosen option on the test split stands first; `looks` and `planned` are those of `comparisons`. A width
+    has no row where its chosen option was not confirmed, or no other.
     """
     options = trials[trials["role"] == "option"]
     distilled = trials[trials["role"] == DISTILLED].set_index("width")["number"]
