@@ -7,7 +7,7 @@ seeds says nothing of another training set: every seed learns from the same one 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,8 @@ FEW_EXAMPLES = 25
 """Below some 25 discordant examples, the normal approximation to McNemar's count, and so the crossed t, is poor."""
 
 Correct = Mapping[int, NDArray[np.generic]]
+_Asked = tuple[int, str, tuple[int, int]]
+"""A comparison to make: width, name of the control, and the numbers of the trial and of its control."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,15 @@ def comparisons(
     missing = students.loc[students["test_accuracy"].isna(), "number"].unique().tolist()
     if missing:  # left out, it would flatter its trial
         raise ValueError(f"trials {missing} have students without a test accuracy; a diverged one has that of guessing")
-    rows = []
+    asked: list[_Asked] = []
     for width in sorted(trials["width"].unique()):
         for control in CONTROLS:
             if (width, DISTILLED) in role.index and (width, control) in role.index:
                 numbers = int(role[width, DISTILLED]), int(role[width, control])
                 if control != CONTROLS[0] and role.get((width, CONTROLS[0])) == numbers[1]:
                     continue  # it is plain training itself
-                pair = _pair(students, correct, numbers)
-                if len(pair.accuracy):
-                    names = {"distilled_number": numbers[0], "control_number": numbers[1]}
-                    rows.append({"width": int(width), "control": control, **names, **_row(pair, draws)})
-    return _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks, planned)
+                asked.append((int(width), control, numbers))
+    return _judged(_measured(asked, students, correct, draws), looks, planned)
 
 
 def option_comparisons(
@@ -117,18 +116,14 @@ def option_comparisons(
     width: with a column `option`, a row for each option and width. Holm's correction is over all of them, and over so
     many as are `planned`."""
     plain = trials[trials["role"] == "ce"].set_index("width")["number"]
-    rows, options = [], []
-    for own in rows_of(trials[trials["role"] == "option"]):
-        if own["width"] not in plain.index:
-            continue
-        numbers = int(own["number"]), int(plain[own["width"]])
-        pair = _pair(students, correct, numbers)
-        if len(pair.accuracy):
-            names = {"distilled_number": numbers[0], "control_number": numbers[1]}
-            rows.append({"width": int(own["width"]), "control": "ce", **names, **_row(pair, draws)})
-            options.append(str(own["option"]))
-    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks, planned)
-    judged.insert(0, "option", np.array(options, dtype=object))
+    asked: list[_Asked] = [
+        (int(own["width"]), str(own["option"]), (int(own["number"]), int(plain[own["width"]])))
+        for own in rows_of(trials[trials["role"] == "option"])
+        if own["width"] in plain.index
+    ]
+    judged = _judged(_measured(asked, students, correct, draws), looks, planned)
+    judged.insert(0, "option", judged["control"])
+    judged = judged.assign(control=CONTROLS[0])
     return judged.sort_values(["width", "gain"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
@@ -152,17 +147,13 @@ def options_compared(
     options = trials[trials["role"] == "option"]
     distilled = trials[trials["role"] == DISTILLED].set_index("width")["number"]
     reference = options[options["number"] == options["width"].map(distilled)].set_index("width")
-    rows, names = [], []
+    asked: list[_Asked] = []
     for own in rows_of(options[options["width"].isin(reference.index)]):
-        chosen = reference.loc[own["width"]]
-        numbers = int(chosen["number"]), int(own["number"])
-        pair = _pair(students, correct, numbers)
-        if numbers[0] != numbers[1] and len(pair.accuracy):
-            pairs = {"distilled_number": numbers[0], "control_number": numbers[1]}
-            rows.append({"width": int(own["width"]), "control": str(own["option"]), **pairs, **_row(pair, draws)})
-            names.append(str(chosen["option"]))
-    judged = _judged(pd.DataFrame(rows, columns=list(COLUMNS)), looks, planned).rename(columns=COMPARED_AS)
-    judged.insert(1, "chosen", pd.Series(names, dtype=object))
+        numbers = int(reference.loc[own["width"], "number"]), int(own["number"])
+        if numbers[0] != numbers[1]:
+            asked.append((int(own["width"]), str(own["option"]), numbers))
+    judged = _judged(_measured(asked, students, correct, draws), looks, planned).rename(columns=COMPARED_AS)
+    judged.insert(1, "chosen", judged["width"].map(reference["option"]).astype(object))
     return judged.sort_values(["width", "gain", "option"], kind="stable").reset_index(drop=True)
 
 
@@ -231,6 +222,17 @@ def has_diverged(students: pd.DataFrame) -> pd.Series[bool]:
     if "status" not in students:
         return pd.Series(False, index=students.index)
     return students["status"] == "diverged"
+
+
+def _measured(asked: Sequence[_Asked], students: pd.DataFrame, correct: Correct, draws: int) -> pd.DataFrame:
+    """A row for each pair that shares a seed: `COLUMNS`, without what needs all rows."""
+    rows = []
+    for width, control, numbers in asked:
+        pair = _pair(students, correct, numbers)
+        if len(pair.accuracy):
+            names = {"distilled_number": numbers[0], "control_number": numbers[1]}
+            rows.append({"width": width, "control": control, **names, **_row(pair, draws)})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _row(pair: _Pair, draws: int) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def answer(report: Report) -> str:
         f"On the test split, over {fresh(found)}, distillation against tuned plain training of the same "
         f"width: {_verdicts(main)}."
     )
-    said += _hardly_tuned(report) + _searched_more(report) + _searched_less(report) + _hardly_taught(report)
+    said += _hardly_tuned(report) + _searched_unequally(report) + _hardly_taught(report)
     said += f" {looks}" if (looks := _looks(report)) else ""
     unknown = [f"{row['width']} ({row['warning']})" for row in rows_of(main) if pd.isna(row["holm_p"])]
     said += f" Nothing can be claimed at width {listed(unknown)}." if unknown else ""
@@ -160,36 +160,32 @@ def _looks(report: Report) -> str:
     )
 
 
-def _searched_more(report: Report) -> str:
-    """A sentence on the widths where the distilled side is the best of many more trials than plain training; mostly
-    empty."""
-    more = report.gains[report.gains["distilled_trials"] > MANY_MORE * report.gains["control_trials"]]
-    if more.empty:
-        return ""
-    each = [f"{row['width']} ({row['distilled_trials']} to {row['control_trials']})" for row in rows_of(more)]
-    knob = plain(report.data.equal)
+def _searched_unequally(report: Report) -> str:
+    """Sentences on the widths where the distilled side is the best of many more or fewer trials than plain training;
+    mostly empty."""
+    distilled, control = report.gains["distilled_trials"], report.gains["control_trials"]
+    more, less = (
+        [f"{row['width']} ({row['distilled_trials']} to {row['control_trials']})" for row in rows_of(report.gains[own])]
+        for own in (distilled > MANY_MORE * control, control > MANY_MORE * distilled)
+    )
     apart = (
-        f"; each {knob}, with as many trials in all, is compared with plain training in a table of its own"
+        f"; each {plain(report.data.equal)}, with as many trials in all, is compared with plain training in a table of "
+        "its own"
         if report.data.equal
         else ""
     )
-    return (
-        f" The distilled students are the best of more trials than plain training at width {listed(each)}: a part of "
-        f"their gain may be that search{apart}."
-    )
-
-
-def _searched_less(report: Report) -> str:
-    """A sentence on the widths where plain training is the best of many more trials than the distilled side; mostly
-    empty."""
-    less = report.gains[report.gains["control_trials"] > MANY_MORE * report.gains["distilled_trials"]]
-    if less.empty:
-        return ""
-    each = [f"{row['width']} ({row['distilled_trials']} to {row['control_trials']})" for row in rows_of(less)]
-    return (
-        f" The distilled students are the best of fewer trials than plain training, over more knobs, at width "
-        f"{listed(each)}: that no gain is shown there may be for want of search."
-    )
+    said = ""
+    if more:
+        said += (
+            f" The distilled students are the best of more trials than plain training at width {listed(more)}: a part "
+            f"of their gain may be that search{apart}."
+        )
+    if less:
+        said += (
+            f" The distilled students are the best of fewer trials than plain training, over more knobs, at width "
+            f"{listed(less)}: that no gain is shown there may be for want of search."
+        )
+    return said
 
 
 def _hardly_tuned(report: Report) -> str:
