@@ -7,7 +7,7 @@ of its `rung-<epoch>.json`; so a restart comes to the verdicts that were come to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -50,42 +50,21 @@ class Brackets:
                 continue
             trial = ledger.find_spec(ledger.trial_dir(self._study_dir, asked.number))
             if trial is not None and (key := (asked.round, asked.arm, trial.specs[0].width)) in self._members:
-                self._members[key][asked.number] = Member(self._scores_of_told(trial, state), over=True)
+                self._members[key][asked.number] = Member(self._scores_of_told(asked, trial, state), over=True)
 
-    def _scores_of_told(self, trial: TrialSpec, state: str) -> tuple[float, ...]:
+    def _scores_of_told(self, asked: Asked, trial: TrialSpec, state: str) -> tuple[float, ...]:
         """As `_read`. Where a rung's file was lost since, its verdict is known: the trial went on there, or it did not.
         That ranks all others as its score did."""
-        folder = ledger.trial_dir(self._study_dir, trial.number)
-        found = [ledger.read_rung(folder, trial, epoch) for epoch in self._halving.rungs]
-        scores = [score(records, self._metric) if records else math.inf for records in found]
+        folder, rungs = ledger.trial_dir(self._study_dir, trial.number), self._halving.rungs
+        found = {epoch: ledger.read_rung(folder, trial, epoch) for epoch in rungs}
         if state == "complete":
-            return tuple(scores)
-        reached = max((place + 1 for place, records in enumerate(found) if records), default=0)
-        if state == "pruned" and ledger.read_result(folder, trial):
-            records, facts = ledger.result_of(folder, trial) or ((), {})
-            if facts.get("pruned_at") in self._halving.rungs:
-                reached = self._halving.rungs.index(facts["pruned_at"]) + 1
-                scores[reached - 1] = score(records, self._metric)
-        return tuple(scores[:reached])
-
-    def rung_of(self, lost: Asked, asked: Mapping[str, Sequence[Asked]]) -> int | None:
-        """At which epoch a told trial was pruned whose result is lost, as the scores of its bracket have it; None where
-        they do not tell. `asked` are all trials by state, as `Sampler.trials` calls them."""
-        members: dict[int, tuple[int, Member]] = {}
-        for state, trials in asked.items():
-            for other in trials:
-                if (other.round, other.arm) != (lost.round, lost.arm):
-                    continue
-                trial = ledger.find_spec(ledger.trial_dir(self._study_dir, other.number))
-                if trial is None:
-                    return None
-                own = other == lost or state not in ("complete", "pruned")
-                scores = self._read(trial).scores if own else self._scores_of_told(trial, state)
-                over = other != lost and state != "running"
-                members[other.number] = trial.specs[0].width, Member(scores, over)
-        width, _ = members[lost.number]
-        verdict = verdicts({n: m for n, (its, m) in members.items() if its == width}, self._halving)[lost.number]
-        return verdict.epoch if isinstance(verdict, Prune) else None
+            reached = len(rungs)
+        elif state == "pruned" and asked.pruned_at:
+            reached = 1 + rungs.index(asked.pruned_at)
+        else:  # given up somewhere
+            reached = max((place + 1 for place, epoch in enumerate(rungs) if found[epoch]), default=0)
+        lost = {epoch: -math.inf if epoch == asked.pruned_at else math.inf for epoch in rungs}
+        return tuple(score(its, self._metric) if (its := found[at]) else lost[at] for at in rungs[:reached])
 
     def publish(self, trial: TrialSpec, epoch: int) -> bool:
         """Publish what a trial was at a rung as its result: it is pruned there. False where that is not on disk."""

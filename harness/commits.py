@@ -32,7 +32,7 @@ class Tells(Protocol):
         """The trial is complete."""
 
     def prune(self, asked: Asked) -> None:
-        """The trial was stopped at a rung."""
+        """The trial was stopped at a rung, after `asked.pruned_at` epochs."""
 
     def fail(self, asked: Asked) -> None:
         """The trial was given up."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from harness.outages import Patience
 from harness.space import Study
 from harness.stopping import Halt
-from harness.storage import open_study, set_state
+from harness.storage import Asked, open_study, set_state
 from harness.urls import redact
 
 T = TypeVar("T")
@@ -62,9 +62,9 @@ class Connection:
             return []
         return [self.trial(number + 1)]
 
-    def end(self, number: int, state: TrialState, values: list[float] | None) -> None:
+    def end(self, asked: Asked, state: TrialState, values: list[float] | None) -> None:
         """Tell a trial: its commit point. Raises `ValueError` where it is over already."""
-        self._patiently(lambda again: set_state(self._disk, self._id, number, state, values, again))
+        self._patiently(lambda again: set_state(self._disk, self._id, asked, state, values, again))
 
     def _put(self, number: int, template: FrozenTrial, again: bool) -> bool:
         """Keep a trial, unless a try before this one (`again`) did and its answer was lost; whether it has a twin."""

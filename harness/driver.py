@@ -96,9 +96,10 @@ class Driver:
     def _go_on_where_it_was(self) -> None:
         """Hand out what earlier sweeps have begun, and ask for what they left of a round."""
         running = self.sampler.trials("running")
-        self._best, lost = restore(self.plan, self.sampler, self.tracker, self._brackets, self._logged, self._must_stop)
+        self._best, lost = restore(self.plan, self.sampler, self.tracker, self._logged, self._must_stop)
         self._lost = {asked.number for asked in lost}
-        self._submit([self._reopen(asked) for asked in lost])
+        for until in sorted({asked.pruned_at for asked in lost}):
+            self._submit([self._reopen(asked) for asked in lost if asked.pruned_at == until], until or None)
         if held := [asked.number for asked in running if ledger.is_locked(self._folder(asked.number) / "lock")]:
             said = ", ".join(map(str, sorted(held)))
             log.warning("workers that outlived their sweep are still training trials %s; they are waited for", said)
@@ -310,12 +311,18 @@ class Driver:
             if self._brackets is not None and until is not None and number not in self._lost:
                 if not self._brackets.arrive(number, until):
                     waiting.append(number)
-            elif ledger.read_result(self._folder(number), self._open[number][1]) is not None:
+            elif self._is_trained(self._open[number][1], until):
                 self._ready.append(number)
             else:
                 waiting.append(number)
         if waiting:
             self._try_again(event, waiting)
+
+    def _is_trained(self, trial: TrialSpec, until: int | None) -> bool:
+        """Whether a trial has its result; one that was pruned long ago, at the rung `until`, is given it."""
+        if self._brackets is not None and until is not None:
+            return self._brackets.publish(trial, until)
+        return ledger.read_result(self._folder(trial.number), trial) is not None
 
     def _try_again(self, event: Event, waiting: Sequence[int]) -> None:
         """Hand out what a failed cohort left, in halves until the guilty trial is alone; that one is given up when it
@@ -365,6 +372,7 @@ class Driver:
         maybe_there = asked.number in self._recovered or trial.key in self._logged
         records = ledger.read_result(folder, trial)
         result = records or ledger.read_failure(folder, trial) or "no result was published"
+        asked = replace(asked, pruned_at=ledger.pruned_at(folder, trial))
         stores = Stores(self.tracker, self.sampler)
         commit(stores, asked, trial, result, self.plan.study.objectives, maybe_there=maybe_there)
         if records is None:
@@ -385,8 +393,10 @@ class Driver:
         if records is None:
             log.warning("trial %d was told, but its result is lost and could not be had again", trial.number)
             return
-        self._best = max(self._best, values_of(records, "val_accuracy"))
+        if records[0].status != "pruned":
+            self._best = max(self._best, values_of(records, "val_accuracy"))
         self.tracker.log(trial, records, maybe_there=True)
+        ledger.drop_checkpoints(self._folder(trial.number))
 
     def _tell_progress(self) -> None:
         done, total = self._goals.told("complete", "pruned"), sum(self._goals.targets.values())

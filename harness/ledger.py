@@ -226,6 +226,12 @@ def read_result(folder: Path, trial: TrialSpec) -> tuple[Record, ...] | None:
     return found[0] if found else None
 
 
+def pruned_at(folder: Path, trial: TrialSpec) -> int:
+    """After how many epochs a trial was pruned, as its result says; 0 where it was not."""
+    found = result_of(folder, trial)
+    return int(found[1].get("pruned_at", 0)) if found else 0
+
+
 def read_rung(folder: Path, trial: TrialSpec, epoch: int) -> tuple[Record, ...] | None:
     """The records of a trial at a rung, as `read_result`."""
     return _read_records(folder / f"rung-{epoch}.json", trial, trial.specs)

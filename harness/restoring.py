@@ -7,10 +7,8 @@ from collections.abc import Callable, Collection
 
 from harness import ledger
 from harness.analysis.answers import has_answers
-from harness.brackets import Brackets
 from harness.commits import Runs, values_of
 from harness.goals import Plan
-from harness.ledger import TrialSpec
 from harness.sampler import Sampler
 from harness.storage import Asked
 
@@ -18,12 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def restore(
-    plan: Plan,
-    sampler: Sampler,
-    tracker: Runs,
-    brackets: Brackets | None,
-    logged: Collection[str],
-    must_stop: Callable[[], bool],
+    plan: Plan, sampler: Sampler, tracker: Runs, logged: Collection[str], must_stop: Callable[[], bool]
 ) -> tuple[float, list[Asked]]:
     """Log every told trial again whose key is not among `logged`: tracking's store was lost, or changed. Gives the best
     val accuracy, and the trials of which the result is lost or damaged and is to be trained again."""
@@ -32,9 +25,7 @@ def restore(
         folder = plan.folder(asked.number)
         trial = plan.write_spec(asked)  # it puts aside what is damaged, and what is another's
         records = ledger.read_result(folder, trial)
-        if records is None and asked in pruned and _publish_again(sampler, brackets, asked, trial):
-            records = ledger.read_result(folder, trial)
-        if brackets is not None:
+        if plan.study.pruning is not None:
             ledger.drop_checkpoints(folder)
         if records is None or not has_answers(folder, trial, records):
             lost.append(asked)
@@ -53,22 +44,10 @@ def restore(
     return best, [asked for asked in lost if _can_be_trained(asked, pruned)]
 
 
-def _publish_again(sampler: Sampler, brackets: Brackets | None, asked: Asked, trial: TrialSpec) -> bool:
-    """Publish once more what a pruned trial was; False where nobody knows any more at which rung it was pruned."""
-    if brackets is None:  # a row of Optuna's was changed by hand
-        return False
-    states = ("complete", "pruned", "failed", "running")
-    epoch = brackets.rung_of(asked, {state: sampler.trials(state) for state in states})
-    if epoch is None or not brackets.publish(trial, epoch):
-        return False
-    log.warning("trial %d was told, and its result was lost or damaged: it is had again from its rung", trial.number)
-    return True
-
-
 def _can_be_trained(lost: Asked, pruned: Collection[Asked]) -> bool:
     """Whether it is known how long a trial was trained; it is said what becomes of it."""
-    if lost in pruned:
-        log.warning("trial %d was pruned, and what it was then is lost; it stays pruned", lost.number)
+    if lost in pruned and not lost.pruned_at:
+        log.warning("trial %d was pruned, its result is lost, and nobody knows at which rung; it stays so", lost.number)
         return False
     log.warning("trial %d was told, but its result is lost or damaged: it is trained again", lost.number)
     return True

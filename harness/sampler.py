@@ -28,7 +28,7 @@ from harness.arms import CONFIRM, context_of, control_arms, given_in, read_arm, 
 from harness.connection import Connection
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
-from harness.storage import STATES, Asked, arm_of
+from harness.storage import STATES, Asked, arm_of, asked_of
 from harness.urls import redact
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -139,15 +139,16 @@ class Sampler:
         twins, self._twins = self._twins, []
         for trial in twins:
             self._enter(trial)
-        return [_asked(trial) for trial in twins]
+        return [asked_of(trial) for trial in twins]
 
     def tell(self, asked: Asked, values: Sequence[float]) -> None:
         """The trial's values, in the order of the study's objectives. On disk this is the trial's commit point."""
         self._finish(asked, TrialState.COMPLETE, list(values))
 
     def prune(self, asked: Asked) -> None:
-        """The trial was stopped at a rung. It is told without values: those at a rung are not those at the end. TPE
-        counts it among the bad ones while a tenth of all is complete; GP and NSGA-II leave it out."""
+        """The trial was stopped at a rung, after `asked.pruned_at` epochs, which is kept with it. It is told without
+        values: those at a rung are not those at the end. TPE counts it among the bad ones while a tenth of all is
+        complete; GP and NSGA-II leave it out."""
         self._finish(asked, TrialState.PRUNED, None)
 
     def fail(self, asked: Asked) -> None:
@@ -156,7 +157,7 @@ class Sampler:
 
     def trials(self, state: str) -> list[Asked]:
         """The trials that are `"complete"`, `"pruned"`, `"failed"` or `"running"`, in order of number."""
-        return [_asked(trial) for trial in self._disk.trials(STATES[state])]
+        return [asked_of(trial) for trial in self._disk.trials(STATES[state])]
 
     @property
     def has_trials(self) -> bool:
@@ -169,7 +170,7 @@ class Sampler:
 
     def _finish(self, asked: Asked, state: TrialState, values: list[float] | None) -> None:
         own, number = self._arms[asked.arm], asked.number
-        self._disk.end(number, state, values)
+        self._disk.end(asked, state, values)
         own.put(number, _in_arm(own.trials[number], own, state, values))
         own.study.tell(own.places[number], values, state)
 
@@ -185,7 +186,8 @@ class Sampler:
                 "anew with --new, which keeps it aside"
             )
         try:
-            _check_rows(trial, {**self._study.fixed, **own.given, **context_of(arm)}, own)
+            rungs = self._study.pruning.rungs if self._study.pruning else ()
+            _check_rows(trial, {**self._study.fixed, **own.given, **context_of(arm)}, own, rungs)
             kept = _in_arm(trial, own, trial.state, trial.values)
         except ValueError as error:
             raise ValueError(
@@ -231,12 +233,7 @@ class Sampler:
         return optuna.samplers.TPESampler(seed=seed)
 
 
-def _asked(trial: FrozenTrial) -> Asked:
-    """A trial on disk as it was asked for."""
-    return Asked(trial.number, trial.user_attrs["arm"], dict(trial.params), trial.user_attrs.get("round", 0))
-
-
-def _check_rows(trial: FrozenTrial, fixed: Mapping[str, Value], own: _Arm) -> None:
+def _check_rows(trial: FrozenTrial, fixed: Mapping[str, Value], own: _Arm, rungs: Sequence[int]) -> None:
     """Raise `ValueError` where a trial on disk is not as its arm asks for one: its rows were changed by hand."""
     known = {**fixed, **trial.params}
     wanted = {*own.given, *(name for name, dimension in own.space.items() if active(dimension, known))}
@@ -245,6 +242,8 @@ def _check_rows(trial: FrozenTrial, fixed: Mapping[str, Value], own: _Arm) -> No
     since, round = trial.user_attrs.get("since", []), trial.user_attrs.get("round", 0)
     if not isinstance(since, list) or not all(type(number) is int for number in (*since, round)):
         raise ValueError(f"it was asked for in round {round!r}, since {since!r}")
+    if "pruned_at" in trial.user_attrs and (at := trial.user_attrs["pruned_at"]) not in rungs:
+        raise ValueError(f"it was pruned at {at!r}, and rungs are {', '.join(map(str, rungs)) or 'none'}")
 
 
 def _restore_order(own: _Arm, trials: Sequence[FrozenTrial]) -> None:

@@ -38,13 +38,14 @@ STATES = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that was asked for: its number in the study on disk, its arm, its parameters, and the round of asking
-    in a study that prunes, else 0."""
+    """A trial that was asked for: its number in the study on disk, its arm, its parameters, and in a study that prunes
+    the round of asking, and at the end of which epoch it was pruned; else 0."""
 
     number: int
     arm: str
     params: Mapping[str, Value]
     round: int = 0
+    pruned_at: int = 0
 
     @property
     def is_control(self) -> bool:
@@ -144,12 +145,15 @@ def _check_own(attrs: Mapping[str, Any], name: str, url: str) -> None:
 
 
 def set_state(
-    disk: RDBStorage, study_id: int, number: int, state: TrialState, values: list[float] | None, again: bool = False
+    disk: RDBStorage, study_id: int, asked: Asked, state: TrialState, values: list[float] | None, again: bool = False
 ) -> None:
     """Tell a trial on disk, unless a try before this one (`again`) did and its answer was lost. Raises `ValueError`
     where it is over already."""
+    number = asked.number
     disk_id = disk.get_trial_id_from_study_id_trial_number(study_id, number)
     try:
+        if asked.pruned_at:
+            disk.set_trial_user_attr(disk_id, "pruned_at", asked.pruned_at)
         disk.set_trial_state_values(disk_id, state, values)
     except UpdateFinishedTrialError:
         there = disk.get_trial(disk_id)
@@ -167,15 +171,15 @@ class Teller:
 
     def tell(self, asked: Asked, values: Sequence[float]) -> None:
         """As `Sampler.tell`."""
-        set_state(self._disk, self._disk_id, asked.number, TrialState.COMPLETE, list(values))
+        set_state(self._disk, self._disk_id, asked, TrialState.COMPLETE, list(values))
 
     def prune(self, asked: Asked) -> None:
         """As `Sampler.prune`."""
-        set_state(self._disk, self._disk_id, asked.number, TrialState.PRUNED, None)
+        set_state(self._disk, self._disk_id, asked, TrialState.PRUNED, None)
 
     def fail(self, asked: Asked) -> None:
         """As `Sampler.fail`."""
-        set_state(self._disk, self._disk_id, asked.number, TrialState.FAIL, None)
+        set_state(self._disk, self._disk_id, asked, TrialState.FAIL, None)
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ def read_study(url: str, name: str) -> KeptStudy:
     names = {state: word for word, state in STATES.items()}
     found = [
         Kept(
-            Asked(trial.number, arm_of(trial), dict(trial.params), trial.user_attrs.get("round", 0)),
+            asked_of(trial),
             names.get(trial.state, "waiting"),
             tuple(trial.values or ()),
         )
@@ -229,6 +233,12 @@ def read_study(url: str, name: str) -> KeptStudy:
     ]
     objectives = tuple(attrs["harness.objectives"])
     return KeptStudy(attrs["harness.id"], attrs["harness.config"], objectives, tuple(found))
+
+
+def asked_of(trial: FrozenTrial) -> Asked:
+    """A trial on disk as it was asked for."""
+    kept = trial.user_attrs
+    return Asked(trial.number, arm_of(trial), dict(trial.params), kept.get("round", 0), kept.get("pruned_at", 0))
 
 
 def arm_of(trial: FrozenTrial) -> str:

@@ -266,6 +266,12 @@ FAULTS: Mapping[str, tuple[Callable[[Path], str], str, str]] = {
         in_optuna("UPDATE trial_values SET value = 0.5 WHERE trial_id = ? AND objective = 0"),
         "val_accuracy is 0.5 in Optuna, 0.8", "nothing changes a told trial",
     ),
+    "a pruned trial's rung changed": (
+        in_optuna(
+            "UPDATE trial_user_attributes SET value_json = '7' WHERE trial_id = ? AND key = 'pruned_at'", "PRUNED"
+        ),
+        "pruned after 7 epochs in Optuna, after 2 in the ledger", "nothing changes a told trial",
+    ),
     "a trial gone": (
         in_optuna("DELETE FROM trials WHERE trial_id = ?"),
         "Optuna has no such trial, but there is the run", "was the storage put back to an earlier state?",

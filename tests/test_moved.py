@@ -176,7 +176,7 @@ def test_a_trial_that_is_called_pruned_in_a_study_that_does_not_prune_is_borne(
         database.execute("UPDATE trials SET state = 'PRUNED' WHERE trial_id = 2")
     (trial_dir(tmp_path, 1) / "result.json").unlink()
     make_driver(tmp_path, FakeRuns()).run(set())
-    assert "trial 1 was pruned, and what it was then is lost; it stays pruned" in caplog.text
+    assert "trial 1 was pruned, its result is lost, and nobody knows at which rung; it stays so" in caplog.text
 
 
 def test_a_trial_without_its_time_has_its_place_by_what_was_told(database: sqlite3.Connection, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def told(folder: Path) -> dict[int, Any]:
     """What the study on disk says of every trial."""
     sampler = make_driver(folder, FakeRuns(), study=PRUNED).sampler
     return {
-        asked.number: (state, asked.arm, asked.round, dict(asked.params))
+        asked.number: (state, asked.arm, asked.round, asked.pruned_at, dict(asked.params))
         for state in STATES
         for asked in sampler.trials(state)
     }
@@ -70,7 +70,7 @@ def test_the_best_of_each_bracket_go_on(undisturbed: Undisturbed) -> None:
     folder, *_ = undisturbed
     groups: dict[Any, dict[int, ledger.TrialSpec]] = {}
     found = told(folder)
-    for number, (_, arm, turn, _) in found.items():
+    for number, (_, arm, turn, *_) in found.items():
         trial = ledger.read_spec(ledger.trial_dir(folder, number))
         assert trial is not None and trial.round == turn
         groups.setdefault((turn, arm, trial.specs[0].width), {})[number] = trial
@@ -162,6 +162,29 @@ def test_the_same_command_again_does_nothing(tmp_path: Path) -> None:
     make_driver(tmp_path, runs, study=PRUNED).run(set())
     assert make_driver(tmp_path, runs, study=PRUNED, parts=training.parts).run(set(runs.runs)) == "complete"
     assert len(runs.runs) == TOTAL and not training.epochs
+
+
+@pytest.mark.parametrize("file", ["result.json", "*.json"])
+def test_pruned_trials_of_which_all_is_lost_are_trained_up_to_their_rungs_again(
+    file: str, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    """Every one of them, so that no bracket could tell where it was pruned."""
+    folder, runs, training = undisturbed[0], FakeRuns(), FakeTraining()
+    make_driver(tmp_path, runs, study=PRUNED).run(set())
+    before = told(tmp_path)
+    pruned = [number for number, (state, *_) in before.items() if state == "pruned"]
+    for number in pruned:
+        for path in ledger.trial_dir(tmp_path, number).glob(file):
+            path.unlink()
+    again = make_driver(tmp_path, runs, study=PRUNED, parts=training.parts)
+    assert again.run(set(runs.runs)) == "complete" and told(tmp_path) == before
+    for number in pruned:
+        found, wanted = (
+            ledger.read_sealed(ledger.trial_dir(place, number) / "result.json") for place in (tmp_path, folder)
+        )
+        assert found and wanted and found["records"] == wanted["records"]
+        assert found["pruned_at"] == wanted["pruned_at"] == before[number][3]
+    assert not training.epochs if file == "result.json" else max(training.epochs.values()) == max(HALVING.rungs)
 
 
 def test_runs_that_tracking_has_lost_are_logged_again(tmp_path: Path) -> None:

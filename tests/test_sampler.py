@@ -18,6 +18,7 @@ from optuna.storages._rdb import storage as rdb_storage
 from harness import sampler as sampler_module
 from harness.arms import SEARCH, control
 from harness.importances import importances
+from harness.rungs import Halving
 from harness.sampler import Sampler, best
 from harness.space import SAMPLERS, Choice, Dimension, Float, Study, Value
 from harness.storage import Asked
@@ -86,6 +87,18 @@ def test_pruned_trials_are_counted_and_a_restart_proposes_the_same(
     for state in ("complete", "pruned"):
         assert again.trials(state) == whole.trials(state)
     assert [asked.round for asked in again.trials("pruned")][::9] == [1, 2, 3]
+
+
+def test_at_which_rung_a_trial_was_pruned_is_kept_with_it_and_has_to_be_one(tmp_path: Path) -> None:
+    study = replace(STUDY, pruning=Halving(rungs=(2, 5)))
+    sampler = opened(tmp_path, study)
+    asked = replace(sampler.ask(SEARCH, 1), pruned_at=5)
+    sampler.prune(asked)
+    assert opened(tmp_path, study).trials("pruned") == [asked]
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '4' WHERE key = 'pruned_at'")
+    with pytest.raises(ValueError, match="it was pruned at 4, and rungs are 2, 5"):
+        opened(tmp_path, study)
 
 
 def test_controls_do_not_sway_the_search(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness import ledger
@@ -87,5 +88,7 @@ class _Mending:
 
     def _finish(self, kept: Kept) -> None:
         trial, result = self._read(kept)
-        commit(self._stores, kept.asked, trial, result, self._study.objectives, maybe_there=True)
-        ledger.drop_checkpoints(self._folder(kept.asked.number))
+        folder = self._folder(kept.asked.number)
+        asked = replace(kept.asked, pruned_at=ledger.pruned_at(folder, trial))
+        commit(self._stores, asked, trial, result, self._study.objectives, maybe_there=True)
+        ledger.drop_checkpoints(folder)

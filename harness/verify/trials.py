@@ -23,12 +23,13 @@ WORDS = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running"
 
 @dataclass(frozen=True)
 class Entry:
-    """What the ledger has of a trial: its spec, where it is the trial's own; its records, or why it was given up; and
-    what is wrong with either."""
+    """What the ledger has of a trial: its spec, where it is the trial's own; its records, or why it was given up; what
+    is wrong with either; and after how many epochs it was pruned, 0 where it was not."""
 
     trial: TrialSpec | None
     result: Sequence[Record] | str | None
     faults: tuple[Fault, ...] = ()
+    pruned_at: int = 0
 
 
 def look(folder: Path, study: str, config_hash: str, kept: Kept) -> Entry:
@@ -56,8 +57,9 @@ def look(folder: Path, study: str, config_hash: str, kept: Kept) -> Entry:
         return Entry(trial, None, (Fault(number, f"its result is damaged: {error}", mend="aside"),))
     if found is None:
         return Entry(trial, reason)
-    problem = problem_of(folder, trial, found[0])
-    return Entry(trial, found[0], (Fault(number, problem, AGAIN["complete"]),) if problem else ())
+    records, facts = found
+    problem = problem_of(folder, trial, records)
+    return Entry(trial, records, (Fault(number, problem, AGAIN),) if problem else (), facts.get("pruned_at", 0))
 
 
 def _lost(folder: Path) -> str:
@@ -79,10 +81,7 @@ def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> It
         yield f"its round is {trial.round}, Optuna's {asked.round}"
 
 
-AGAIN = {
-    "complete": "the next sweep trains it again, and does not tell it again; if you have a copy, put it back",
-    "pruned": "the next sweep has it again where its bracket still tells its rung; if you have a copy, put it back",
-}
+AGAIN = "the next sweep trains it again, and does not tell it again; if you have a copy, put it back"
 
 
 def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
@@ -94,9 +93,12 @@ def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
         if result is None:
             yield Fault(number, f"{state} in Optuna, and its failed.json is missing or another trial's")
     elif result is None or isinstance(result, str):
-        yield Fault(number, f"{state} in Optuna, and its result.json is missing", AGAIN[kept.state])
+        yield Fault(number, f"{state} in Optuna, and its result.json is missing", AGAIN)
     elif (result[0].status == "pruned") != (kept.state == "pruned"):
         yield Fault(number, f"{state} in Optuna, {result[0].status} in the ledger", "nothing changes a told trial")
+    elif kept.state == "pruned" and (at := kept.asked.pruned_at) not in (0, entry.pruned_at):
+        what = f"pruned after {at} epochs in Optuna, after {entry.pruned_at} in the ledger"
+        yield Fault(number, what, "nothing changes a told trial")
     elif kept.state == "complete":
         yield from _unequal_values(kept, study.objectives, result)
 
