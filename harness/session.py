@@ -218,7 +218,7 @@ def _opened(opening: Future[Tracker], deadline: float) -> Tracker:
         if time.monotonic() > deadline + LATE:
             raise TimeUp("its tracking store was open")
         if time.monotonic() > said_at:
-            log.warning("the tracking store is not open yet: the machine is busy, or another process is making its tables")
+            log.warning("the tracking store is not open yet: the machine is busy, or another process makes its tables")
             said_at = math.inf
     return opening.result()
 

@@ -13,9 +13,8 @@ from statsmodels.stats.multitest import multipletests
 
 from harness.analysis import judged
 from harness.analysis.answers import Answers
-from harness.analysis.calibration import class_gains, reliability, with_holm
+from harness.analysis.calibration import class_gains, named, reliability, with_holm
 from harness.analysis.intervals import crossed
-from harness.report.build import named
 
 CONFIDENCES = st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=40)
 

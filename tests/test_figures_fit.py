@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from harness import figures
+from harness.analysis.calibration import named
 from harness.analysis.compare import gains, gains_by_option
 from harness.analysis.confirmed import CONTROLS, NOT_SHOWN
 from harness.analysis.indifference import indifference
@@ -184,6 +185,8 @@ CASES: Mapping[str, Callable[[], Figure]] = {
     "bits_against_size": lambda: figures.bits_against_size(confirmed()),
     "class_gain": lambda: figures.class_gain(classes(30)),
     "class_gain, ten classes": lambda: figures.class_gain(classes(10)),
+    "class_gain, ten short names": lambda: figures.class_gain(named(classes(10), [*"abcdefghij"])),
+    "class_gain, long names": lambda: figures.class_gain(named(classes(30), [f"{LONG}, {n}" for n in range(30)])),
     "confirmed_accuracy": lambda: figures.confirmed_accuracy(confirmed(), FORMS, 0.97, BUDGETS),
     "confirmed_accuracy, three widths": lambda: figures.confirmed_accuracy(
         confirmed().query("width in (2, 6, 32)"), FORMS, 0.97, BUDGETS

@@ -6,6 +6,8 @@ class, and `labels` [examples] the true one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -69,6 +71,16 @@ def with_holm(classes: pd.DataFrame, looks: int = 1, planned: int = 0) -> pd.Dat
     """
     larger = classes[["p_t", "p_crossed"]].max(axis=1, skipna=False)
     return classes.assign(holm_p=np.array(holm(larger.tolist(), looks, planned), dtype=float))
+
+
+def named(classes: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """A table with a `label` a row, and behind it a column `name` of what the labels 0, 1, ... are called; as it was
+    where they have no names."""
+    if not names or classes.empty:
+        return classes
+    found = classes.copy()
+    found.insert(1, "name", [names[label] if label < len(names) else "" for label in found["label"]])
+    return found
 
 
 def _bin(p_max: Floats, bins: int) -> NDArray[np.intp]:

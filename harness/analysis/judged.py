@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
-from harness.analysis.calibration import class_gains, reliability, with_holm
+from harness.analysis.calibration import class_gains, named, reliability, with_holm
 from harness.analysis.chosen import FRONT, OPTION, PLAIN_ROLE, ROLES, chosen, confirmed_in_roles, is_plain_itself
 from harness.analysis.confirmed import (
     CONTROLS,
@@ -141,7 +141,10 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         options_compared=options_compared(trials, students, correct, looks=times, planned=to_come.options_compared),
         recommended=_recommended(trials, draws, data.size_budgets),
         audit=audit.choices(frames.curves, one_each.drop_duplicates("number")),
-        classes=_classes(one_each, students, answers, times, to_come.widths),
+        classes=named(
+            _classes(one_each, students, answers, times, to_come.widths),
+            (data.manifest.get("task") or {}).get("classes") or (),
+        ),
         reliability=_reliability(one_each, students, answers),
         draws=draws,
         wrote={number: own.sample[0].tolist() for number, own in answers.items() if own.sample is not None},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -83,7 +83,8 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
 
 
 def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
-    """Distilled less plain training by class and width, in points of test accuracy: one cell each.
+    """Distilled less plain training by class and width, in points of test accuracy: one cell each, classes named where
+    the table has a column `name`.
 
     `answered`: whether any confirmed student's answers are on disk, for the reason why there is nothing to show.
     """
@@ -101,8 +102,10 @@ def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
     size = 5.5 if len(labels) > 8 else 6.5
     numbers = fitting.fits([f"{value:+.1f}" for value in np.nanmax(abs(table), axis=0, initial=0)], size, MAP)
     left_out += "" if numbers else " The cells have no room for numbers: classes.csv."
+    names = [fitting.name(called) for called in _names(classes, labels)]
+    on_end = names != list(map(str, labels)) and not fitting.fits(names, 7, MAP)
     figure = style.blank(
-        0.9 + 0.26 * max(len(widths), 2) + 0.45,
+        1.35 + 0.26 * max(len(widths), 2) + on_end * max(map(fitting.length, names), default=0) / 72,
         f"Best distilled less best plain configuration, {style.seeds_phrase(counts)}; each cell a class of test "
         "examples. Outlined: Holm's p over the classes of all widths is below .05, over seeds and examples. Hatched: "
         f"distilled is worse. No interval is shown.{left_out}",
@@ -134,8 +137,8 @@ def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
                 axes.add_patch(
                     Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=style.INK, linewidth=1.1)
                 )
-    step = next(step for step in range(1, len(labels) + 1) if fitting.fits([str(n) for n in labels[::step]], 7, MAP))
-    axes.set_xticks(range(0, len(labels), step), [str(label) for label in labels[::step]])
+    step = 1 if on_end else next(step for step in range(1, len(names) + 1) if fitting.fits(names[::step], 7, MAP))
+    axes.set_xticks(range(0, len(names), step), names[::step], rotation=90 * on_end)
     axes.set_yticks(range(len(widths)), [str(width) for width in widths])
     axes.set_xlabel("class")
     axes.set_ylabel("width")
@@ -144,6 +147,12 @@ def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
     bar.set_label("gain of distillation (points)")
     bar.outline.set_linewidth(0.4)
     return figure
+
+
+def _names(classes: pd.DataFrame, labels: Sequence[int]) -> list[str]:
+    """What the classes are called; a class without a name has its number."""
+    known = dict(zip(classes["label"], classes["name"], strict=True)) if "name" in classes else {}
+    return [str(known.get(label) or label) for label in labels]
 
 
 def fit_panel(trials: pd.DataFrame) -> Figure:

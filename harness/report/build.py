@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -70,28 +70,12 @@ def _confirmed_tables(report: Report) -> dict[str, pd.DataFrame]:
     tables |= {"bits.csv": report.bits} if len(report.bits) else {}
     tables |= {
         "recommended.csv": found.recommended,
-        "classes.csv": _classes(report),
+        "classes.csv": found.classes,
         "reliability.csv": found.reliability,
     }
     tables |= {"comparisons_by_option.csv": found.by_option} if len(found.by_option) else {}
     tables |= {"comparisons_of_others.csv": found.others_against_plain} if len(found.others_against_plain) else {}
     return tables | ({"options_compared.csv": found.options_compared} if len(found.options_compared) else {})
-
-
-def _classes(report: Report) -> pd.DataFrame:
-    """The gains by class, with what each class is called where the task knows it."""
-    names = (report.data.manifest.get("task") or {}).get("classes") or ()
-    return named(report.confirmed.classes, names)
-
-
-def named(classes: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """A table with a `label` a row, and behind it a column `name` of what the labels 0, 1, ... are called; as it was
-    where they have no names."""
-    if not names or classes.empty:
-        return classes
-    found = classes.copy()
-    found.insert(1, "name", [names[label] if label < len(names) else "" for label in found["label"]])
-    return found
 
 
 def _knob_tables(report: Report) -> dict[str, pd.DataFrame]:

@@ -215,7 +215,8 @@ def calibration_section(report: Report) -> Iterator[Block]:
     if len(classes):
         shown = classes[classes["holm_p"] < LEVEL]
         each = [
-            f"class {row['label']} at width {row['width']} ({100 * row['gain']:+.1f} points)" for row in rows_of(shown)
+            f"class {row.get('name') or row['label']} at width {row['width']} ({100 * row['gain']:+.1f} points)"
+            for row in rows_of(shown)
         ]
         yield Paragraph(
             "Against plain training, a difference is shown for " + plain(", ".join(each)) + "." if each else
