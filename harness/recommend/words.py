@@ -16,7 +16,7 @@ from harness.recommend.choose import HALF, NEAR, SURE, Recommendation
 from harness.report.tables import configuration, fresh_seeds, number, points, probability, resampled
 from harness.report.unconfirmed import unconfirmed
 from harness.space import TEACHER_KNOBS
-from harness.spec import PLAIN
+from harness.spec import NONE, PLAIN
 
 WITHOUT: Mapping[str, str] = {
     "ce": "it is plain training",
@@ -104,11 +104,17 @@ def _likelier(found: Recommendation) -> str:
 
 
 def _others(own: Mapping[str, Any], data: StudyData) -> str:
-    """The knobs that `configuration` does not name and that the study, or a control, has searched."""
+    """The knobs that `configuration` does not name and that the study, or a control, has searched, where they are
+    set."""
     names = dict.fromkeys(("lr", *(["label_smoothing"] if own["role"] == "smoothing" else []), *data.space))
     plain = own["form"] == PLAIN
-    kept = [name for name in names if name in own and name not in ("form", "alpha", "temperature", "width")
-            and not pd.isna(own[name]) and not (plain and name in TEACHER_KNOBS and name != "loss_scale")]  # fmt: skip
+    kept = [
+        name
+        for name in names
+        if name in own and name not in ("form", "alpha", "temperature", "width")
+        and not pd.isna(own[name]) and own[name] != NONE
+        and not (plain and name in TEACHER_KNOBS and name != "loss_scale")
+    ]  # fmt: skip
     return "".join(f", {name.replace('_', ' ')} {number(own[name], 2)}" for name in kept)
 
 
