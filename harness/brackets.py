@@ -41,6 +41,10 @@ class Brackets:
         self._open[asked.number] = key, trial
         self._members.setdefault(key, {})[asked.number] = self._read(trial)
 
+    def __contains__(self, number: int) -> bool:
+        """Whether a trial is open here."""
+        return number in self._open
+
     def restore(self, told: Iterable[Asked], state: str) -> None:
         """Take in what open trials are compared with: those of their brackets that were told before a restart, as what
         `state` says."""

@@ -346,7 +346,7 @@ class Driver:
         log.warning("trial %d is given up: %s", trial.number, reason)
         ledger.publish_failure(self._folder(trial.number), trial, reason)
         self._ready.append(trial.number)
-        if self._brackets is not None and self._in_bracket(trial) and trial.number not in self._lost:
+        if self._brackets is not None and trial.number in self._brackets:
             self._brackets.fail(trial.number)
 
     def _commit_ready(self) -> None:
@@ -366,7 +366,7 @@ class Driver:
         if asked.number in self._lost:
             self._commit_lost(trial)
             return
-        if self._brackets is not None and self._in_bracket(trial):
+        if self._brackets is not None and trial.number in self._brackets:
             self._brackets.leave(asked.number)
         folder = self._folder(asked.number)
         maybe_there = asked.number in self._recovered or trial.key in self._logged

@@ -15,7 +15,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy
-from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -25,8 +24,8 @@ from harness.stopping import Halt
 from harness.urls import redact, sqlite_file
 
 CONNECT_TIMEOUT = 10
-TABLES_WITHIN = 60.0
-"""Seconds that another process is given to make a store's tables, which takes a few."""
+TABLES_WITHIN, SILENT = 60.0, 10.0
+"""Seconds that another process is given to make a store's tables, which takes a few, and after which it is said."""
 log = logging.getLogger(__name__)
 
 
@@ -130,22 +129,31 @@ def making_tables(url: str) -> Iterator[None]:
     Raises `ValueError` where another process does not end doing so.
     """
     stuck = f"another process has been making the tables of {redact(url)} for {TABLES_WITHIN:g} s; stop it"
+    since, said = time.monotonic(), False
+
+    def wait() -> None:
+        nonlocal said
+        waited = time.monotonic() - since
+        if waited > TABLES_WITHIN:
+            raise ValueError(stuck)
+        if waited > SILENT and not said:
+            said = True
+            log.warning("another process is making the tables of %s; it is waited for", redact(url))
+        time.sleep(0.1)
+
     if is_server(url):
         with closing(Advisory(url, "harness tables")) as advisory:
-            until = time.monotonic() + TABLES_WITHIN
             while not advisory.take():
-                if time.monotonic() > until:
-                    raise ValueError(stuck)
-                time.sleep(0.1)
+                wait()
             yield
         return
     file = sqlite_file(url)
     if file is None or not file.parent.is_dir():
         yield
         return
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(FileLock(file.with_name(f".{file.name}.lock"), timeout=TABLES_WITHIN))
-        except Timeout:
-            raise ValueError(stuck) from None
+    while (lock := ledger.lock(file.with_name(f".{file.name}.lock"))) is None:
+        wait()
+    try:
         yield
+    finally:
+        lock.release(force=True)

@@ -46,6 +46,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
         "seeds": list(study.student_seeds()),
         "confirm_seeds": list(fresh_seeds(study, study.confirm)),
         "searches": known.get("searches") if known else options.searches,  # as many as were planned when this one began
+        "first_seed": (options.first or options).study.seed,  # of several searches it is the study's own
         "task": {name: value for name, value in task.items() if name != "versions"},
         "teacher": None,
         "cohorts": None,

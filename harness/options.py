@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -106,6 +107,23 @@ def searches_of(options: Options) -> list[Options]:
         for seed in seeds
     ]
     return [*others, options]
+
+
+def again(manifest: Mapping[str, Any], name: str, confirm: int | None = None) -> list[str]:
+    """The command that goes on with the study of a `study.json`, but for where it is kept. One of several searches is
+    no study of its own: it goes on with all of them."""
+    file = Path(str(manifest.get("file", name)))
+    parts = [manifest.get(part) for part in ("budget", "identity")]
+    budget, identity = (part if isinstance(part, Mapping) else {} for part in parts)
+    seed = identity.get("seed")
+    first = manifest.get("first_seed", seed)
+    stem = name if first == seed else name.removesuffix(f"-seed{seed}")
+    study = stem if file.parent in [place.resolve() for place in cli.STUDIES] else str(file)
+    said = ["python", "-m", "harness.sweep", study]
+    said += [] if confirm is None else ["--confirm", str(confirm)]
+    said += ["--trials", str(budget["trials"])] if "trials" in budget else []
+    said += [] if first is None else ["--seed", str(first)]
+    return said if first == seed else [*said, "--searches", str(manifest.get("searches"))]
 
 
 def stores(storage: str | None, tracking_uri: str | None) -> list[str]:

@@ -63,6 +63,7 @@ def sweeps(options: Options) -> int:
     for place, each in enumerate(every, 1):
         left = None if options.timeout is None else options.timeout - (time.monotonic() - started)
         if left is not None and left <= 0:
+            screen.say_time_is_up(options, Console(quiet=options.quiet), f"search {place} of {len(every)}")
             break
         Console(quiet=options.quiet).print(f"[b]search {place} of {len(every)}[/], seed {each.study.seed}: {each.name}")
         if code := sweep(replace(each, timeout=left)):
@@ -101,9 +102,12 @@ def sweep(options: Options) -> int:
             cli.say_error(f"stopped: nobody reads what is printed any more; it goes on with {options.command}")
             code = 1
         finally:
-            executor.close()
-            wait([imported], timeout=IMPORTS)
-    return stop.code or code  # a signal may have come at the very end
+            with stop.waits():  # a signal that comes now is no reason to leave workers behind
+                executor.close()
+                wait([imported], timeout=IMPORTS)
+        if stop and code == 0 and options.first is not None:  # it came at the very end, and there are other searches
+            screen.say_how_to_go_on(options, console)
+    return stop.code or code
 
 
 def _imported(names: Sequence[str]) -> ModuleType:
@@ -218,7 +222,7 @@ def _opened(opening: Future[Tracker], deadline: float) -> Tracker:
         if time.monotonic() > deadline + LATE:
             raise TimeUp("its tracking store was open")
         if time.monotonic() > said_at:
-            log.warning("the tracking store is not open yet: the machine is busy, or another process makes its tables")
+            log.warning("the tracking store is not open yet; it is waited for")
             said_at = math.inf
     return opening.result()
 

@@ -28,6 +28,8 @@ from harness.urls import read_only, redact, sqlite_file
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 log = logging.getLogger(__name__)
+ASIDE = ".aside-"
+"""What stands in the name of a study that was renamed, between the one it had and when."""
 STATES = {
     "complete": TrialState.COMPLETE,
     "failed": TrialState.FAIL,
@@ -57,8 +59,9 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
     with _opening(url, shared=shared):
         storage = _made(url)
         names = optuna.get_all_study_names(storage)
-        if names and name not in names and not shared:
-            raise ValueError(f"{redact(url)} is the database of study {names[0]!r}, not {name!r}; choose another --out")
+        other = next((each for each in names if not each.startswith(f"{name}{ASIDE}")), name)
+        if other != name and name not in names and not shared:
+            raise ValueError(f"{redact(url)} is the database of study {other!r}, not {name!r}; choose another --out")
         directions = [direction(objective) for objective in study.objectives]
         if name in names and _never_asked(storage, name, config_hash):
             log.warning("the study called %s had come to no trial; it is called %s now", name, _rename(storage, name))
@@ -96,7 +99,7 @@ def set_aside(url: str, name: str) -> str | None:
 
 def _rename(storage: RDBStorage, name: str) -> str:
     """Give a study another name, which is told: Optuna has no call for it."""
-    kept = f"{name}.aside-{time.time_ns()}"
+    kept = f"{name}{ASIDE}{time.time_ns()}"
     optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
     optuna.delete_study(study_name=name, storage=storage)
     return kept

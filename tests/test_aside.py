@@ -40,9 +40,7 @@ def test_a_tracking_store_that_does_not_open_is_said_and_has_until_the_deadline(
     never: Future[Tracker] = Future()
     with pytest.raises(TimeUp, match="its tracking store was open"):
         session._opened(never, time.monotonic())
-    assert [record.message for record in caplog.records] == [
-        "the tracking store is not open yet: the machine is busy, or another process makes its tables"
-    ]
+    assert [record.message for record in caplog.records] == ["the tracking store is not open yet; it is waited for"]
 
 
 def test_why_a_tracking_store_cannot_be_opened_is_said() -> None:

@@ -157,14 +157,18 @@ def test_a_server_that_goes_away_as_a_study_is_read_is_waited_for(
 
 
 def test_who_never_ends_making_tables_is_not_waited_for(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(locks, "TABLES_WITHIN", 0.3)
+    monkeypatch.setattr(locks, "SILENT", 0.1)
     for store in (url, f"sqlite:///{tmp_path / 'study.db'}"):
         with making_tables(store):
             said = f"another process has been making the tables of {re.escape(redact(store))} for 0.3 s"
             with pytest.raises(ValueError, match=said), making_tables(store):
                 pass
+        waited = f"another process is making the tables of {redact(store)}; it is waited for"
+        assert [record.message for record in caplog.records] == [waited]
+        caplog.clear()
         with making_tables(store):
             pass
 

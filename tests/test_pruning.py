@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optuna.storages import RDBStorage
 
 from harness import brackets, ledger
 from harness.analysis.load import load
@@ -302,3 +303,22 @@ def test_a_sweep_whose_files_were_damaged_while_it_was_down_ends_the_same(
     assert Counter(runs.runs) == {f"fake/{number}": 1 for number in range(TOTAL)}
     assert told(place) == told(folder)
     assert (runs.values, runs.statuses) == (wanted.values, wanted.statuses)
+
+
+def test_a_trial_that_optuna_itself_asked_for_twice_is_in_no_bracket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = RDBStorage.create_new_trial, 0
+
+    def twice(*args: Any, **kwargs: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            original(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(RDBStorage, "create_new_trial", twice)
+    driver = make_driver(tmp_path, FakeRuns(), study=PRUNED, parts=FakeTraining().parts)
+    assert driver.run(set()) == "complete"
+    assert [asked.number for asked in driver.sampler.trials("failed")] == [5]
+    assert driver.sampler.trials("running") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness.analysis.intervals import crossed
 from harness.analysis.load import rows_of
 from harness.analysis.searches import COLUMNS, Planned, differences, folders, over_searches, planned
 from harness.ledger import read_manifest, write_sealed
+from harness.options import again
 from harness.report import markdown
 from harness.report.findings import judge
 from harness.report.searches import searches_answer, searches_section
@@ -245,3 +247,12 @@ def test_a_search_beyond_the_axis_is_named_at_its_edge() -> None:
     shown = [len(list(line.get_xdata())) for line in figure.axes[0].lines if line.get_marker() == "x"]  # type: ignore[arg-type]
     far = [f"{100 * found[0][width, CONTROLS[0]].mean():+.1f}" for width in WIDTHS]
     assert said == far and shown == [5] * len(WIDTHS)
+
+
+def test_the_command_that_goes_on_with_one_search_goes_on_with_all_of_them(home: Path) -> None:
+    file = home.parent / "mine.py"
+    for name in ("mine-seed1", "mine-seed2"):
+        said = again(read_manifest(home / name), name, 2)
+        assert shlex.join(said[2:]) == f"harness.sweep {file} --confirm 2 --trials 6 --seed 0 --searches 3"
+    assert "--searches" not in again(read_manifest(home / "mine"), "mine")
+    assert again({"budget": "x", "identity": 3}, "mine") == ["python", "-m", "harness.sweep", "mine"]

@@ -19,6 +19,7 @@ import pytest
 
 from harness import ledger, manifest, session
 from harness.costs import costs_from_json
+from harness.executors.inline import Inline
 from harness.stopping import TimeUp
 from tests.inline import sweep_here
 from tests.typed import EPOCHS, STUDY, TOTAL, command, refused, typed
@@ -225,8 +226,28 @@ def test_a_signal_near_the_end_ends_it_and_begins_no_other_search(
     assert sweep_here(home / "mine.py", tmp_path, searches=2, trials=2, confirm=1) == 130
     assert (tmp_path / "mine-seed1").exists() and not (tmp_path / "mine").exists()
     reported = (tmp_path / "mine-seed1" / "report.html").exists()
-    assert ("stopped; nothing is lost" in capsys.readouterr().out) is not reported
+    assert "stopped; nothing is lost" in capsys.readouterr().out  # the other search is still to be made
     assert reported is (moment[1] == "sweep_metrics")
+
+
+def test_a_signal_as_a_search_leaves_its_workers_ends_the_others_in_order(
+    home: Path, tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Inline, "close", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    shutil.copytree(digits_cache, tmp_path / "teachers")
+    assert sweep_here(home / "mine.py", tmp_path, searches=2, trials=2, confirm=0) == 143
+    assert (tmp_path / "mine-seed1" / "report.html").exists() and not (tmp_path / "mine").exists()
+    said = capsys.readouterr().out
+    assert said.count("stopped; nothing is lost") == 1 and "--searches 2" in said
+
+
+def test_time_that_is_up_between_two_searches_is_said(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session, "sweep", lambda options: time.sleep(options.timeout))
+    assert sweep_here(home / "mine.py", tmp_path, searches=2, timeout=2) == 0
+    said = capsys.readouterr().out
+    assert "the time was up before search 2 of 2. It goes on with" in said and "--searches 2" in said
 
 
 def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(

@@ -24,8 +24,10 @@ from harness.outages import StoreError
 from harness.runs import Sweep
 from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
+from harness.storage import open_study
 from harness.tracking import Reader, Tracker
 from harness.verify.check import Place, check
+from tests.fakes import STUDY as FAKE
 from tests.fakes import FakeRuns, fake_train, make_driver
 from tests.inline import sweep_here
 
@@ -85,6 +87,30 @@ def test_a_changed_study_is_begun_anew_only_when_asked_and_the_old_one_is_kept(s
     assert anew.returncode == 0 and line.endswith(said)
     assert ledger.numbers(kept) == numbers and ledger.numbers(out / "mine") == list(range(8))
     assert len(make_driver(kept, FakeRuns(), name="mine").sampler.trials("running")) == len(numbers)
+
+
+def test_a_kill_as_a_study_that_came_to_no_trial_makes_room_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for kill -9."""
+
+    def killed(**given: Any) -> Any:
+        if given.get("load_if_exists"):
+            raise Killed
+        return create(**given)
+
+    create, url = optuna.create_study, f"sqlite:///{tmp_path / 'study.db'}"
+    open_study(url, "mine", FAKE, "one", shared=False)
+    monkeypatch.setattr(optuna, "create_study", killed)
+    with pytest.raises(Killed):
+        open_study(url, "mine", FAKE, "two", shared=False)
+    monkeypatch.undo()
+    open_study(url, "mine", FAKE, "two", shared=False)
+    kept, own = sorted(optuna.get_all_study_names(url), reverse=True)
+    assert own == "mine" and kept.startswith("mine.aside-")
+    with pytest.raises(ValueError, match=r"is the database of study 'mine.*, not 'other'"):
+        open_study(url, "other", FAKE, "one", shared=False)
 
 
 def cut_off(folder: Path, runs: FakeRuns, after: int) -> None:

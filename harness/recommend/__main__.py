@@ -156,24 +156,16 @@ def _register(found: Recommendation, folder: Path, exported: Path, name: str, wh
 def _command(found: Recommendation, data: StudyData, out: Path, where: tuple[str | None, str | None]) -> str:
     """The command that goes on with this very study, with more fresh seeds; a store that is not where it is by default
     and was not named has a gap to fill in."""
-    from harness.options import stores
+    from harness.options import again, stores
 
     seeds = None if found.apart is None else found.apart.next_seeds
-    budget, identity = (data.manifest.get(name) or {} for name in ("budget", "identity"))
-    said = ["python", "-m", "harness.sweep", _study(data), "--confirm", str(seeds or SEEDS)]
-    said += ["--trials", str(budget["trials"])] if "trials" in budget else []
-    said += ["--seed", str(identity["seed"])] if "seed" in identity else []
+    said = again(data.manifest, data.name, seeds or SEEDS)
     said += [] if out == cli.OUT else ["--out", str(out)]
     storage, tracking = where
     said += stores(storage, tracking)
     said += ["--storage", "URL"] if storage is None and not (out / data.name / "study.db").exists() else []
     said += ["--tracking-uri", "URL"] if tracking is None and not (out / "mlflow.db").exists() else []
     return shlex.join(said)
-
-
-def _study(data: StudyData) -> str:
-    file = Path(str(data.manifest.get("file", data.name)))
-    return data.name if file.parent in [folder.resolve() for folder in cli.STUDIES] else str(file)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from harness import cli
 from harness.locks import driver_of
-from harness.options import stores
+from harness.options import again, stores
 from harness.outages import StoreError
 from harness.storage import read_study
 from harness.tracking import Tracker
@@ -93,10 +93,10 @@ def main(
 
 def _command(place: Place, out: Path, said: Sequence[str]) -> str:
     """The command that sweeps the study."""
-    file = Path(str(place.manifest.get("file", place.name)))
-    study = place.name if file.parent in [folder.resolve() for folder in cli.STUDIES] else str(file)
+    seeds = place.manifest.get("confirm_seeds")
+    which = again(place.manifest, place.name, len(seeds) if isinstance(seeds, list) else None)
     own_out = [] if out == cli.OUT else ["--out", str(out)]
-    return shlex.join(["python", "-m", "harness.sweep", study, *own_out, *said])
+    return shlex.join([*which, *own_out, *said])
 
 
 def _conclude(console: Console, found: Findings, num_mended: int, *, quiet: bool) -> int:
