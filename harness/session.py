@@ -66,7 +66,7 @@ def sweeps(options: Options) -> int:
             screen.say_time_is_up(options, Console(quiet=options.quiet), f"search {place} of {len(every)}")
             break
         Console(quiet=options.quiet).print(f"[b]search {place} of {len(every)}[/], seed {each.study.seed}: {each.name}")
-        if code := sweep(replace(each, timeout=left)):
+        if code := sweep(replace(each, timeout=left, new=each.new and place == 1)):
             return code
     return 0
 
@@ -145,10 +145,12 @@ def _be_its_driver(session: _Session) -> int:
         return _show_plan(session)
     for warning in task["warned"]:
         log.warning("%s", warning)
-    if options.new and (options.study_dir.exists() or options.storage):
-        was_there = options.study_dir.exists()  # the lock makes it
-        with driver_of(options.name, options.study_dir, options.storage):
-            _begin_anew(options, session.console, was_there=was_there)
+    for each in (
+        searches_of(options.first or options) if options.new else ()
+    ):  # all at once: the command goes on with all
+        if (was_there := each.study_dir.exists()) or each.storage:  # the lock makes it
+            with driver_of(each.name, each.study_dir, each.storage):
+                _begin_anew(each, session.console, was_there=was_there)
     with driver_of(options.name, options.study_dir, options.storage) as held:
         try:
             Desk.clear(options.study_dir)

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +88,20 @@ def test_a_changed_study_is_begun_anew_only_when_asked_and_the_old_one_is_kept(s
     assert anew.returncode == 0 and line.endswith(said)
     assert ledger.numbers(kept) == numbers and ledger.numbers(out / "mine") == list(range(8))
     assert len(make_driver(kept, FakeRuns(), name="mine").sampler.trials("running")) == len(numbers)
+
+
+def test_all_searches_begin_anew_at_once_so_that_the_command_which_goes_on_is_taken(
+    study: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = study
+    assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1) == 0
+    file.write_text(STUDY.format(high=0.5))
+    monkeypatch.setattr(session, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1, new=True) == 130
+    monkeypatch.undo()
+    assert len([*out.glob("mine.aside-*")]) == len([*out.glob("mine-seed1.aside-*")]) == 1
+    assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1) == 0
+    assert len([*out.glob("*.aside-*")]) == 2
 
 
 def test_a_kill_as_a_study_that_came_to_no_trial_makes_room_costs_nothing(
