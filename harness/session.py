@@ -145,9 +145,8 @@ def _be_its_driver(session: _Session) -> int:
         return _show_plan(session)
     for warning in task["warned"]:
         log.warning("%s", warning)
-    for each in (
-        searches_of(options.first or options) if options.new else ()
-    ):  # all at once: the command goes on with all
+    # All searches at once: the command that goes on does so with all of them.
+    for each in searches_of(options.first or options) if options.new else ():
         if (was_there := each.study_dir.exists()) or each.storage:  # the lock makes it
             with driver_of(each.name, each.study_dir, each.storage):
                 _begin_anew(each, session.console, was_there=was_there)
