@@ -190,6 +190,7 @@ def test_a_width_that_few_searches_compare_is_named_and_not_spoken_of(home: Path
     table = report.searches.assign(num_searches=[1 if width == 3 else 3 for width in report.searches["width"]])
     [said] = searches_answer(replace(report, searches=table))
     assert "Over 3 searches" in said and "at width 6 (" in said
+    assert " points with 80% power, as these searches have it." in said
     assert said.endswith("Fewer than 3 searches compare them at width 3.")
     assert not list(searches_answer(replace(report, searches=table.assign(num_searches=2))))
 

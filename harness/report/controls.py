@@ -15,7 +15,7 @@ from harness.analysis.load import rows_of
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table, plain
 from harness.report.findings import Report
-from harness.report.tables import fresh, least, listed, number, points, tested
+from harness.report.tables import fresh, least, listed, number, points, power, tested
 
 REMAINS: Mapping[str, str] = {
     "smoothing": "Against label smoothing (is it only softer labels?)",
@@ -114,7 +114,8 @@ def answer(report: Report) -> str:
     said += f" {looks}" if (looks := _looks(report)) else ""
     unknown = [f"{row['width']} ({row['warning']})" for row in rows_of(main) if pd.isna(row["holm_p"])]
     said += f" Nothing can be claimed at width {listed(unknown)}." if unknown else ""
-    return said + _power(main)
+    sound = main.assign(found_80=main["found_80"].mask(main["warning"].str.contains(FEW)))  # of few a spread is a guess
+    return said + power(sound, "these seeds")
 
 
 def _without_control(found: Confirmed) -> str:
@@ -126,25 +127,6 @@ def _without_control(found: Confirmed) -> str:
     return (
         f"On the test split, over {fresh(found)}, distilled students have {listed(each)}. No plain training was "
         "confirmed beside them, so what distillation gains is not known."
-    )
-
-
-def _power(main: pd.DataFrame) -> str:
-    """What the rule would find, of the rows whose spread is one to estimate that from; empty where none is."""
-    known = main[main["found_80"].notna() & ~main["warning"].str.contains(FEW)]
-    if known.empty:
-        return ""
-    low, high = 100 * float(known["found_80"].min()), 100 * float(known["found_80"].max())
-    if low >= 100:
-        return " No true difference would be found with 80% power: the spread is too large."
-    most = "over 100" if high >= 100 else f"{high:.2f}"
-    span = f"{low:.2f}" if f"{low:.2f}" == most else f"{low:.2f} to {most}"
-    depending = ", depending on the width" if "to" in span else ""
-    unknown = [str(width) for width in main["width"] if width not in set(known["width"])]
-    rest = f"; for width {listed(unknown)} nothing can be said of that" if unknown else ""
-    return (
-        f" The rule for a claim would find a true difference of about {span} points with 80% power{depending}, as "
-        f"these seeds have it{rest}."
     )
 
 

@@ -12,7 +12,7 @@ from harness.analysis.searches import LEAST, Planned
 from harness.figures.confirmed import NAMES
 from harness.report.blocks import NONE, Block, Heading, Paragraph, Table
 from harness.report.findings import Report
-from harness.report.tables import least, listed, number, points
+from harness.report.tables import least, listed, number, points, power
 
 
 def searches_section(report: Report) -> Iterator[Block]:
@@ -82,8 +82,9 @@ def searches_answer(report: Report) -> Iterator[str]:
     said = [_verdict(own[own["verdict"] == verdict]) for verdict in (BETTER, WORSE, NOT_SHOWN)]
     yield (
         f"Over {count} searches of this study, each with its own choices, distillation against plain training: "
-        f"{'; '.join(part for part in said if part)}. This speaks of the study, all else of what this search found."
-        + (f" {_unfinished(report.planned)}" if report.planned.missing else "")
+        f"{'; '.join(part for part in said if part)}."
+        + (f" {_unfinished(report.planned)}" if report.planned.missing else power(own, "these searches"))
+        + " This speaks of the study, all else of what this search found."
         + (f" Fewer than {LEAST} searches compare them at width {listed(few)}." if few else "")
     )
 

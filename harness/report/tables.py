@@ -130,6 +130,26 @@ def least(value: Any) -> str:
     return f"{100 * value:.2f}" if value < 1 else "over 100"
 
 
+def power(rows: pd.DataFrame, sample: str) -> str:
+    """A sentence on what the rule for a claim would find at the rows' widths, as the `sample` has it; empty where no
+    row has a `found_80`."""
+    known = rows[rows["found_80"].notna()]
+    if known.empty:
+        return ""
+    low, high = 100 * float(known["found_80"].min()), 100 * float(known["found_80"].max())
+    if low >= 100:
+        return " No true difference would be found with 80% power: the spread is too large."
+    most = "over 100" if high >= 100 else f"{high:.2f}"
+    span = f"{low:.2f}" if f"{low:.2f}" == most else f"{low:.2f} to {most}"
+    depending = ", depending on the width" if "to" in span else ""
+    unknown = [str(width) for width in rows["width"] if width not in set(known["width"])]
+    rest = f"; for width {listed(unknown)} nothing can be said of that" if unknown else ""
+    return (
+        f" The rule for a claim would find a true difference of about {span} points with 80% power{depending}, as "
+        f"{sample} have it{rest}."
+    )
+
+
 def share(value: Any) -> str:
     """A share, `0.31`; a dash where it is not known."""
     return NONE if pd.isna(value) else f"{value:.2f}"
