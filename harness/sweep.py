@@ -68,8 +68,8 @@ def main(
         int,
         typer.Option(
             help="How often the study is searched, each time under another seed and in a folder of its own; the report "
-            "then says what holds over all of them. Three are the least that can show anything; set the number before you "
-            "look."
+            "then says what holds over all of them. Three are the least that can show anything; set their number "
+            "before you look."
         ),
     ] = 1,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="The same as --confirm 0.")] = False,
