@@ -227,11 +227,7 @@ def read_study(url: str, name: str) -> KeptStudy:
     _check_own(attrs, name, url)
     names = {state: word for word, state in STATES.items()}
     found = [
-        Kept(
-            asked_of(trial),
-            names.get(trial.state, "waiting"),
-            tuple(trial.values or ()),
-        )
+        Kept(asked_of(trial), names.get(trial.state, "waiting"), tuple(trial.values or ()))
         for trial in sorted(trials, key=lambda trial: trial.number)
     ]
     objectives = tuple(attrs["harness.objectives"])
@@ -241,7 +237,8 @@ def read_study(url: str, name: str) -> KeptStudy:
 def asked_of(trial: FrozenTrial) -> Asked:
     """A trial on disk as it was asked for."""
     kept = trial.user_attrs
-    return Asked(trial.number, arm_of(trial), dict(trial.params), kept.get("round", 0), kept.get("pruned_at", 0))
+    rung = kept.get("pruned_at", 0) if trial.state == TrialState.PRUNED else 0  # it is written first
+    return Asked(trial.number, arm_of(trial), dict(trial.params), kept.get("round", 0), rung)
 
 
 def arm_of(trial: FrozenTrial) -> str:
