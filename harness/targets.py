@@ -27,13 +27,15 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from harness import tasks, teacher
+from harness import keyed, tasks, teacher, teaching
 from harness.batches import epochs, transform_hash, view_inputs
 from harness.files import put_aside
+from harness.keyed import Spent
 from harness.seeds import generator
 from harness.spec import NONE, StudentSpec, by_lesson, digest
 from harness.tasks import Task, in_parts
-from harness.teacher import OWN, Progress, Source, Spent
+from harness.teacher import OWN, Source
+from harness.teaching import Progress
 
 FROM_COHORT = ("self", "assistant")
 """The kinds of teacher that are trained with the cohort."""
@@ -169,7 +171,7 @@ def _views_key(spec: StudentSpec, task: Task) -> str:
 def _ensure(path: Path, key: Callable[[], str], make: Callable[[], dict[str, Tensor]], flops: float | None) -> Spent:
     """Make a file of the cache unless it is there, and say what was spent on it; one that does not fit is put aside."""
     if path.exists() and _fits(path, key) is None:
-        return teacher.spent_on(path)
+        return keyed.spent_on(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         problem = _fits(path, key)
@@ -178,9 +180,9 @@ def _ensure(path: Path, key: Callable[[], str], make: Callable[[], dict[str, Ten
         if problem is not None:
             started = time.perf_counter()
             made = make()
-            teacher.save_keyed(made, path, key(), Spent(time.perf_counter() - started, flops))
+            keyed.save(made, path, key(), Spent(time.perf_counter() - started, flops))
     _read(path, key)
-    return teacher.spent_on(path)
+    return keyed.spent_on(path)
 
 
 def _fits(path: Path, key: Callable[[], str]) -> str | None:
@@ -194,7 +196,7 @@ def _fits(path: Path, key: Callable[[], str]) -> str | None:
 
 @lru_cache(maxsize=16)
 def _read_once(path: Path, key: str) -> dict[str, Tensor]:
-    return teacher.read_keyed(path, lambda: key)
+    return keyed.read(path, lambda: key)
 
 
 def _read(path: Path, key: Callable[[], str]) -> dict[str, Tensor]:
@@ -224,13 +226,13 @@ def _online(spec: StudentSpec, task: Task, device: str, progress: Progress) -> d
     """Train a teacher on the student's own batches; what it said to each example, before the step, in each epoch."""
     recipe, count = teacher.recipe_of(task, source_of(spec)), len(task.train)
     num_steps = spec.epochs * (count // spec.batch_size)
-    training = teacher.Training(task, recipe, generator(spec.seed, "online teacher"), num_steps, device)
+    training = teaching.Training(task, recipe, generator(spec.seed, "online teacher"), num_steps, device)
     inputs, labels = view_inputs(task, spec.transform, spec.views), task.train.labels
     said = torch.zeros(spec.epochs, count, *labels.shape[1:], task.num_classes)
     for epoch, rows in enumerate(epochs(spec.seed, count, spec.views, spec.batch_size, spec.epochs)):
         for batch in torch.split(rows, spec.batch_size):
             said[epoch, batch % count] = training.step(inputs[batch], labels[batch % count]).cpu()
-        right = teacher.forward(recipe, training.params, task.val.inputs).argmax(-1) == task.val.labels
+        right = teaching.forward(recipe, training.params, task.val.inputs).argmax(-1) == task.val.labels
         progress(epoch + 1, spec.epochs, right.float().mean().item())
     return {"logits": said}
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import math
 import os
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,23 +24,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from harness.files import read_sealed, write_bytes, write_sealed
-from harness.models import init, num_params
-from harness.models.modules import are_probabilities, of_other_kind, seeded
-from harness.seeds import generator
+from harness import keyed, teaching
+from harness.files import read_sealed, write_sealed
+from harness.models import num_params
+from harness.models.modules import are_probabilities, of_other_kind
 from harness.spec import digest, is_number
-from harness.tasks import GivenTeacher, Inputs, Split, Stream, Task, TeacherRecipe, in_parts
-from harness.tasks.fits import misfit, most_of, of_labels
-from harness.tasks.transforms import shifted
+from harness.tasks import GivenTeacher, Inputs, Task, TeacherRecipe, in_parts
+from harness.tasks.fits import misfit, of_labels
+from harness.teaching import Progress
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, float], None]
-"""Called after each epoch with its number, the number of epochs, and the val accuracy."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +53,6 @@ LOGITS_COST = ("logits_seconds", "logits_flops")
 """What its logits cost, also in `teacher.json`: not in one of an earlier version, no FLOPs where MACs are not known."""
 OWN = Source()
 """The task's own teacher, as its recipe says."""
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What was spent on something of a teacher when it was made; None is not known."""
-
-    seconds: float | None = None
-    flops: float | None = None
-
-
-UNKNOWN = Spent()
 
 
 @dataclass(frozen=True)
@@ -137,7 +120,7 @@ def _kept(task: Task, cache: Path, source: Source) -> dict[str, Any] | None:
 def load_logits(task: Task, cache: Path, source: Source = OWN) -> TeacherLogits:
     """The cached logits. Raises `ValueError` when they are missing, damaged, or of other weights or data."""
     place = folder(task, cache, source)
-    found = read_keyed(place / "logits.safetensors", lambda: weights_key(task, place, "none"))
+    found = keyed.read(place / "logits.safetensors", lambda: weights_key(task, place, "none"))
     if missing := {"train", "val"} - set(found):
         raise ValueError(f"cannot read the teacher's logits in {place} (no {sorted(missing)[0]})")
     if len(found["train"]) != len(task.train) or len(found["val"]) != len(task.val):
@@ -154,7 +137,7 @@ def test_logits(task: Task, cache: Path, stage: str) -> Tensor:
     inputs = task.test.read(stage).inputs
     if isinstance(task.teacher, GivenTeacher):
         return _answer(task, task.teacher, "test", inputs)
-    return forward(task.teacher, load_weights(task, cache), inputs)
+    return teaching.forward(task.teacher, load_weights(task, cache), inputs)
 
 
 def load_weights(task: Task, cache: Path, source: Source = OWN) -> dict[str, Tensor]:
@@ -188,109 +171,18 @@ def weights_key(task: Task, place: Path, kind: str) -> str:
     return digest([weights, task.train.hash, task.val.hash, kind, "float32"])
 
 
-def read_keyed(path: Path, expected: Callable[[], str]) -> dict[str, Tensor]:
-    """The tensors of a file in the cache. Raises `ValueError` for one that is missing, damaged or of another key."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        wanted = expected()
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"cannot read the teacher's logits in {path} ({error})") from None
-    if said.get("key") != wanted:
-        raise ValueError(f"the teacher's logits in {path} belong to other weights or data")
-    if said.get("sum", check := checksum(found)) != check:
-        raise ValueError(f"the teacher's logits in {path} are not as they were written")
-    return found
-
-
-def save_keyed(tensors: dict[str, Tensor], path: Path, own_key: str, spent: Spent = UNKNOWN) -> None:
-    """Write tensors to the cache, whole or not at all, and beside them what was spent on them."""
-    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    known = {name: repr(value) for name, value in dataclasses.asdict(spent).items() if value is not None}
-    write_bytes(path, to_bytes(plain, {"key": own_key, "sum": checksum(plain), **known}))
-
-
-def spent_on(path: Path) -> Spent:
-    """What was spent on a file of the cache, as it says; one of an earlier version does not."""
-    with safe_open(path, framework="pt") as file:
-        said = file.metadata() or {}
-    try:
-        seconds, flops = (float(said[name]) if name in said else None for name in ("seconds", "flops"))
-    except ValueError:
-        return UNKNOWN
-    return Spent(seconds, flops)
-
-
-def spent_on_logits(facts: Mapping[str, Any]) -> Spent:
+def spent_on_logits(facts: Mapping[str, Any]) -> keyed.Spent:
     """What was spent on the logits of train and val, by what `teacher.json` says.
 
     In that of an earlier version only the seconds of a given teacher's logits are known: it has no others.
     """
     seconds, flops = (facts.get(name) for name in LOGITS_COST)
-    return Spent(facts["seconds"] if seconds is None and not facts["width"] else seconds, flops)
+    return keyed.Spent(facts["seconds"] if seconds is None and not facts["width"] else seconds, flops)
 
 
 def forward_flops(macs: int, examples: int) -> float | None:
     """FLOPs of so many answers of a network, two per multiply-accumulate; None where its MACs are not known."""
     return 2.0 * macs * examples if macs else None
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Changes with every bit of the tensors, their names, shapes and dtypes."""
-    found = 0
-    for name, tensor in sorted(tensors.items()):
-        own = tensor.detach().contiguous()
-        found = zlib.crc32(f"{name} {own.dtype} {list(own.shape)}".encode(), found)
-        found = zlib.crc32(own.flatten().view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
-
-
-@torch.no_grad()
-def forward(recipe: TeacherRecipe, params: dict[str, Tensor], inputs: Inputs) -> Tensor:
-    """Logits of inputs `[examples, ...]`, on the CPU."""
-    device = next(iter(params.values())).device
-    said = (recipe.family.apply(params, recipe.family.prepare(part.to(device))) for part in in_parts(inputs, 500))
-    return torch.cat([logits.cpu() for logits in said])
-
-
-class Training:
-    """A network of a recipe, step by step: AdamW with half a cosine over `num_steps`."""
-
-    def __init__(self, task: Task, recipe: TeacherRecipe, start: torch.Generator, num_steps: int, device: str) -> None:
-        self._family, self._device, self._smoothing = recipe.family, device, recipe.label_smoothing
-        first = init(recipe.family, recipe.width, task.input_shape, task.num_classes, start)
-        layers = recipe.family.layers(recipe.width, task.input_shape, task.num_classes)
-        self._still = [name for name, layer in layers.items() if layer.buffer or layer.frozen]
-        self.params = {name: param.to(device, torch.float32) for name, param in first.items()}
-        learned = [param.requires_grad_() for name, param in self.params.items() if name not in self._still]
-        self._seed = int(torch.randint(2**62, (), generator=start)) if recipe.family.learn else 0
-        self._optimiser = torch.optim.AdamW(learned, lr=recipe.lr, weight_decay=recipe.weight_decay)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / num_steps)
-        )
-
-    def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Take one step on a batch and return its logits before the step, `[batch, ..., classes]`."""
-        logits = self._learn(self._family.prepare(inputs.to(self._device)))
-        hard = labels.to(self._device).flatten()
-        loss = F.cross_entropy(logits.flatten(0, -2), hard, label_smoothing=self._smoothing)
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
-        self._schedule.step()
-        return logits.detach()
-
-    def _learn(self, prepared: Tensor) -> Tensor:
-        """The logits as in training; a module of a user's own may then draw random numbers and move its buffers."""
-        if self._family.learn is None:
-            return self._family.apply(self.params, prepared)
-        own = {name: param.clone() if name in self._still else param for name, param in self.params.items()}
-        self._seed += 1
-        with seeded(self._seed):
-            logits = self._family.learn(own, prepared)
-        self.params.update({name: own[name] for name in self._still})
-        return logits
 
 
 def _make(task: Task, place: Path, device: str, progress: Progress, source: Source) -> dict[str, Any]:
@@ -299,22 +191,24 @@ def _make(task: Task, place: Path, device: str, progress: Progress, source: Sour
         return _ask(task, task.teacher, place)
     recipe, started = recipe_of(task, source), time.perf_counter()
     epochs = source.epochs or recipe.epochs
-    params = _train(task, recipe, epochs, device, progress)
+    params = teaching.train(task, recipe, epochs, device, progress)
     seconds = time.perf_counter() - started
-    save_keyed({name: param.cpu() for name, param in params.items()}, place / "weights.safetensors", "")
+    keyed.save({name: param.cpu() for name, param in params.items()}, place / "weights.safetensors", "")
     asked = time.perf_counter()
-    logits = {n: forward(recipe, params, split.inputs) for n, split in (("train", task.train), ("val", task.val))}
+    splits = {"train": task.train, "val": task.val}
+    logits = {name: teaching.forward(recipe, params, split.inputs) for name, split in splits.items()}
     logits_seconds = time.perf_counter() - asked
-    save_keyed(logits, place / "logits.safetensors", weights_key(task, place, "none"))
+    keyed.save(logits, place / "logits.safetensors", weights_key(task, place, "none"))
     shape = (recipe.width, task.input_shape, task.num_classes)
     macs = recipe.family.macs(*shape)
+    examples = len(teaching.taught(task.train)) // recipe.batch_size * recipe.batch_size
     return {
         "name": recipe.family.name,
         "width": recipe.width,
         "num_params": num_params(recipe.family, *shape),
         "macs": macs,
         **_measured(task, logits),
-        "train_flops": 6.0 * macs * epochs * (len(_taught(task.train)) // recipe.batch_size) * recipe.batch_size,
+        "train_flops": 6.0 * macs * epochs * examples,
         "seconds": seconds,
         **_logits_cost(task, macs, logits_seconds),
         "key": place.name,
@@ -332,7 +226,7 @@ def _ask(task: Task, given: GivenTeacher, place: Path) -> dict[str, Any]:
     started = time.perf_counter()
     logits = {n: _answer(task, given, n, split.inputs) for n, split in (("train", task.train), ("val", task.val))}
     seconds = time.perf_counter() - started
-    save_keyed(logits, place / "logits.safetensors", weights_key(task, place, "none"))
+    keyed.save(logits, place / "logits.safetensors", weights_key(task, place, "none"))
     return {
         "name": given.name,
         "width": 0,
@@ -368,7 +262,7 @@ def try_out(task: Task) -> None:
     """
     given = task.teacher
     if isinstance(given, TeacherRecipe):
-        _check_batch(task, given, len(_taught(task.train)))
+        teaching.check_batch(task, given, len(teaching.taught(task.train)))
         if wrong := misfit(f"the teacher's family {given.family.name!r}", given.family, given.width, task):
             raise ValueError(wrong)
     elif given.sees_inputs and are_probabilities(_first_answer(task, given)):
@@ -390,60 +284,17 @@ def _first_answer(task: Task, given: GivenTeacher) -> Tensor:
         raise ValueError(f"teacher {given.name!r} does not take inputs {inputs.dtype} ({said}){mend}") from error
 
 
-def _check_batch(task: Task, recipe: TeacherRecipe, examples: int) -> None:
-    """Raise `ValueError` where a batch of a recipe's is more than the examples that have a label."""
-    if recipe.batch_size > examples:
-        raise ValueError(
-            f"the teacher of {task.name} has batch_size {recipe.batch_size}, more than the {examples} training "
-            f"examples that have a label; write TeacherRecipe(..., batch_size={most_of(examples)})"
-        )
-
-
 def said(task: Task, cache: Path, source: Source, inputs: Inputs) -> Tensor:
     """A teacher's logits of views of the train split."""
     if isinstance(task.teacher, GivenTeacher):
         rounds = in_parts(inputs, len(task.train))
         return torch.cat([_answer(task, task.teacher, "train", part) for part in rounds])
-    return forward(recipe_of(task, source), load_weights(task, cache, source), inputs)
+    return teaching.forward(recipe_of(task, source), load_weights(task, cache, source), inputs)
 
 
 def _measured(task: Task, logits: Mapping[str, Tensor]) -> dict[str, float]:
     return {
-        "val_accuracy": _accuracy(logits["val"], task.val),
+        "val_accuracy": teaching.accuracy(logits["val"], task.val),
         "val_loss": F.cross_entropy(logits["val"].flatten(0, -2), task.val.labels.flatten()).item(),
-        "train_accuracy": _accuracy(logits["train"], task.train),
+        "train_accuracy": teaching.accuracy(logits["train"], task.train),
     }
-
-
-def _taught(train: Split) -> Split:
-    """The examples of the train split that have a label."""
-    return train if train.labelled is None else Split(train.inputs[train.labelled], train.labels[train.labelled])
-
-
-def _train(task: Task, recipe: TeacherRecipe, epochs: int, device: str, progress: Progress) -> dict[str, Tensor]:
-    """The teacher's parameters after so many epochs of its schedule, float32."""
-    train = _taught(task.train)
-    _check_batch(task, recipe, len(train))
-    num_steps = recipe.epochs * (len(train) // recipe.batch_size)
-    training = Training(task, recipe, generator(recipe.seed, "init"), num_steps, device)
-    noise = generator(recipe.seed, "order")
-    for epoch in range(1, epochs + 1):
-        for inputs, labels in _batches(train, recipe, noise):
-            training.step(inputs, labels)
-        progress(epoch, epochs, _accuracy(forward(recipe, training.params, task.val.inputs), task.val))
-    return {name: param.detach() for name, param in training.params.items()}
-
-
-def _batches(split: Split, recipe: TeacherRecipe, noise: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of whole batches in random order, each image shifted at random."""
-    order = torch.randperm(len(split), generator=noise)
-    batches = torch.split(order[: len(split) // recipe.batch_size * recipe.batch_size], recipe.batch_size)
-    streamed = isinstance(split.inputs, Stream)
-    read = split.inputs.batches([index.tolist() for index in batches]) if isinstance(split.inputs, Stream) else ()
-    for index, inputs in zip(batches, read if streamed else (split.inputs[index] for index in batches), strict=True):
-        yield (shifted(inputs, recipe.shift, noise) if recipe.shift else inputs), split.labels[index]
-
-
-def _accuracy(logits: Tensor, split: Split) -> float:
-    right = (logits.argmax(-1) == split.labels).float()
-    return (right if split.labelled is None else right[split.labelled]).mean().item()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import teacher
+from harness import teaching
 from harness.export import Student
 from harness.models import Family
 from harness.tasks import LockedSplit, Scale, Split, Task, TeacherRecipe
@@ -53,7 +53,7 @@ def made_task(family: Family, shape: tuple[int, ...], inputs: Tensor | None = No
 def trained(task: Task, family: Family, width: int = 3, seed: int = 0) -> Student:
     """A student of the task after a few steps of plain training."""
     recipe = TeacherRecipe(family, width, epochs=1, lr=1e-2)
-    training = teacher.Training(task, recipe, torch.Generator().manual_seed(seed), num_steps=12, device="cpu")
+    training = teaching.Training(task, recipe, torch.Generator().manual_seed(seed), num_steps=12, device="cpu")
     for _ in range(12):
         training.step(task.train.inputs, task.train.labels)
     params = {name: values.detach() for name, values in training.params.items()}

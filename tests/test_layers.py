@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import teacher
+from harness import keyed
 from harness.cohort import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +65,8 @@ MAY_IMPORT = {
     "harness/models": {"torch"},
     "harness/tasks": {"torch"},
     "harness/batches.py": {"torch"},
+    "harness/keyed.py": {"torch"},
+    "harness/teaching.py": {"torch"},
     "harness/teacher.py": {"torch"},
     "harness/targets.py": {"torch"},
     "harness/cohort": {"torch"},
@@ -222,7 +224,7 @@ def test_a_safetensors_file_that_is_no_data_runs_nothing(tmp_path: Path) -> None
     assert checkpoint.load(tmp_path / "a.safetensors", "key") is None
     torch.save({"logits": Trap()}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="cannot read the teacher's logits"):
-        teacher.read_keyed(tmp_path / "a.safetensors", str)
+        keyed.read(tmp_path / "a.safetensors", str)
     assert not ran.exists()
 
 

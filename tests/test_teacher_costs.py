@@ -13,14 +13,15 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from harness import ledger, tasks, teacher
+from harness import keyed, ledger, tasks, teacher
 from harness.files import write_sealed
+from harness.keyed import UNKNOWN, Spent
 from harness.report.findings import judge
 from harness.report.page import page
 from harness.spec import PLAIN, by_lesson
 from harness.targets import prepare
 from harness.tasks import logits_teacher
-from harness.teacher import Source, Spent
+from harness.teacher import Source
 from tests.fake_study import FakeStudy, write_fake_study
 from tests.inline import sweep_here
 from tests.students import student
@@ -94,10 +95,10 @@ def test_a_cache_of_an_earlier_version_is_read_and_says_nothing_of_what_it_cost(
 
 def test_of_a_cost_that_is_no_number_nothing_is_said(tmp_path: Path) -> None:
     path = tmp_path / "views.safetensors"
-    teacher.save_keyed({}, path, "key", Spent(1.5, None))
-    assert teacher.spent_on(path) == Spent(1.5, None)
+    keyed.save({}, path, "key", Spent(1.5, None))
+    assert keyed.spent_on(path) == Spent(1.5, None)
     save_file({}, path, metadata={"seconds": "many"})
-    assert teacher.spent_on(path) == teacher.UNKNOWN
+    assert keyed.spent_on(path) == UNKNOWN
 
 
 def test_of_a_given_teacher_only_the_seconds_of_its_answers_are_known(tmp_path: Path) -> None:

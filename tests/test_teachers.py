@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness import cohort, ledger, targets, tasks, teacher
+from harness import cohort, ledger, targets, tasks, teacher, teaching
 from harness.batches import epochs, view_inputs
 from harness.cohort.data import load_data
 from harness.cohort.evaluate import answers
@@ -274,11 +274,11 @@ def test_teacher_and_student_see_the_same_view(full_cache: Path) -> None:
     assert torch.equal(seen, MLP.prepare(inputs).double())
     weights, recipe = teacher.load_weights(DIGITS, full_cache), DIGITS.recipe
     for row in (0, 7, COUNT - 1, COUNT, COUNT + 7, 2 * COUNT + 7, 3 * COUNT - 1):
-        view = teacher.forward(recipe, weights, inputs[row : row + 1])[0]
+        view = teaching.forward(recipe, weights, inputs[row : row + 1])[0]
         assert torch.allclose(view, said[row], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(said[:COUNT], said[COUNT : 2 * COUNT], atol=1.0)
     (record,) = train([spec], full_cache)
-    assert_curve(record, by_hand(spec, lambda _, __, batch: teacher.forward(recipe, weights, batch)), 1e-4)
+    assert_curve(record, by_hand(spec, lambda _, __, batch: teaching.forward(recipe, weights, batch)), 1e-4)
 
 
 def test_every_example_comes_once_an_epoch_as_one_of_its_views() -> None:
@@ -345,8 +345,8 @@ def test_what_students_need_is_made_once(kept: Path, tmp_path: Path, monkeypatch
     def trained(*_: object, **__: object) -> None:
         pytest.fail("a network was trained again")
 
-    monkeypatch.setattr(teacher, "Training", trained)
-    monkeypatch.setattr(teacher, "forward", trained)
+    monkeypatch.setattr(teaching, "Training", trained)
+    monkeypatch.setattr(teaching, "forward", trained)
     assert targets.prepare(specs, cache, "cpu", trained) == facts
 
 

@@ -138,7 +138,7 @@ def _agree(answers: Answers, records: Sequence[Record]) -> None:
 
 
 def _checksum(tensors: Mapping[str, NDArray[np.generic]]) -> str:
-    """As `harness.teacher.checksum`, without torch, which takes seconds to import."""
+    """As `harness.keyed.checksum`, without torch, which takes seconds to import."""
     found = 0
     for name, tensor in sorted(tensors.items()):
         found = zlib.crc32(f"{name} torch.{tensor.dtype} {list(tensor.shape)}".encode(), found)

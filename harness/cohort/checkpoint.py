@@ -26,10 +26,10 @@ from harness import ledger, optimisers
 from harness.cohort.data import Data
 from harness.cohort.patience import Patience
 from harness.cohort.stack import Cohort
+from harness.keyed import checksum
 from harness.losses import FeatureForm
 from harness.models.family import pad
 from harness.spec import Range, digest
-from harness.teacher import checksum
 
 
 @dataclass(frozen=True)
