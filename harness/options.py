@@ -123,7 +123,10 @@ def again(manifest: Mapping[str, Any], name: str, confirm: int | None = None) ->
     said += [] if confirm is None else ["--confirm", str(confirm)]
     said += ["--trials", str(budget["trials"])] if "trials" in budget else []
     said += [] if first is None else ["--seed", str(first)]
-    return said if first == seed else [*said, "--searches", str(manifest.get("searches"))]
+    searches = manifest.get("searches")
+    if searches is None and isinstance(first, int) and isinstance(seed, int):  # early ones do not say how many
+        searches = seed - first + 1
+    return said if first == seed else [*said, "--searches", str(searches)]
 
 
 def stores(storage: str | None, tracking_uri: str | None) -> list[str]:

@@ -146,10 +146,14 @@ def _be_its_driver(session: _Session) -> int:
     for warning in task["warned"]:
         log.warning("%s", warning)
     # All searches at once: the command that goes on does so with all of them.
-    for each in searches_of(options.first or options) if options.new else ():
-        if (was_there := each.study_dir.exists()) or each.storage:  # the lock makes it
-            with driver_of(each.name, each.study_dir, each.storage):
-                _begin_anew(each, session.console, was_there=was_there)
+    every = searches_of(options.first or options) if options.new else []
+    anew = [(each, was_there) for each in every if (was_there := each.study_dir.exists()) or each.storage]
+    for each, _ in anew:  # of searches one of which is being run none is touched
+        with driver_of(each.name, each.study_dir, each.storage):
+            pass
+    for each, was_there in anew:  # the lock has made it
+        with driver_of(each.name, each.study_dir, each.storage):
+            _begin_anew(each, session.console, was_there=was_there)
     with driver_of(options.name, options.study_dir, options.storage) as held:
         try:
             Desk.clear(options.study_dir)

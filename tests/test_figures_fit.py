@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -288,3 +289,11 @@ def test_an_interval_that_claims_a_difference_is_shown_whole_and_an_empty_side_i
 def test_a_figure_of_no_classes_says_whether_answers_or_only_a_control_lack(answered: bool, reason: str) -> None:
     figure = figures.class_gain(pd.DataFrame(), answered=answered)
     assert reason in figure.axes[0].texts[0].get_text().replace("\n", " ")
+
+
+def test_a_class_is_called_as_it_is_even_where_its_name_looks_like_a_formula() -> None:
+    names = ["$a_$", "$5 to $10", "c"]
+    figure = figures.class_gain(named(classes(3), names))
+    figure.savefig(io.BytesIO(), format="svg")  # a formula that is none would raise
+    ticks = figure.axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == names and not any(tick.get_parse_math() for tick in ticks)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from harness.executors.trials import Keep, Training, run_cohort
 from harness.rungs import Halving, best
 from harness.space import Choice
 from harness.spec import Record, StudentSpec, digest, to_json
+from harness.storage import read_study
+from harness.verify.trials import AGAIN, STAYS, look, told_faults
 from tests.damage import Harm, sealed
 from tests.fakes import STUDY, FakeRuns, FakeTraining, Killed, fake_record, make_driver
 from tests.test_driver import die_at
@@ -322,3 +326,22 @@ def test_a_trial_that_optuna_itself_asked_for_twice_is_in_no_bracket(
     assert driver.run(set()) == "complete"
     assert [asked.number for asked in driver.sampler.trials("failed")] == [5]
     assert driver.sampler.trials("running") == []
+
+
+def test_a_pruned_trial_of_an_early_study_stays_as_it_is_and_verify_says_so(tmp_path: Path) -> None:
+    """Of one that does not keep at which rung a trial was pruned."""
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs, study=PRUNED)
+    driver.run(set())
+    [number, *_] = [asked.number for asked in driver.sampler.trials("pruned")]
+    folder, [database] = ledger.trial_dir(tmp_path, number), tmp_path.glob("study.db")
+    (folder / "result.json").unlink()
+    url = f"sqlite:///{database}"
+    for rows, todo in (("", AGAIN), ("DELETE FROM trial_user_attributes WHERE key = 'pruned_at'", STAYS)):
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(rows)
+        study = read_study(url, driver.plan.name)
+        kept = study.trials[number]
+        assert [one.todo for one in told_faults(kept, study, look(folder, "fake", study.config_hash, kept))] == [todo]
+    assert make_driver(tmp_path, runs, study=PRUNED).run(set(runs.runs)) == "complete"
+    assert not (folder / "result.json").exists()

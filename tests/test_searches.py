@@ -256,4 +256,6 @@ def test_the_command_that_goes_on_with_one_search_goes_on_with_all_of_them(home:
         said = again(read_manifest(home / name), name, 2)
         assert shlex.join(said[2:]) == f"harness.sweep {file} --confirm 2 --trials 6 --seed 0 --searches 3"
     assert "--searches" not in again(read_manifest(home / "mine"), "mine")
+    early = {**read_manifest(home / "mine-seed2"), "searches": None}  # begun before it was kept how many were planned
+    assert again(early, "mine-seed2")[-2:] == ["--searches", "3"]
     assert again({"budget": "x", "identity": 3}, "mine") == ["python", "-m", "harness.sweep", "mine"]

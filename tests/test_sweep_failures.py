@@ -21,6 +21,7 @@ import optuna
 import pytest
 
 from harness import ledger, session
+from harness.locks import driver_of
 from harness.outages import StoreError
 from harness.runs import Sweep
 from harness.spec import Record, StudentSpec
@@ -102,6 +103,15 @@ def test_all_searches_begin_anew_at_once_so_that_the_command_which_goes_on_is_ta
     assert len([*out.glob("mine.aside-*")]) == len([*out.glob("mine-seed1.aside-*")]) == 1
     assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1) == 0
     assert len([*out.glob("*.aside-*")]) == 2
+
+
+def test_of_searches_one_of_which_is_being_run_none_is_set_aside(study: tuple[Path, Path]) -> None:
+    file, out = study
+    assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1) == 0
+    said = "another sweep is running study 'mine'"
+    with driver_of("mine", out / "mine", None), pytest.raises(ValueError, match=said):
+        sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1, new=True)
+    assert not [*out.glob("*.aside-*")] and (out / "mine-seed1" / "study.json").exists()
 
 
 def test_a_kill_as_a_study_that_came_to_no_trial_makes_room_costs_nothing(

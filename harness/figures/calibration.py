@@ -138,7 +138,7 @@ def class_gain(classes: pd.DataFrame, *, answered: bool = True) -> Figure:
                     Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=style.INK, linewidth=1.1)
                 )
     step = 1 if on_end else next(step for step in range(1, len(names) + 1) if fitting.fits(names[::step], 7, MAP))
-    axes.set_xticks(range(0, len(names), step), names[::step], rotation=90 * on_end)
+    axes.set_xticks(range(0, len(names), step), names[::step], rotation=90 * on_end, parse_math=False)
     axes.set_yticks(range(len(widths)), [str(width) for width in widths])
     axes.set_xlabel("class")
     axes.set_ylabel("width")

@@ -82,6 +82,7 @@ def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> It
 
 
 AGAIN = "the next sweep trains it again, and does not tell it again; if you have a copy, put it back"
+STAYS = "Optuna does not say at which rung it was pruned, so it stays as it is; if you have a copy, put it back"
 
 
 def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
@@ -93,7 +94,8 @@ def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
         if result is None:
             yield Fault(number, f"{state} in Optuna, and its failed.json is missing or another trial's")
     elif result is None or isinstance(result, str):
-        yield Fault(number, f"{state} in Optuna, and its result.json is missing", AGAIN)
+        todo = STAYS if kept.state == "pruned" and not kept.asked.pruned_at else AGAIN
+        yield Fault(number, f"{state} in Optuna, and its result.json is missing", todo)
     elif (result[0].status == "pruned") != (kept.state == "pruned"):
         yield Fault(number, f"{state} in Optuna, {result[0].status} in the ledger", "nothing changes a told trial")
     elif kept.state == "pruned" and (at := kept.asked.pruned_at) not in (0, entry.pruned_at):
