@@ -61,13 +61,16 @@ class Brackets:
         That ranks all others as its score did."""
         folder, rungs = ledger.trial_dir(self._study_dir, trial.number), self._halving.rungs
         found = {epoch: ledger.read_rung(folder, trial, epoch) for epoch in rungs}
+        last = asked.pruned_at  # 0 in a study of before it was kept, or where it was not pruned
+        if state == "pruned" and not last and ledger.read_result(folder, trial):
+            last = ledger.pruned_at(folder, trial)
         if state == "complete":
             reached = len(rungs)
-        elif state == "pruned" and asked.pruned_at:
-            reached = 1 + rungs.index(asked.pruned_at)
+        elif state == "pruned" and last in rungs:
+            reached = 1 + rungs.index(last)
         else:  # given up somewhere
             reached = max((place + 1 for place, epoch in enumerate(rungs) if found[epoch]), default=0)
-        lost = {epoch: -math.inf if epoch == asked.pruned_at else math.inf for epoch in rungs}
+        lost = {epoch: -math.inf if epoch == last else math.inf for epoch in rungs}
         return tuple(score(its, self._metric) if (its := found[at]) else lost[at] for at in rungs[:reached])
 
     def publish(self, trial: TrialSpec, epoch: int) -> bool:

@@ -109,9 +109,10 @@ def searches_of(options: Options) -> list[Options]:
     return [*others, options]
 
 
-def again(manifest: Mapping[str, Any], name: str, confirm: int | None = None) -> list[str]:
-    """The command that goes on with the study of a `study.json`, but for where it is kept. One of several searches is
-    no study of its own: it goes on with all of them."""
+def again(manifest: Mapping[str, Any], study_dir: Path, confirm: int | None = None) -> list[str]:
+    """The command that goes on with the study of a `study.json`, but for where it is kept. One of several searches goes
+    on with all of them: with as many as were planned, and those that were added since."""
+    name = study_dir.name
     file = Path(str(manifest.get("file", name)))
     parts = [manifest.get(part) for part in ("budget", "identity")]
     budget, identity = (part if isinstance(part, Mapping) else {} for part in parts)
@@ -123,10 +124,10 @@ def again(manifest: Mapping[str, Any], name: str, confirm: int | None = None) ->
     said += [] if confirm is None else ["--confirm", str(confirm)]
     said += ["--trials", str(budget["trials"])] if "trials" in budget else []
     said += [] if first is None else ["--seed", str(first)]
-    searches = manifest.get("searches")
-    if searches is None and isinstance(first, int) and isinstance(seed, int):  # early ones do not say how many
-        searches = seed - first + 1
-    return said if first == seed else [*said, "--searches", str(searches)]
+    others = study_dir.parent.glob(f"{stem}-seed*/study.json")
+    seeds = [path.parent.name.removeprefix(f"{stem}-seed") for path in others] if isinstance(first, int) else []
+    most = max([manifest.get("searches") or 1, *(int(own) - first + 1 for own in seeds if own.isdecimal())])
+    return said if most == 1 else [*said, "--searches", str(most)]
 
 
 def stores(storage: str | None, tracking_uri: str | None) -> list[str]:

@@ -237,8 +237,8 @@ def read_study(url: str, name: str) -> KeptStudy:
 def asked_of(trial: FrozenTrial) -> Asked:
     """A trial on disk as it was asked for."""
     kept = trial.user_attrs
-    rung = kept.get("pruned_at", 0) if trial.state == TrialState.PRUNED else 0  # it is written first
-    return Asked(trial.number, arm_of(trial), dict(trial.params), kept.get("round", 0), rung)
+    pruned_at = kept.get("pruned_at", 0) if trial.state == TrialState.PRUNED else 0  # it is written before the state
+    return Asked(trial.number, arm_of(trial), dict(trial.params), kept.get("round", 0), pruned_at)
 
 
 def arm_of(trial: FrozenTrial) -> str:

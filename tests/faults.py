@@ -270,7 +270,7 @@ FAULTS: Mapping[str, tuple[Callable[[Path], str], str, str]] = {
         in_optuna(
             "UPDATE trial_user_attributes SET value_json = '7' WHERE trial_id = ? AND key = 'pruned_at'", "PRUNED"
         ),
-        "pruned after 7 epochs in Optuna, after 2 in the ledger", "nothing changes a told trial",
+        "pruned after 7 epochs in Optuna, after 2 in the ledger", "put an earlier copy of the storage back",
     ),
     "a trial gone": (
         in_optuna("DELETE FROM trials WHERE trial_id = ?"),

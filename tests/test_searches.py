@@ -250,12 +250,15 @@ def test_a_search_beyond_the_axis_is_named_at_its_edge() -> None:
     assert said == far and shown == [5] * len(WIDTHS)
 
 
-def test_the_command_that_goes_on_with_one_search_goes_on_with_all_of_them(home: Path) -> None:
+def test_the_command_that_goes_on_with_one_search_goes_on_with_all_of_them(home: Path, tmp_path: Path) -> None:
     file = home.parent / "mine.py"
-    for name in ("mine-seed1", "mine-seed2"):
-        said = again(read_manifest(home / name), name, 2)
+    for name in ("mine", "mine-seed1", "mine-seed2"):
+        said = again(read_manifest(home / name), home / name, 2)
         assert shlex.join(said[2:]) == f"harness.sweep {file} --confirm 2 --trials 6 --seed 0 --searches 3"
-    assert "--searches" not in again(read_manifest(home / "mine"), "mine")
-    early = {**read_manifest(home / "mine-seed2"), "searches": None}  # begun before it was kept how many were planned
-    assert again(early, "mine-seed2")[-2:] == ["--searches", "3"]
-    assert again({"budget": "x", "identity": 3}, "mine") == ["python", "-m", "harness.sweep", "mine"]
+        fewer = {**read_manifest(home / name), "searches": None}  # others were added, or it is not on record
+        assert again(fewer, home / name)[-2:] == ["--searches", "3"]
+    (tmp_path / "mine-seed2.aside-7").mkdir()
+    (tmp_path / "mine-seed2.aside-7" / "study.json").write_text("{}")
+    alone = {**read_manifest(home / "mine"), "searches": 1}
+    assert "--searches" not in again(alone, tmp_path / "mine")
+    assert again({"budget": "x", "identity": 3}, tmp_path / "mine") == ["python", "-m", "harness.sweep", "mine"]

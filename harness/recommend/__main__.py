@@ -159,7 +159,7 @@ def _command(found: Recommendation, data: StudyData, out: Path, where: tuple[str
     from harness.options import again, stores
 
     seeds = None if found.apart is None else found.apart.next_seeds
-    said = again(data.manifest, data.name, seeds or SEEDS)
+    said = again(data.manifest, out / data.name, seeds or SEEDS)
     said += [] if out == cli.OUT else ["--out", str(out)]
     storage, tracking = where
     said += stores(storage, tracking)

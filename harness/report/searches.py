@@ -84,7 +84,7 @@ def searches_answer(report: Report) -> Iterator[str]:
         f"Over {count} searches of this study, each with its own choices, distillation against plain training: "
         f"{'; '.join(part for part in said if part)}."
         + (f" {_unfinished(report.planned)}" if report.planned.missing else power(own, "these searches"))
-        + " This speaks of the study, all else of what this search found."
+        + " All else here is of this search alone."
         + (f" Fewer than {LEAST} searches compare them at width {listed(few)}." if few else "")
     )
 

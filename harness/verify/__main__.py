@@ -94,7 +94,7 @@ def main(
 def _command(place: Place, out: Path, said: Sequence[str]) -> str:
     """The command that sweeps the study."""
     seeds = place.manifest.get("confirm_seeds")
-    which = again(place.manifest, place.name, len(seeds) if isinstance(seeds, list) else None)
+    which = again(place.manifest, place.study_dir, len(seeds) if isinstance(seeds, list) else None)
     own_out = [] if out == cli.OUT else ["--out", str(out)]
     return shlex.join([*which, *own_out, *said])
 

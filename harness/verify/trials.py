@@ -100,7 +100,7 @@ def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
         yield Fault(number, f"{state} in Optuna, {result[0].status} in the ledger", "nothing changes a told trial")
     elif kept.state == "pruned" and (at := kept.asked.pruned_at) not in (0, entry.pruned_at):
         what = f"pruned after {at} epochs in Optuna, after {entry.pruned_at} in the ledger"
-        yield Fault(number, what, "nothing changes a told trial")
+        yield Fault(number, what, "put an earlier copy of the storage back")
     elif kept.state == "complete":
         yield from _unequal_values(kept, study.objectives, result)
 
