@@ -372,7 +372,8 @@ class Driver:
         maybe_there = asked.number in self._recovered or trial.key in self._logged
         records = ledger.read_result(folder, trial)
         result = records or ledger.read_failure(folder, trial) or "no result was published"
-        asked = replace(asked, pruned_at=ledger.pruned_at(folder, trial))
+        if records and records[0].status == "pruned":
+            asked = replace(asked, pruned_at=ledger.pruned_at(folder, trial))
         stores = Stores(self.tracker, self.sampler)
         commit(stores, asked, trial, result, self.plan.study.objectives, maybe_there=maybe_there)
         if records is None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+from optuna.storages import RDBStorage
+
 from harness import ledger
 from harness.arms import targets
 from harness.commits import Runs
@@ -146,3 +149,17 @@ def make_driver(
     sampler = Sampler(url, name, study, config_hash, shared=shared, patience=patience)
     plan = Plan(name, study, "digits", config_hash, folder, targets(study, trials or study.trials), deterministic)
     return Driver(plan, sampler, runs, Inline(work))
+
+
+def ask_twice(patch: pytest.MonkeyPatch, at: int) -> None:
+    """Let Optuna keep the trial that is asked for at this call a second time, as where its connection is lost."""
+    original, calls = RDBStorage.create_new_trial, 0
+
+    def create(*args: Any, **kwargs: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            original(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    patch.setattr(RDBStorage, "create_new_trial", create)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +18,8 @@ from harness.analysis import judged
 from harness.analysis.answers import Answers
 from harness.analysis.calibration import class_gains, named, reliability, with_holm
 from harness.analysis.intervals import crossed
+from harness.report import markdown
+from harness.report.confirmed import calibration_section
 
 CONFIDENCES = st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=40)
 
@@ -134,3 +139,11 @@ def test_the_classes_of_a_table_have_the_names_that_the_task_knows() -> None:
     found = named(table, ("cat", "dog"))
     assert list(found.columns) == ["label", "name", "gain"] and found["name"].tolist() == ["cat", "", "cat"]
     assert "name" not in table
+
+
+def test_the_reports_sentence_calls_a_class_by_its_name_or_its_number() -> None:
+    table = pd.DataFrame({"label": [0, 1, 2], "width": 8, "gain": [0.1, 0.2, -0.05], "holm_p": [0.01, 0.5, 0.02]})
+    confirmed = SimpleNamespace(trials=pd.DataFrame({"number": [1]}), classes=named(table, ("cat", "dog")))
+    report: Any = SimpleNamespace(confirmed=confirmed, figure=lambda *_, **__: ())
+    said = markdown.page(list(calibration_section(report)))
+    assert "shown for class cat at width 8 (+10.0 points), class 2 at width 8 (-5.0 points)." in said

@@ -19,7 +19,7 @@ from harness.ledger import TrialSpec
 from harness.outages import Owed, Patience, StoreError
 from harness.spec import Record
 from harness.stopping import Halt
-from tests.fakes import FakeRuns, make_driver
+from tests.fakes import FakeRuns, ask_twice, make_driver
 
 
 @pytest.fixture(autouse=True)
@@ -73,16 +73,7 @@ def test_a_connection_that_breaks_doubles_and_loses_nothing(
 def test_a_trial_that_optuna_itself_asked_for_twice_is_told_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = RDBStorage.create_new_trial, 0
-
-    def twice(*args: Any, **kwargs: Any) -> int:
-        nonlocal calls
-        calls += 1
-        if calls == 5:
-            original(*args, **kwargs)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(RDBStorage, "create_new_trial", twice)
+    ask_twice(monkeypatch, at=5)
     runs = FakeRuns()
     driver = make_driver(tmp_path, runs)
     assert driver.run(set()) == "complete"

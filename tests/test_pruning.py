@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from optuna.storages import RDBStorage
 
 from harness import brackets, ledger
 from harness.analysis.load import load
@@ -26,7 +25,7 @@ from harness.spec import Record, StudentSpec, digest, to_json
 from harness.storage import read_study
 from harness.verify.trials import AGAIN, STAYS, look, told_faults
 from tests.damage import Harm, sealed
-from tests.fakes import STUDY, FakeRuns, FakeTraining, Killed, fake_record, make_driver
+from tests.fakes import STUDY, FakeRuns, FakeTraining, Killed, ask_twice, fake_record, make_driver
 from tests.test_driver import die_at
 
 HALVING = Halving(rungs=(2, 5), reduction_factor=2)
@@ -312,16 +311,7 @@ def test_a_sweep_whose_files_were_damaged_while_it_was_down_ends_the_same(
 def test_a_trial_that_optuna_itself_asked_for_twice_is_in_no_bracket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = RDBStorage.create_new_trial, 0
-
-    def twice(*args: Any, **kwargs: Any) -> int:
-        nonlocal calls
-        calls += 1
-        if calls == 5:
-            original(*args, **kwargs)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(RDBStorage, "create_new_trial", twice)
+    ask_twice(monkeypatch, at=5)
     driver = make_driver(tmp_path, FakeRuns(), study=PRUNED, parts=FakeTraining().parts)
     assert driver.run(set()) == "complete"
     assert [asked.number for asked in driver.sampler.trials("failed")] == [5]

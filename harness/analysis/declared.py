@@ -13,8 +13,7 @@ from harness.spec import is_number
 MANIFEST: Mapping[str, Any] = {
     "study": str, "identity": dict, "budget": dict, "size_budgets": list, "objectives": list, "widths": list,
     "seeds": list, "task": dict, "teacher": dict, "versions": dict, "started_ms": int, "seconds": int | float,
-    "ended": bool, "at_least": bool, "searches": int,
-    "first_seed": int,
+    "ended": bool, "at_least": bool, "searches": int, "first_seed": int,
 }  # fmt: skip
 """What kind of thing each part of `study.json` is, where it is there."""
 
