@@ -92,10 +92,16 @@ class Options:
         said += [] if self.jobs == cores() else ["--jobs", str(self.jobs)]
         said += [] if self.device == "auto" else ["--device", self.device]
         said += [] if self.limit == 60 else ["--limit", f"{self.limit:g}"]
+        said += ["--new"] if self.new else []
         said += [] if self.executor == "local" else ["--executor", self.executor]
         for name, value in self.executor_options.items():
             said += ["--option", redact(f"{name}={value}")]
         return shlex.join([*said, "--plan"] if self.plan else said)
+
+    @property
+    def begun(self) -> Options:
+        """The same, once what there was is kept aside."""
+        return replace(self, new=False, first=self.first and self.first.begun)
 
 
 def searches_of(options: Options) -> list[Options]:

@@ -63,10 +63,10 @@ def sweeps(options: Options) -> int:
     for place, each in enumerate(every, 1):
         left = None if options.timeout is None else options.timeout - (time.monotonic() - started)
         if left is not None and left <= 0:
-            screen.say_time_is_up(options, Console(quiet=options.quiet), f"search {place} of {len(every)}")
+            screen.say_time_is_up(options.begun, Console(quiet=options.quiet), f"search {place} of {len(every)}")
             break
         Console(quiet=options.quiet).print(f"[b]search {place} of {len(every)}[/], seed {each.study.seed}: {each.name}")
-        if code := sweep(replace(each, timeout=left, new=each.new and place == 1)):
+        if code := sweep(replace(each if place == 1 else each.begun, timeout=left)):
             return code
     return 0
 
@@ -84,9 +84,14 @@ def sweep(options: Options) -> int:
         screen.put_cursor_back(console)
 
     stop, imported = Stop(order), aside(_imported, LATER)
+    session = _Session(options, executor, console, stop, imported, time.monotonic())
     with stop.listening():
         try:
-            code = _be_its_driver(_Session(options, executor, console, stop, imported, time.monotonic()))
+            task = _looked_at(session)
+            if options.new and not options.plan:
+                _begin_anew(options, console)
+                options = options.begun
+            code = _show_plan(session) if options.plan else _be_its_driver(replace(session, options=options), task)
         except KeyboardInterrupt:
             with suppress(KeyboardInterrupt):  # from a terminal that takes nothing any more
                 screen.say_how_to_go_on(options, console)
@@ -134,26 +139,22 @@ class _Session:
         return self.started + self.options.timeout if self.options.timeout else math.inf
 
 
-def _be_its_driver(session: _Session) -> int:
-    """Check the study by a worker, and run it as its only driver."""
+def _looked_at(session: _Session) -> Mapping[str, Any]:
+    """What a worker says of the study, which it checks."""
     options = session.options
     probes = [to_json(spec) for spec in options.study.probes(options.task)]
+    _open(session.executor, session.stop)
     task = result(session.executor, "describe", {"specs": probes}, deadline=session.deadline)
     if alone := manifest.said_alone(options.study.family, task["alone"]):
         session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
-    if options.plan:
-        return _show_plan(session)
-    for warning in task["warned"]:
+    for warning in task["warned"] if not options.plan else ():
         log.warning("%s", warning)
-    # All searches at once: the command that goes on does so with all of them.
-    every = searches_of(options.first or options) if options.new else []
-    anew = [(each, was_there) for each in every if (was_there := each.study_dir.exists()) or each.storage]
-    for each, _ in anew:  # of searches one of which is being run none is touched
-        with driver_of(each.name, each.study_dir, each.storage):
-            pass
-    for each, was_there in anew:  # the lock has made it
-        with driver_of(each.name, each.study_dir, each.storage):
-            _begin_anew(each, session.console, was_there=was_there)
+    return task
+
+
+def _be_its_driver(session: _Session, task: Mapping[str, Any]) -> int:
+    """Run the study as its only driver; `task` is what a worker says of it."""
+    options = session.options
     with driver_of(options.name, options.study_dir, options.storage) as held:
         try:
             Desk.clear(options.study_dir)
@@ -162,7 +163,31 @@ def _be_its_driver(session: _Session) -> int:
             raise Halt(f"{error}; {MENDS.get(error.errno or 0, 'make room, or let it be written to')}") from None
 
 
-def _begin_anew(options: Options, console: Console, *, was_there: bool) -> None:
+def _open(executor: Executor, stop: Stop) -> None:
+    """Reach what runs the jobs: a signal that comes meanwhile is taken after it, for Ray bears no interruption then."""
+    try:
+        with stop.waits():
+            executor.open()
+    except ValueError:
+        if not stop:
+            raise
+    if stop:
+        raise KeyboardInterrupt
+
+
+def _begin_anew(options: Options, console: Console) -> None:
+    """Keep what there is of all searches aside: the command that goes on does so with all of them."""
+    every = searches_of(options.first or options)
+    anew = [(each, was_there) for each in every if (was_there := each.study_dir.exists()) or each.storage]
+    for each, _ in anew:  # of searches one of which is being run none is touched
+        with driver_of(each.name, each.study_dir, each.storage):
+            pass
+    for each, was_there in anew:  # the lock has made it
+        with driver_of(each.name, each.study_dir, each.storage):
+            _set_aside(each, console, was_there=was_there)
+
+
+def _set_aside(options: Options, console: Console, *, was_there: bool) -> None:
     """Keep what there is of the study aside, and its name free."""
     if options.storage:
         kept = set_aside(options.storage, options.name)

@@ -10,7 +10,7 @@ import pytest
 
 from harness import cli
 from harness.machine import cores
-from harness.options import Options, check, settings
+from harness.options import Options, check, searches_of, settings
 from harness.study_files import load_study
 
 
@@ -45,6 +45,13 @@ def test_the_command_names_stores_without_passwords_and_only_those_that_the_envi
     monkeypatch.setenv("OPTUNA_STORAGE", url)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     assert given.command == options.command
+
+
+def test_the_command_begins_anew_until_what_there_was_is_kept_aside(options: Options) -> None:
+    *others, last = searches_of(replace(options, new=True, searches=3))
+    for each in (*others, last):
+        assert each.command.endswith("--searches 3 --new") and each.begun.command.endswith("--searches 3")
+        assert each.begun.name == each.name and not each.begun.new
 
 
 @pytest.mark.parametrize("setting", ["address", "=auto", "address="])

@@ -21,6 +21,7 @@ import optuna
 import pytest
 
 from harness import ledger, session
+from harness.executors.inline import Inline
 from harness.locks import driver_of
 from harness.outages import StoreError
 from harness.runs import Sweep
@@ -103,6 +104,28 @@ def test_all_searches_begin_anew_at_once_so_that_the_command_which_goes_on_is_ta
     assert len([*out.glob("mine.aside-*")]) == len([*out.glob("mine-seed1.aside-*")]) == 1
     assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1) == 0
     assert len([*out.glob("*.aside-*")]) == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_as_the_executor_opens_is_taken_after_it_and_the_command_still_begins_anew(
+    fails: bool, study: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray that is cut off as it starts crashes as the program ends; and nothing has been set aside by then."""
+    file, out = study
+    opened = []
+
+    def interrupted(_: Inline) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        opened.append("to its end")
+        if fails:  # as the signal has ended what was to be started, too
+            raise ValueError("cannot use a Ray cluster")
+
+    assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1) == 0
+    monkeypatch.setattr(Inline, "open", interrupted)
+    assert sweep_here(file, out, deterministic=True, searches=2, trials=1, new=True) == 130
+    said = capsys.readouterr().out
+    assert opened == ["to its end"] and "stopped; nothing is lost" in said and said.rstrip().endswith(" --new")
+    assert not [*out.glob("*.aside-*")]
 
 
 def test_of_searches_one_of_which_is_being_run_none_is_set_aside(study: tuple[Path, Path]) -> None:

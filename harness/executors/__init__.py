@@ -45,8 +45,11 @@ class Event:
 class Executor(Protocol):
     """What the driver needs of a place where jobs run."""
 
+    def open(self) -> None:
+        """Reach what runs the jobs; one that is open stays so. Raises `ValueError` where that cannot be reached."""
+
     def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
-        """Queue a job."""
+        """Queue a job; opens the executor."""
 
     def poll(self, timeout: float) -> list[Event]:
         """News since the last call; waits up to `timeout` seconds for some."""

@@ -19,6 +19,9 @@ class Inline:
         self._jobs: deque[Job] = deque()
         self._count = 0
 
+    def open(self) -> None:
+        pass
+
     def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
         self._count += 1
         self._jobs.append(Job(self._count, kind, body))

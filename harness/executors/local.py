@@ -57,6 +57,9 @@ class Local:
         self._num_workers = num_workers
         self._workers: list[_Worker] = []
 
+    def open(self) -> None:
+        """Nothing to reach: a worker is started for the first job that waits for one."""
+
     def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
         self._count += 1
         job = Job(self._count, kind, body)

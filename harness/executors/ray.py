@@ -69,10 +69,17 @@ class Ray:
         self._connected = False  # by us, so that it is ours to leave
         self._closed = False
 
-    def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
-        """Queue a job; the first connects to the cluster. Raises `ValueError` where that cannot be reached."""
+    def open(self) -> None:
+        """Connect to the cluster, or start one.
+
+        A `KeyboardInterrupt` that cuts this off leaves threads of Ray that crash as the program ends.
+        """
         if self._task is None:
             self._task = self._connect()
+
+    def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
+        """Queue a job; the first opens. Raises `ValueError` where the cluster cannot be reached."""
+        self.open()
         if kind != "describe":
             self._desk.open()
         self._count += 1

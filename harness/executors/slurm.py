@@ -104,6 +104,9 @@ class Slurm:
         self._look_at = self._ask_at = self._offer_at = 0.0
         self._refusals = 0
 
+    def open(self) -> None:
+        """Nothing to reach before there is something to queue."""
+
     def submit(self, kind: str, body: Mapping[str, Any]) -> Job:
         """Queue a job. Raises `ValueError` where Slurm does not take the first one."""
         if kind == "describe":
