@@ -12,7 +12,8 @@ from torch import Tensor
 
 from harness import losses
 from harness.losses import LOSSES, gradients
-from harness.losses.gradients import CLOSED, by_autograd
+from harness.losses.gradients import CLOSED, Apart, Softened, by_autograd
+from harness.losses.softened import log_softmax, wide
 from tests.loss_cases import EXTREMES, Setting, arguments, distance, gradient, pair, settings
 
 FORMS = [form for form, own in LOSSES.items() if gradients.closed(own) is not None]
@@ -23,9 +24,13 @@ every_setting = pytest.mark.parametrize(
 
 
 def in_closed_form(form: str, student: Tensor, teacher: Tensor, **changed: Any) -> tuple[Tensor, Tensor]:
-    closed = gradients.closed(LOSSES[form])
+    closed, given = gradients.closed(LOSSES[form]), arguments(form, student, **changed)
     assert closed is not None
-    return closed(student, teacher, **arguments(form, student, **changed))
+    at: Softened | Apart = Apart.of(student, teacher)
+    if closed.base is Softened:
+        at = Softened.of(log_softmax(wide(student)), teacher, torch.as_tensor(given["temperature"]))
+    value, slope, factor = closed.function(at, **{name: given[name] for name in closed.knobs})
+    return value, slope * (factor[..., None, None] if isinstance(factor, Tensor) else factor)
 
 
 def error(found: Tensor, exact: Tensor) -> float:
@@ -92,7 +97,8 @@ def test_cross_entropy_in_closed_form(
     share = None if smoothing is None else torch.tensor(smoothing, dtype=dtype)
     leaf = student.clone().requires_grad_()
     wanted = losses.cross_entropy(leaf, labels.expand(3, 12), share)
-    value, grad = gradients.cross_entropy(student, labels[None], share)
+    value, slope, factor = gradients.cross_entropy(log_softmax(student), labels[None], share)
+    grad = slope * factor
     assert error(value, wanted.detach()) < tolerance
     assert error(grad, torch.autograd.grad(wanted.sum(), leaf)[0]) < tolerance
 
@@ -100,7 +106,7 @@ def test_cross_entropy_in_closed_form(
 def test_cross_entropy_of_a_class_that_cannot_be() -> None:
     """A user's module may mask a class: it costs nothing where it is not the label, and everything where it is."""
     student = torch.tensor([[[0.0, 1.0, -math.inf]], [[0.0, 1.0, -math.inf]]])
-    value, grad = gradients.cross_entropy(student, torch.tensor([[0], [2]]))
+    value, grad, _ = gradients.cross_entropy(log_softmax(student), torch.tensor([[0], [2]]))
     assert value[0].item() == pytest.approx(math.log(1 + math.e)) and value[1].item() == math.inf
     assert torch.isfinite(grad).all() and not grad[0, 0, 2]
 

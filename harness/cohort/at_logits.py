@@ -11,57 +11,56 @@ from torch import Tensor
 
 from harness.batches import labelled_in_batch
 from harness.cohort.batch import Batch
-from harness.cohort.data import Data, take
-from harness.cohort.stack import Cohort, Run
-from harness.losses import FeatureForm, gradients
-from harness.losses.gradients import ValueAndGrad
+from harness.cohort.data import Data, Lessons, take
+from harness.cohort.stack import Cohort, Kin, Run
+from harness.forms import Form
+from harness.losses import gradients
+from harness.losses.gradients import Apart, Softened, ValueAndGrad
+from harness.losses.softened import log_softmax
 
 
 @dataclass(frozen=True)
 class AtLogits:
     """What a batch's logits say: cross-entropy, distillation loss (0 for who has none) and their weighted sum.
 
-    The values are `[students]`, the gradients `by_...` are at the logits, `[students, batch, ..., classes]`. `learned`
-    are the gradients of the sum at what the logit forms learn, in the order of `Cohort.learned`.
+    The values are `[students]`; `grad` is the sum's gradient at the logits, `[students, batch, ..., classes]`, and
+    `learned` those at what the logit forms learn, in the order of `Cohort.learned`.
     """
 
     ce: Tensor
     kd: Tensor
     objective: Tensor
-    by_ce: Tensor
-    by_kd: Tensor
-    by_objective: Tensor
+    grad: Tensor
     learned: Sequence[Tensor]
 
 
-def at_logits(cohort: Cohort, data: Data, logits: Tensor, batch: Batch) -> AtLogits:
-    """The losses of logits `[students, batch, ..., classes]`, without a graph.
+@torch.no_grad()
+def at_logits(cohort: Cohort, data: Data, logits: Tensor, batch: Batch, weights: Tensor) -> AtLogits:
+    """The losses of logits `[students, batch, ..., classes]`, without a graph; `weights` are as in `Cohort.weights`.
 
     Where not all examples have a label, those of a batch that do stand first; alpha is 0 for the others: each part is
     weighed by its share of the batch.
     """
-    labelled = labelled_in_batch(data.task.train, batch.rows.shape[1])
-    first = batch if labelled is None else replace(batch, rows=batch.rows[:, :labelled])
-    own = _by_seed(cohort, logits[:, :labelled])
-    truth = take(data.labels["train"], first.rows % len(data.labels["train"])).flatten(1)
-    smoothing = None if cohort.smoothing is None else cohort.smoothing.view(cohort.grid)
-    ce, by_ce = gradients.cross_entropy(own, truth[:, None] if len(truth) == len(own) else truth[None], smoothing)
-    of_ce, of_kd, of_rest = cohort.weights.view(3, *cohort.grid)
-    kd, by_kd, learned = _kd(cohort, own, truth, first, of_kd)
-    objective, by_objective = of_ce * ce + of_kd * kd, _sum(of_ce, by_ce, of_kd, by_kd)
-    if labelled is not None:
-        share = labelled / batch.rows.shape[1]
-        rest = replace(batch, rows=batch.rows[:, labelled:])
-        value, by_value, of_others = _kd(cohort, _by_seed(cohort, logits[:, labelled:]), truth, rest, of_rest)
-        objective, kd = share * objective + (1 - share) * of_rest * value, share * kd + (1 - share) * value
-        by_ce = torch.cat([by_ce, torch.zeros_like(by_value)], dim=-2)
-        by_kd = torch.cat([share * by_kd, (1 - share) * by_value], dim=-2)
-        by_rest = (1 - share) * of_rest[..., None, None] * by_value
-        by_objective = torch.cat([share * by_objective, by_rest], dim=-2)
-        learned = [share * a + (1 - share) * b for a, b in zip(learned, of_others, strict=True)]
-    ce, kd, objective = (value.flatten() for value in (ce, kd, objective))
-    by_ce, by_kd, by_objective = (grad.reshape(logits.shape) for grad in (by_ce, by_kd, by_objective))
-    return AtLogits(ce, kd, objective, by_ce, by_kd, by_objective, learned)
+    of_ce, of_kd, of_rest = weights.view(3, *cohort.grid)
+    labelled, count = labelled_in_batch(data.task.train, batch.rows.shape[1]), batch.rows.shape[1]
+    if labelled is None:
+        truth = take(data.labels["train"], batch.rows % len(data.labels["train"])).flatten(1)
+        found = _losses(cohort, _by_seed(cohort, logits), truth, batch, of_ce, of_kd)
+        kd, objective = found.kd, torch.addcmul(of_ce * found.ce, of_kd, found.kd)
+        grad, learned = found.grad, found.learned
+    else:
+        first, rest = (
+            replace(batch, rows=rows) for rows in batch.rows.split_with_sizes([labelled, count - labelled], 1)
+        )
+        truth = take(data.labels["train"], first.rows % len(data.labels["train"])).flatten(1)
+        share, other = labelled / count, 1 - labelled / count
+        found = _losses(cohort, _by_seed(cohort, logits[:, :labelled]), truth, first, share * of_ce, share * of_kd)
+        others = _losses(cohort, _by_seed(cohort, logits[:, labelled:]), truth, rest, None, other * of_rest)
+        kd = share * found.kd + other * others.kd
+        objective = share * (of_ce * found.ce + of_kd * found.kd) + other * of_rest * others.kd
+        grad = torch.cat([found.grad, others.grad], dim=-2)
+        learned = [a + b for a, b in zip(found.learned, others.learned, strict=True)]
+    return AtLogits(found.ce.flatten(), kd.flatten(), objective.flatten(), grad.reshape(logits.shape), learned)
 
 
 def _by_seed(cohort: Cohort, logits: Tensor) -> Tensor:
@@ -74,64 +73,108 @@ def _by_seed(cohort: Cohort, logits: Tensor) -> Tensor:
     return own.view(*cohort.grid, *own.shape[1:]).mT
 
 
-def _sum(weight: Tensor, first: Tensor, other: Tensor, second: Tensor) -> Tensor:
-    """The weighted sum of two gradients, with a weight for each student."""
-    return torch.addcmul(weight[..., None, None] * first, other[..., None, None], second)
+@dataclass(frozen=True)
+class _Losses:
+    """Unweighted values `[seeds, students of a seed]`, and the gradients of their weighted sum."""
+
+    ce: Tensor
+    kd: Tensor
+    grad: Tensor
+    learned: list[Tensor]
 
 
-def _kd(
-    cohort: Cohort, logits: Tensor, truth: Tensor, batch: Batch, weight: Tensor
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Every student's distillation loss, 0 for plain training, and its gradient at the logits.
-
-    Logits and `weight` stand by seed, as `_by_seed` has them, and so does what is found; then the gradients of weight
-    times loss at what the forms learn, view by view. `truth` are the groups' labels.
-    """
-    values, grads, learned = list[Tensor](), list[Tensor](), list[Tensor]()
+def _losses(
+    cohort: Cohort, logits: Tensor, truth: Tensor, batch: Batch, of_ce: Tensor | None, of_kd: Tensor
+) -> _Losses:
+    """The losses of logits and their weights by seed, as `_by_seed` has them. `truth` are the groups' labels; without a
+    weight for cross-entropy there is none."""
+    log_probs, smoothing = log_softmax(logits), cohort.smoothing
+    if of_ce is None:
+        ce, grad = torch.zeros_like(of_kd), torch.zeros_like(logits.mT).mT
+    else:
+        smoothing = None if smoothing is None else smoothing.view(cohort.grid)
+        labels = truth[:, None] if len(truth) == len(logits) else truth[None]
+        ce, grad, factor = gradients.cross_entropy(log_probs, labels, smoothing)
+        grad.mul_((of_ce * factor)[..., None, None])
+    values, learned = list[Tensor](), list[Tensor]()
     looked_up: dict[int, Tensor] = {}  # what a teacher of several runs says to each group
-    lengths = [members.stop - members.start for members, _ in cohort.forms]
-    for (members, run), own in zip(cohort.forms, torch.split(logits, lengths, dim=1), strict=True):
-        if run is None:
-            values.append(torch.zeros_like(weight[:, members]))
-            grads.append(torch.zeros_like(own))
-            continue
-        found = _of_run(cohort, run, own, truth, batch, looked_up)
-        values.append(found.value.view(own.shape[:2]))
-        grads.append(found.grad.reshape(own.shape))
-        if found.learned:
-            of_each = weight[:, members].flatten()
-            learned += [of_each.view(-1, *[1] * (grad.ndim - 1)) * grad for grad in found.learned]
-    return torch.cat(values, dim=1), torch.cat([grad.mT for grad in grads], dim=1).mT, learned
+    for kin in cohort.forms:
+        own, weight, by = logits[:, kin.members], of_kd[:, kin.members], grad[:, kin.members]
+        if not kin.runs:
+            values.append(torch.zeros_like(weight))
+        elif kin.runs[0].closed is None:
+            found = _by_autograd(cohort, kin.runs[0], own, truth, batch, looked_up)
+            values.append(found.value.view(weight.shape))
+            by.addcmul_(found.grad.reshape(by.shape), weight[..., None, None])
+            learned += [weight.reshape(-1, *[1] * (grad.ndim - 1)) * grad for grad in found.learned]
+        else:
+            values += _in_closed_form(cohort, kin, own, log_probs[:, kin.members], weight, by, batch, looked_up)
+    return _Losses(ce, torch.cat(values, dim=1), grad, learned)
 
 
-def _of_run(
+def _in_closed_form(
+    cohort: Cohort,
+    kin: Kin,
+    logits: Tensor,
+    log_probs: Tensor,
+    weight: Tensor,
+    by: Tensor,
+    batch: Batch,
+    looked_up: dict[int, Tensor],
+) -> list[Tensor]:
+    """The values of each run; weight times gradient is added to `by`."""
+    answers = _answers(cohort, kin, batch, looked_up)
+    made_of = Apart.of(logits, answers) if kin.temperature is None else Softened.of(log_probs, answers, kin.temperature)
+    counts, values = [run.members.stop - run.members.start for run in kin.runs], list[Tensor]()
+    parts = zip(
+        kin.runs, made_of.split(counts), weight.split_with_sizes(counts, 1), by.split_with_sizes(counts, 1), strict=True
+    )
+    for run, at, its_weight, its_by in parts:
+        assert run.closed is not None
+        knobs = {name: run.knobs[name].view(its_weight.shape) for name in run.closed.knobs}
+        value, slope, factor = run.closed.function(at, **knobs)
+        values.append(value)
+        its_by.addcmul_(slope, (its_weight * factor)[..., None, None])
+    return values
+
+
+def _by_autograd(
     cohort: Cohort, run: Run, logits: Tensor, truth: Tensor, batch: Batch, looked_up: dict[int, Tensor]
 ) -> ValueAndGrad:
-    """The distillation loss of a run of its logits, which stand by seed.
-
-    A form in closed form is given them so, with what the students of a seed share once; others get a row a student.
-    """
-    assert not isinstance(run.form, FeatureForm)
-    each = partial(spread, cohort, run.members)
+    """The distillation loss of a run whose form has no closed one, which is given a row a student."""
+    assert isinstance(run.form, Form)
     given: dict[str, Tensor | float] = {}
     if "labels" in run.form.takes:
-        given["labels"] = each(truth)
+        given["labels"] = spread(cohort, run.members, truth)
     if "progress" in run.form.takes:
         given["progress"] = batch.progress
-    if run.lessons.shared:
-        place = run.lessons.tables.data_ptr()
-        if place not in looked_up:
-            looked_up[place] = take(run.lessons.tables[0], batch.rows).flatten(1, -2).mT.contiguous()
-        found = looked_up[place]
-        answers = found[:, None] if len(found) == len(logits) else found[None, run.members]
-    else:
-        answers = run.lessons.of(batch.epoch, batch.rows, each).flatten(1, -2).mT.contiguous().view(logits.mT.shape)
-    if (closed := gradients.closed(run.form)) is not None:
-        knobs = {name: knob.view(logits.shape[:2]) for name, knob in run.knobs.items()}
-        return ValueAndGrad(*closed(logits, answers.mT, **knobs, **given))
     learned = run.learned.views if run.learned is not None else {}
-    own, theirs = (values.flatten(0, 1).mT for values in (logits.mT, answers.expand(logits.mT.shape)))
+    answers = _answers_of(cohort, run.lessons, run.members, batch, looked_up)
+    own, theirs = (values.flatten(0, 1).mT for values in (logits.mT, answers.expand(logits.shape).mT))
     return gradients.by_autograd(run.form, own, theirs, {**run.knobs, **given}, learned)
+
+
+def _answers(cohort: Cohort, kin: Kin, batch: Batch, looked_up: dict[int, Tensor]) -> Tensor:
+    """What the teachers of neighbours say, as `_answers_of`."""
+    if kin.lessons is not None:
+        return _answers_of(cohort, kin.lessons, kin.members, batch, looked_up)
+    found = [_answers_of(cohort, run.lessons, run.members, batch, looked_up).mT for run in kin.runs]
+    counts = [run.members.stop - run.members.start for run in kin.runs]
+    each = [own.expand(-1, count, -1, -1) for own, count in zip(found, counts, strict=True)]
+    return torch.cat(each, dim=1).mT
+
+
+def _answers_of(cohort: Cohort, lessons: Lessons, members: slice, batch: Batch, looked_up: dict[int, Tensor]) -> Tensor:
+    """What some students' teachers say to a batch, `[seeds, students of a seed, examples, classes]`, classes first in
+    memory; one student stands for all of a seed where they are told the same. Tables are looked up once a step."""
+    if not lessons.shared:
+        found = lessons.of(batch.epoch, batch.rows, partial(spread, cohort, members)).flatten(1, -2).mT.contiguous()
+        return found.view(cohort.grid[0], -1, *found.shape[1:]).mT
+    place = lessons.tables.data_ptr()
+    if place not in looked_up:
+        looked_up[place] = take(lessons.tables[0], batch.rows).flatten(1, -2).mT.contiguous()
+    said = looked_up[place]
+    return (said[:, None] if len(said) == cohort.grid[0] else said[None, members]).mT
 
 
 def spread(cohort: Cohort, members: slice, values: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from harness.cohort.stack import GRAIN, Cohort, alone, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import Costs, Timing, costs_from_json
 from harness.files import put_aside, read_sealed, write_sealed
+from harness.losses.gradients import made_of
 from harness.machine import cores
 from harness.models import Family, num_params
 from harness.spec import NONE, StudentSpec, digest
@@ -172,7 +173,7 @@ def _timings(probes: Sequence[StudentSpec], data: Data, device: str, threads: Se
 def cohort_of(probes: Sequence[StudentSpec], size: int, data: Data, device: str, *, looped: bool) -> Cohort:
     """So many students, the forms in turn, under two seeds where they can stand in pairs."""
     seeds = 2 if size % 2 == 0 else 1
-    own = sorted(islice(cycle(probes), size // seeds), key=lambda spec: spec.form)
+    own = sorted(islice(cycle(probes), size // seeds), key=lambda spec: (made_of(spec), spec.form))
     members = [replace(spec, seed=seed) for seed in range(seeds) for spec in own]
     said = torch.zeros(len(data.views), *data.labels["train"].shape[1:], data.task.num_classes)
     taught = [Targets(said, {})] * len(members)

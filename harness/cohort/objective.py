@@ -29,13 +29,14 @@ def descend(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> t
     said, grads = torch.zeros((), device=cohort.network.values.device), list[Tensor]()
     for part, its_noise in zip(own, noise_of(own, noise), strict=True):
         seen = _forward(cohort, data, part, its_noise)
-        found = at_logits(cohort, data, seen.logits.detach(), part)
+        with torch.inference_mode(cohort.is_closed and seen.back is not None):  # a tenth of a small step is autograd's
+            found = at_logits(cohort, data, seen.logits.detach(), part, cohort.weights)
         objective, feature = found.objective, None
         if cohort.features:
             assert cohort.feature_weights is not None
             feature = cohort.feature_weights * _feature_loss(cohort, seen.points, part)
             objective = objective + feature.detach()
-        network, of_features = _back(cohort, seen, found.by_objective, feature)
+        network, of_features = _back(cohort, seen, found.grad, feature)
         gained = [*network, *found.learned, *of_features]
         said = said + torch.stack([objective, found.ce, found.kd])
         grads = [a + b for a, b in zip(grads, gained, strict=True)] if grads else gained
@@ -50,16 +51,19 @@ def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tens
 
     `[3, students]`, not finite where a gradient is zero. A form that is warmed up is taken as it is when warm.
     """
-    own = replace(batch, progress=1.0).parts(cohort.specs[0].micro_batch)
+    parts = replace(batch, progress=1.0).parts(cohort.specs[0].micro_batch)
     ce, kd, feature = torch.zeros(3, *cohort.network.values.shape).to(cohort.network.values)
-    for part, its_noise in zip(own, noise_of(own, noise), strict=True):
+    ce_alone = torch.zeros_like(cohort.weights)
+    ce_alone[0] = 1
+    kd_alone = 1 - ce_alone
+    for part, its_noise in zip(parts, noise_of(parts, noise), strict=True):
         seen = _forward(cohort, data, part, its_noise)
-        found = at_logits(cohort, data, seen.logits.detach(), part)
-        ce = ce + _row(cohort, _back(cohort, seen, found.by_ce, keep=True)[0]) / len(own)
-        kd = kd + _row(cohort, _back(cohort, seen, found.by_kd, keep=True)[0]) / len(own)
+        of_ce, of_kd = (at_logits(cohort, data, seen.logits.detach(), part, own).grad for own in (ce_alone, kd_alone))
+        ce = ce + _row(cohort, _back(cohort, seen, of_ce, keep=True)[0]) / len(parts)
+        kd = kd + _row(cohort, _back(cohort, seen, of_kd, keep=True)[0]) / len(parts)
         if cohort.features:
-            value, nothing = _feature_loss(cohort, seen.points, part), torch.zeros_like(found.by_ce)
-            feature = feature + _row(cohort, _back(cohort, seen, nothing, value)[0]) / len(own)
+            value, nothing = _feature_loss(cohort, seen.points, part), torch.zeros_like(of_ce)
+            feature = feature + _row(cohort, _back(cohort, seen, nothing, value)[0]) / len(parts)
     cohort.moved.clear()  # this was no step
     sizes = [torch.linalg.vector_norm(gradient, dim=1) for gradient in (ce, kd, feature)]
     return torch.stack([sizes[1] / sizes[0], (ce * kd).sum(1) / (sizes[0] * sizes[1]), sizes[2] / sizes[0]])
@@ -136,7 +140,7 @@ def _back(
     a view: a user's module may have parameters that it does not use.
     """
     if seen.back is not None:
-        with torch.no_grad():
+        with torch.inference_mode():
             return seen.back(by_logits), []
     own = list(cohort.network.views.values())
     values, by, wanted = [seen.logits], [by_logits], own

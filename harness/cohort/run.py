@@ -21,6 +21,7 @@ from harness.cohort.evaluate import answers, confirmed, final_metrics
 from harness.cohort.stack import Cohort, alone, stack
 from harness.cohort.training import Trained, fit
 from harness.costs import TOGETHER, How
+from harness.losses.gradients import made_of
 from harness.models import num_params
 from harness.seeds import derive
 from harness.spec import NONE, PLAIN, Balance, Cost, Curve, Record, StudentSpec
@@ -114,8 +115,8 @@ def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
         lone = spec if alone(family, spec.width, task) else None
         return repr((spec.cohort_key, 0 if family.pads else spec.width, lone))
 
-    def order(spec: StudentSpec) -> tuple[str, int, str, bool, str, int, str]:
-        kind = spec.form, spec.teacher == "online", spec.feature, spec.width
+    def order(spec: StudentSpec) -> tuple[str, int, str, str, bool, str, int, str]:
+        kind = made_of(spec), spec.form, spec.teacher == "online", spec.feature, spec.width
         return key(spec), spec.seed, *kind, repr(replace(spec, seed=0))
 
     return [list(found) for _, found in groupby(sorted(set(specs), key=order), key=key)]

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from harness import losses, optimisers
 from harness.cohort.data import Data, Lessons, exact, lessons
 from harness.forms import Form
-from harness.losses import FeatureForm
+from harness.losses import FeatureForm, gradients
 from harness.models.family import Family, Layer, init, pad, start
 from harness.seeds import generator
 from harness.spec import NONE, PLAIN, StudentSpec
@@ -47,7 +48,7 @@ class Run:
 
     They are neighbours within each seed: `members` is where among its students, `places` `[students of the run]` where
     in the cohort. `knobs` are `[students of the run]` each; `learned` are the form's own parameters, a student's own,
-    or None.
+    or None. `closed` is the closed form of a loss form that has one.
     """
 
     form: Form | FeatureForm
@@ -56,6 +57,21 @@ class Run:
     lessons: Lessons
     knobs: Mapping[str, Tensor]
     learned: Flat | None
+    closed: gradients.Closed | None
+
+
+@dataclass(frozen=True)
+class Kin:
+    """Runs of loss forms, neighbours as `members` says, whose closed forms are made of the same: of both softmaxes at a
+    `temperature` `[seeds, students of a seed]`, or of how far logits are apart. `lessons` are those of all, or None.
+
+    A form that has no closed one is a run by itself; plain training has none.
+    """
+
+    members: slice
+    runs: tuple[Run, ...]
+    temperature: Tensor | None
+    lessons: Lessons | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,7 @@ class Cohort:
     network: Flat
     hyper: optimisers.Hyper
     weights: Tensor  # [3, students]: of cross-entropy, of the distillation loss, of the latter without a label
-    forms: tuple[tuple[slice, Run | None], ...]  # in order over a seed's students; None for plain training
+    forms: tuple[Kin, ...]  # in order over a seed's students
     features: tuple[Run, ...]
     feature_weights: Tensor | None  # [students]
     smoothing: Tensor | None  # [students]
@@ -81,10 +97,15 @@ class Cohort:
     moved: dict[str, Tensor] = field(default_factory=dict)  # such a module's buffers as the step at hand left them
 
     @property
+    def is_closed(self) -> bool:
+        """Whether every form has a closed one."""
+        return all(run.closed is not None for kin in self.forms for run in kin.runs)
+
+    @property
     def learned(self) -> tuple[Run, ...]:
         """The runs whose forms have parameters of their own."""
-        runs = (*(run for _, run in self.forms), *self.features)
-        return tuple(run for run in runs if run is not None and run.learned is not None)
+        runs = (*(run for kin in self.forms for run in kin.runs), *self.features)
+        return tuple(run for run in runs if run.learned is not None)
 
 
 def stack(
@@ -129,7 +150,8 @@ def stack(
         taught = [targets for place in own if (targets := teachers[place]) is not None]
         point = form.point if isinstance(form, FeatureForm) else None
         at = torch.tensor(own, device=device)
-        return Run(form, members, at, lessons(taught, point, device, dtype), knobs, learned)
+        closed = gradients.closed(form) if isinstance(form, Form) else None
+        return Run(form, members, at, lessons(taught, point, device, dtype), knobs, learned, closed)
 
     def of_form(members: slice) -> Run | None:
         spec = specs[members.start]
@@ -161,7 +183,7 @@ def stack(
         weights=column([w for spec in specs for w in (*losses.weights(spec), losses.unlabelled_weight(spec))])
         .view(-1, 3)
         .T,
-        forms=tuple((members, of_form(members)) for members in forms),
+        forms=_kin([(members, of_form(members)) for members in forms], grid[0]),
         features=tuple(of_feature(members) for members in features),
         feature_weights=some("feature_weight"),
         smoothing=some("label_smoothing"),
@@ -176,6 +198,30 @@ def stack(
 def alone(family: Family, width: int, task: Task) -> str:
     """Why networks of the family are trained one at a time; empty where they are not."""
     return "" if family.alone is None else family.alone(width, sample_of(family, task))
+
+
+def _kin(forms: Sequence[tuple[slice, Run | None]], seeds: int) -> tuple[Kin, ...]:
+    """The runs of a cohort's forms, None for plain training, with their neighbours."""
+
+    def base_of(turn: int) -> tuple[Any, int]:
+        run = forms[turn][1]
+        return (run.closed.base, -1) if run is not None and run.closed is not None else (None, turn)
+
+    found = []
+    for (base, _), turns in groupby(range(len(forms)), key=base_of):
+        own = [forms[turn] for turn in turns]
+        runs = tuple(run for _, run in own if run is not None)
+        soft = [run.knobs["temperature"].view(seeds, -1) for run in runs] if base is gradients.Softened else None
+        tables = {run.lessons.tables.data_ptr() if run.lessons.shared else id(run) for run in runs}
+        found.append(
+            Kin(
+                slice(own[0][0].start, own[-1][0].stop),
+                runs,
+                None if soft is None else torch.cat(soft, dim=1),
+                runs[0].lessons if len(tables) == 1 else None,
+            )
+        )
+    return tuple(found)
 
 
 def _still(layers: Mapping[str, Layer], device: str) -> Tensor | None:

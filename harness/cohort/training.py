@@ -124,8 +124,20 @@ def take_step(
     lr_scale: Tensor,
 ) -> Tensor:
     """One step of every student; objective, CE and KD before it, `[3, students]`."""
+    said, grads = descend(cohort, data, batch, noise)
+    _move(cohort, grads, states, lr_scale)
+    return said
+
+
+@torch.inference_mode()
+def _move(
+    cohort: Cohort,
+    found: Sequence[Tensor],
+    states: tuple[optimisers.State, Sequence[optimisers.State]],
+    lr_scale: Tensor,
+) -> None:
+    """Take the optimiser's step along the gradients of `descend`."""
     flats = [cohort.network, *(run.learned for run in cohort.learned if run.learned is not None)]
-    said, found = descend(cohort, data, batch, noise)
     grads = iter(found)
     own, *others = (torch.cat([next(grads).reshape(len(flat.values), -1) for _ in flat.views], dim=1) for flat in flats)
     kept = None if cohort.still is None else cohort.network.values[:, cohort.still]
@@ -142,7 +154,6 @@ def take_step(
     for run, grad, state in zip(cohort.learned, others, states[1], strict=True):
         assert run.learned is not None
         update(run.learned.values, grad, state, cohort.hyper.of(run.places), lr_scale[run.places])
-    return said
 
 
 def _lr_scales(cohort: Cohort, num_steps: int) -> Tensor:

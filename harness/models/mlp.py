@@ -61,18 +61,19 @@ def _logits(params: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
 
 def by_hand(params: Mapping[str, Tensor], inputs: Tensor) -> tuple[Tensor, Back]:
     """`apply` and its backward pass: autograd's numbers to the bit."""
+    weight_2, weight_3 = params["hidden_2.weight"], params["logits.weight"]
     first = by_group(params["hidden_1.weight"], inputs.mT).add_(params["hidden_1.bias"]).relu_()
-    second = (params["hidden_2.weight"] @ first).add_(params["hidden_2.bias"]).relu_()
+    second = torch.bmm(weight_2, first).add_(params["hidden_2.bias"]).relu_()
 
     def back(gradient: Tensor) -> list[Tensor]:
         by_logits = gradient.mT
-        by_second = torch.ops.aten.threshold_backward(params["logits.weight"].mT @ by_logits, second, 0)
-        by_first = torch.ops.aten.threshold_backward(params["hidden_2.weight"].mT @ by_second, first, 0)
-        of_weights = by_group(by_first, inputs), by_second @ first.mT, by_logits @ second.mT
+        by_second = torch.ops.aten.threshold_backward(torch.bmm(weight_3.mT, by_logits), second, 0)
+        by_first = torch.ops.aten.threshold_backward(torch.bmm(weight_2.mT, by_second), first, 0)
+        of_weights = by_group(by_first, inputs), torch.bmm(by_second, first.mT), torch.bmm(by_logits, second.mT)
         of_biases = (by.sum(-1, keepdim=True) for by in (by_first, by_second, by_logits))
         return [found for layer in zip(of_weights, of_biases, strict=True) for found in layer]
 
-    return _logits(params, second), back
+    return torch.bmm(weight_3, second).add_(params["logits.bias"]).mT, back
 
 
 def macs(width: int, input_shape: Shape, num_classes: int) -> int:
