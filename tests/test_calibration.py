@@ -43,12 +43,12 @@ def ways(costs: Costs) -> set[tuple[int, int, bool]]:
 
 
 def test_every_size_is_timed_at_every_width_that_networks_stand_at(tmp_path: Path) -> None:
-    specs = [student(form, width=width) for form in ("kl", "ctkd", "mse") for width in (3, 6, 8)]
+    specs = [student(form, width=width) for form in ("kl", "ctkd", "mse") for width in (3, 12, 15, 16)]
     costs = calibrate(specs, tmp_path, "cpu", workers=2)
-    assert ways(costs) == {(width, size, False) for width in (4, 8) for size in (1, 4)}
+    assert ways(costs) == {(width, size, False) for width in (12, 16) for size in (1, 4)}
     assert all(timing.seconds > 0 for timing in costs.timings)
-    assert [costs.stands_at(width) for width in (3, 4, 6, 8)] == [4, 4, 8, 8]
-    assert 0 < costs.bytes_each[4] < costs.bytes_each[8]
+    assert [costs.stands_at(width) for width in (3, 12, 15, 16)] == [12, 12, 16, 16]
+    assert 0 < costs.bytes_each[12] < costs.bytes_each[16]
 
 
 def test_what_a_student_needs_is_its_worst_moment_of_a_step() -> None:
@@ -74,7 +74,7 @@ def test_a_family_of_one_network_at_a_time_is_timed_both_ways_at_its_true_widths
 
 def test_no_larger_cohort_is_tried_after_a_long_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "LONGEST", 0.0)
-    assert ways(calibrate([student()], tmp_path, "cpu", workers=2)) == {(4, 1, False)}
+    assert ways(calibrate([student()], tmp_path, "cpu", workers=2)) == {(12, 1, False)}
 
 
 @pytest.mark.parametrize("changed", [{"feature": "hint"}, {"dropout": 0.5}, {"teacher": "online"}, {"views": 2}])
@@ -97,7 +97,7 @@ def test_what_was_measured_is_kept_under_a_key_of_what_it_depends_on(
         again = calibrate([student(lr=0.1, alpha=0.7)], tmp_path, "cpu", workers=2)
         assert (again.timings, again.bytes_each) == (first.timings, first.bytes_each)
         others: list[tuple[StudentSpec, int]] = [
-            (student(batch_size=64), 2), (student(width=12), 2), (student(optimiser="sgd"), 2),
+            (student(batch_size=64), 2), (student(width=16), 2), (student(optimiser="sgd"), 2),
             (student(dtype="float32"), 2), (student("mse"), 2), (student(), 1),
         ]  # fmt: skip
         for spec, workers in others:

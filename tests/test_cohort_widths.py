@@ -38,6 +38,20 @@ def test_a_student_among_wider_ones_is_the_student_alone(
         assert_same(record, alone, tolerance)
 
 
+@pytest.mark.skipif("AVX512" not in torch.backends.cpu.get_cpu_capability(), reason="how products round is a CPU's own")
+@pytest.mark.parametrize(("family", "widths"), [("mlp", (3, 4, 8, 12, 20, 64)), ("cnn", (2, 3, 4, 8, 12, 16))])
+def test_a_students_bits_do_not_depend_on_the_widths_beside_it(
+    family: str, widths: tuple[int, ...], digits_cache: Path
+) -> None:
+    """As a trial that was lost is trained again in other company: what differs by a bit is amplified by training."""
+    common: dict[str, Any] = {"family": family, "dtype": "float32", "epochs": 8, "batch_size": 64, "optimiser": "adamw"}
+    specs = [student(form, width=width, **common) for form in ("ce", "kl", "mse") for width in widths]
+    for spec, record in zip(specs, train(specs, digits_cache), strict=True):
+        assert record.cost.cohort_size == len(specs)
+        (alone,) = train([spec], digits_cache)
+        assert (record.curve, record.metrics) == (alone.curve, alone.metrics)
+
+
 def test_a_residual_student_among_wider_ones_is_the_student_alone(digits_cache: Path) -> None:
     """A family that pads and is mapped over students."""
     common: dict[str, Any] = {"family": "resnet8", "dtype": "float64", "epochs": 2, "batch_size": 256}

@@ -25,13 +25,13 @@ from torch.utils._pytree import tree_leaves
 from harness import __version__, optimisers, tasks
 from harness.cohort.batch import Batch
 from harness.cohort.data import Data, load_inputs
-from harness.cohort.stack import GRAIN, Cohort, alone, stack
+from harness.cohort.stack import Cohort, alone, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import Costs, Timing, costs_from_json
 from harness.files import put_aside, read_sealed, write_sealed
 from harness.losses.gradients import made_of
 from harness.machine import cores
-from harness.models import Family, num_params
+from harness.models import num_params
 from harness.spec import NONE, StudentSpec, digest
 from harness.targets import Targets
 
@@ -42,7 +42,7 @@ STEPS, SECONDS, LONGEST = 5, 0.15, 0.5
 """Steps that are timed of each, at least, and for how long; and how long one step may be expected to take."""
 SHARE = 0.5
 """Of the memory that is free, what all workers together may fill."""
-MADE = 3
+MADE = 4
 """Of what a step is made: another number where it is made otherwise, so that what was measured before is of no use."""
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def calibrate(
     """
     task = tasks.load(specs[0].task)
     family = task.families[specs[0].family]
-    widths = sorted({_stands_at(spec.width, family) for spec in specs})
+    widths = sorted({family.stands_in(spec.width) for spec in specs})
     probes = _probes(specs)
     threads = _threads(device, workers)
     machine, software = [where(device), workers, threads], [__version__, MADE, torch.__version__]
@@ -112,10 +112,6 @@ def where(device: str) -> str:
     except (OSError, StopIteration):
         pass
     return f"{model}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _stands_at(width: int, family: Family) -> int:
-    return -(-width // GRAIN) * GRAIN if family.pads else width
 
 
 def _probes(specs: Sequence[StudentSpec]) -> list[StudentSpec]:

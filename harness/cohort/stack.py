@@ -29,10 +29,6 @@ from harness.targets import Targets
 from harness.tasks import Task
 from harness.tasks.fits import sample_of
 
-GRAIN = 4
-"""Padded networks have a multiple of so many units: products with fewer rows round otherwise on a CPU. So a student's
-bits mostly do not depend on the widths that share its cohort."""
-
 
 @dataclass(frozen=True)
 class Flat:
@@ -119,7 +115,7 @@ def stack(
 ) -> Cohort:
     """Every student initialised from its own seed, side by side; `teachers` has None for plain training.
 
-    `padded` says that they may stand inside a wider network. They do even alone, at a multiple of `GRAIN` units.
+    `padded` says that they may stand inside a wider network. They do even alone, see `Family.stands_in`.
     """
     dtype = exact(specs[0])
     grid, group_seeds = _grid(specs)
@@ -135,7 +131,7 @@ def stack(
     clip = some("clip_norm")
     width = max(spec.width for spec in specs)
     if padded:
-        width = -(-width // GRAIN) * GRAIN
+        width = data.family.stands_in(width)
     network = _flat(_starts(specs, data, width), dtype, device)
     forms = _runs([(spec.form, spec.teacher == "online") for spec in of_a_seed])
     compared = [_compared(spec, targets) for spec, targets in zip(of_a_seed, teachers, strict=False)]

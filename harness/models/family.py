@@ -46,6 +46,10 @@ class Parts:
     points: tuple[str, ...] = ("embedding",)
 
 
+GRAIN = 4
+"""Padded networks have a multiple of so many units."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Networks of one design and any width.
@@ -59,7 +63,8 @@ class Family:
     `stacks` says that the functions also take many networks at once: parameters with a leading axis of students, inputs
     with one of groups of neighbours who see the same (`harness.models.shared.product`). Without it the cohort maps
     them over the students. `pads` says that a network is the same inside a wider one whose further numbers are zero,
-    and stays so: every activation function has f(0) = 0, and nothing is normalised over units.
+    and stays so: every activation function has f(0) = 0, and nothing is normalised over units. `least` is how many units
+    such a one has at the least.
 
     `by_hand`, which a family that stacks may have, is `apply` with its backward pass written out: for small networks
     autograd's own work is as much as theirs. The gradients are in the order of `layers`.
@@ -81,6 +86,15 @@ class Family:
     first: Callable[[int, torch.Generator], Mapping[str, Tensor]] | None = None
     learn: Callable[[dict[str, Tensor], Tensor], Tensor] | None = None
     alone: Callable[[int, Tensor], str] | None = None
+    least: int = 0
+
+    def stands_in(self, width: int) -> int:
+        """The width of the padded network in which students of a width stand, even alone.
+
+        Products with few rows or columns round otherwise than wider ones on a CPU: so a student's bits do not depend on
+        the widths that share its cohort.
+        """
+        return max(self.least, -(-width // GRAIN) * GRAIN) if self.pads else width
 
 
 def num_params(family: Family, width: int, input_shape: Shape, num_classes: int) -> int:

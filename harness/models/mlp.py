@@ -81,4 +81,7 @@ def macs(width: int, input_shape: Shape, num_classes: int) -> int:
     return width * math.prod(input_shape) + width * width + num_classes * width
 
 
-MLP = Family("mlp", layers, prepare, apply, macs, Parts(embed, head), stacks=True, pads=True, by_hand=by_hand)
+LEAST = 12
+"""Units: gradients at the weights of eight columns and fewer round otherwise than those of more."""
+PARTS = Parts(embed, head)
+MLP = Family("mlp", layers, prepare, apply, macs, PARTS, stacks=True, pads=True, by_hand=by_hand, least=LEAST)
