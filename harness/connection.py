@@ -10,14 +10,14 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from harness.outages import Patience
+from harness.outages import DAMAGED, Patience, way_out
 from harness.space import Study
 from harness.stopping import Halt
-from harness.storage import Asked, open_study, set_state
+from harness.storage import UNREADABLE, Asked, open_study, set_state, whole
 from harness.urls import redact
 
 T = TypeVar("T")
-LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left", "malformed", "not a database")
+LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left", *DAMAGED)
 """What a storage says when it is of no use to try again."""
 
 
@@ -36,9 +36,15 @@ class Connection:
         self.study_id = str(attrs["harness.id"])
 
     def every_trial(self) -> list[FrozenTrial]:
-        """All trials, as the study is opened. Raises `ValueError` in one line where one is gone or there twice: Optuna
-        numbers a new trial by how many there are."""
-        trials = self._patiently(lambda _: self._disk.get_all_trials(self._id, deepcopy=False))
+        """All trials, as the study is opened. Raises `ValueError` in one line where one cannot be read, is gone or is
+        there twice: Optuna numbers a new trial by how many there are."""
+        try:
+            trials = whole(self._patiently(lambda _: self._disk.get_all_trials(self._id, deepcopy=False)))
+        except UNREADABLE as error:
+            raise ValueError(
+                f"a trial in the storage {redact(self._url)} cannot be read ({redact(str(error))}); put an earlier "
+                "copy of it back, or begin anew with --new"
+            ) from None
         for place, number in enumerate(sorted(trial.number for trial in trials)):
             if place != number:
                 what = f"trial {place} is gone from" if number > place else f"trial {number} is twice in"
@@ -111,5 +117,6 @@ def _why_away(cause: BaseException | None) -> str:
     reason = " ".join(redact(str(getattr(cause, "orig", None) or cause)).split())
     passing = isinstance(cause, OperationalError | InterfaceError) or getattr(cause, "connection_invalidated", False)
     if not passing or any(sign in reason for sign in LASTING):
-        raise Halt(f"the storage cannot be written to: {reason}")
+        what = "is damaged" if (todo := way_out(reason)) else "cannot be written to"
+        raise Halt(f"the storage {what}: {reason}{todo}")
     return reason

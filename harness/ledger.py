@@ -175,6 +175,10 @@ def read_manifest(study_dir: Path) -> dict[str, Any]:
         found = read_sealed(study_dir / "study.json") or {}
         if not (Range(0).admits(found.get("seconds", 0)) and COUNT.admits(found.get("started_ms", 0))):
             raise ValueError(f"{study_dir / 'study.json'} has no time")
+        kept = {"searches": int | None, "at_least": bool | None, "ended": bool | None}  # what the next one takes over
+        for name, kind in kept.items():
+            if not isinstance(found.get(name), kind):
+                raise ValueError(f"{study_dir / 'study.json'} has the {name} {found[name]!r:.80}")
         return found
     except ValueError as error:
         put_aside(study_dir / "study.json", str(error))

@@ -30,6 +30,8 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 log = logging.getLogger(__name__)
 ASIDE = ".aside-"
 """What stands in the name of a study that was renamed, between the one it had and when."""
+UNREADABLE = (LookupError, ValueError, TypeError)
+"""What Optuna raises where somebody has changed a trial by SQL: a state, a distribution or a value that cannot be."""
 STATES = {
     "complete": TrialState.COMPLETE,
     "failed": TrialState.FAIL,
@@ -213,12 +215,14 @@ def read_study(url: str, name: str) -> KeptStudy:
         try:
             study_id = disk.get_study_id_from_name(name)
             attrs = disk.get_study_user_attrs(study_id)
-            trials = disk.get_all_trials(study_id, deepcopy=False)
+            trials = whole(disk.get_all_trials(study_id, deepcopy=False))
         finally:
             disk.remove_session()
             disk.engine.dispose()
     except KeyError:
         raise ValueError(f"the storage {shown} holds no study {name!r}") from None
+    except UNREADABLE as error:
+        raise ValueError(f"a trial in the storage {shown} cannot be read ({redact(str(error))})") from None
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
         reason = str(error.__cause__ if isinstance(error, StorageInternalError) else error)
         raise ValueError(f"cannot read the storage {shown}: {redact(reason).splitlines()[0]}") from None
@@ -232,6 +236,15 @@ def read_study(url: str, name: str) -> KeptStudy:
     ]
     objectives = tuple(attrs["harness.objectives"])
     return KeptStudy(attrs["harness.id"], attrs["harness.config"], objectives, tuple(found))
+
+
+def whole(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials; raises `ValueError` for a value that is no number, which SQLite keeps all the same."""
+    for trial in trials:
+        for value in trial.values or ():
+            if not isinstance(value, float):
+                raise ValueError(f"trial {trial.number} has the value {value!r}")
+    return trials
 
 
 def asked_of(trial: FrozenTrial) -> Asked:

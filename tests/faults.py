@@ -147,6 +147,11 @@ def cut(folder: Path) -> None:
     (folder / "result.json").write_text(text[: len(text) // 2])
 
 
+def give_up(folder: Path) -> None:
+    (folder / "result.json").unlink()
+    ledger.publish_failure(folder, ledger.read_spec(folder), "its training was begun 12 times")
+
+
 def take_anothers(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         other = min(place for place in folder.parent.iterdir() if place != folder and (place / "result.json").exists())
@@ -323,6 +328,9 @@ FAULTS: Mapping[str, tuple[Callable[[Path], str], str, str]] = {
     "no result": (
         in_the_ledger(lambda folder: (folder / "result.json").unlink()),
         "COMPLETE in Optuna, and its result.json is missing", "if you have a copy, put it back",
+    ),
+    "no result, and given up when it was trained again": (
+        in_the_ledger(give_up), "its result.json is missing, and then it was given up", "without its begun.json",
     ),
     "no reason": (
         in_the_ledger(lambda folder: (folder / "failed.json").unlink(), "FAIL"),

@@ -358,8 +358,12 @@ def test_what_is_written_is_the_users_own_unless_the_user_says_more(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"seconds": "1"}', '{"started_ms": -1}', '{"seconds": 1.0, "digest": "0"}']
-)
+    "content",
+    [
+        "", "[]", '{"seconds": "1"}', '{"started_ms": -1}', '{"seconds": 1.0, "digest": "0"}', '{"searches": "a"}',
+        '{"ended": 3}',
+    ],
+)  # fmt: skip
 def test_a_manifest_that_is_damaged_is_put_aside_and_the_sweep_begins_a_new_one(content: str, tmp_path: Path) -> None:
     assert ledger.read_manifest(tmp_path) == {}
     ledger.write_sealed(tmp_path / "study.json", {"seconds": 1.5, "started_ms": 3})

@@ -17,6 +17,7 @@ import pytest
 from harness import cli
 from harness.driver import Progress
 from harness.ledger import trial_dir
+from harness.stopping import Halt
 from harness.storage import read_study, set_aside
 from harness.tracking import Tracker, bring_along
 from harness.verify.check import Place, check
@@ -138,6 +139,16 @@ def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         yield store
 
 
+UNREADABLE = (
+    "UPDATE trials SET state = 'FOO' WHERE trial_id = 2",
+    "UPDATE trial_params SET param_value = 99 WHERE trial_id = 2",
+    "UPDATE trial_params SET distribution_json = '{' WHERE trial_id = 2",
+    "UPDATE trial_values SET value = 'abc' WHERE trial_id = 2",
+)
+DAMAGED = (
+    ("UPDATE trials SET datetime_start = CAST(x'ff80fe' AS TEXT) WHERE trial_id = 2", "Could not decode to UTF-8"),
+    ("DELETE FROM trials WHERE trial_id = (SELECT max(trial_id) FROM trials)", "UNIQUE constraint failed"),
+)
 KEY = "UPDATE study_user_attributes SET value_json = '5' WHERE key = 'harness.%s'"
 
 
@@ -158,6 +169,10 @@ KEY = "UPDATE study_user_attributes SET value_json = '5' WHERE key = 'harness.%s
             r"Optuna refuses trial 1 of the storage \(it was asked for in round 0, since 5\)",
         ),
         ("DELETE FROM trial_params WHERE trial_id = 2 AND param_name = 'alpha'", "Optuna refuses trial 1 .*it has"),
+        *(
+            (change, "a trial in the storage .* cannot be read .*; put an earlier copy of it back")
+            for change in UNREADABLE
+        ),
     ],
 )
 def test_rows_that_were_changed_by_hand_are_one_line(
@@ -167,6 +182,27 @@ def test_rows_that_were_changed_by_hand_are_one_line(
         assert database.execute(change).rowcount
     with pytest.raises(ValueError, match=words):
         make_driver(tmp_path, FakeRuns()).run(set())
+
+
+@pytest.mark.parametrize(("change", "words"), DAMAGED)
+def test_a_storage_that_is_damaged_is_not_waited_for(
+    change: str, words: str, database: sqlite3.Connection, tmp_path: Path
+) -> None:
+    with database:
+        assert database.execute(change).rowcount
+    with pytest.raises(Halt, match=f"the storage is damaged: {words}.*; put an earlier copy back, or begin anew with"):
+        make_driver(tmp_path, FakeRuns(), study=replace(STUDY, trials=STUDY.trials + 1)).run(set())
+
+
+@pytest.mark.parametrize("change", UNREADABLE)
+def test_who_reads_a_trial_that_cannot_be_read_has_one_line(
+    change: str, database: sqlite3.Connection, tmp_path: Path
+) -> None:
+    [(name,)] = database.execute("SELECT study_name FROM studies")
+    with database:
+        assert database.execute(change).rowcount
+    with pytest.raises(ValueError, match=r"a trial in the storage .* cannot be read"):
+        read_study(f"sqlite:///{tmp_path / 'study.db'}", name)
 
 
 def test_a_trial_that_is_called_pruned_in_a_study_that_does_not_prune_is_borne(

@@ -63,8 +63,8 @@ class Family:
     `stacks` says that the functions also take many networks at once: parameters with a leading axis of students, inputs
     with one of groups of neighbours who see the same (`harness.models.shared.product`). Without it the cohort maps
     them over the students. `pads` says that a network is the same inside a wider one whose further numbers are zero,
-    and stays so: every activation function has f(0) = 0, and nothing is normalised over units. `least` is how many units
-    such a one has at the least.
+    and stays so: every activation function has f(0) = 0, and nothing is normalised over units. Such a one has `least`
+    units at the least.
 
     `by_hand`, which a family that stacks may have, is `apply` with its backward pass written out: for small networks
     autograd's own work is as much as theirs. The gradients are in the order of `layers`.

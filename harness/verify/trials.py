@@ -82,6 +82,7 @@ def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> It
 
 
 AGAIN = "the next sweep trains it again, and does not tell it again; if you have a copy, put it back"
+GIVEN_UP = "without its begun.json the next sweep trains it again; if you have a copy of the result, put that back"
 STAYS = "Optuna does not say at which rung it was pruned, so it stays as it is; if you have a copy, put it back"
 
 
@@ -93,7 +94,9 @@ def told_faults(kept: Kept, study: KeptStudy, entry: Entry) -> Iterator[Fault]:
     if kept.state == "failed":
         if result is None:
             yield Fault(number, f"{state} in Optuna, and its failed.json is missing or another trial's")
-    elif result is None or isinstance(result, str):
+    elif isinstance(result, str):
+        yield Fault(number, f"{state} in Optuna, its result.json is missing, and then it was given up", GIVEN_UP)
+    elif result is None:
         todo = STAYS if kept.state == "pruned" and not kept.asked.pruned_at else AGAIN
         yield Fault(number, f"{state} in Optuna, and its result.json is missing", todo)
     elif (result[0].status == "pruned") != (kept.state == "pruned"):
