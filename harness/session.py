@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -46,6 +49,8 @@ MENDS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulim
 }
 IMPORTS = 3.0
 """Seconds that an import under way is given when a sweep ends."""
+OPENS = 5.0
+"""Seconds that what runs the jobs, and was asked for, is given to be there when a sweep is to end."""
 SILENT = 10.0
 """Seconds after which it is said what is waited for."""
 LATENCY_SECONDS = 0.5
@@ -143,7 +148,7 @@ def _looked_at(session: _Session) -> Mapping[str, Any]:
     """What a worker says of the study, which it checks."""
     options = session.options
     probes = [to_json(spec) for spec in options.study.probes(options.task)]
-    _open(session.executor, session.stop)
+    _open(session)
     task = result(session.executor, "describe", {"specs": probes}, deadline=session.deadline)
     if alone := manifest.said_alone(options.study.family, task["alone"]):
         session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
@@ -163,16 +168,31 @@ def _be_its_driver(session: _Session, task: Mapping[str, Any]) -> int:
             raise Halt(f"{error}; {MENDS.get(error.errno or 0, 'make room, or let it be written to')}") from None
 
 
-def _open(executor: Executor, stop: Stop) -> None:
-    """Reach what runs the jobs: a signal that comes meanwhile is taken after it, for Ray bears no interruption then."""
-    try:
-        with stop.waits():
-            executor.open()
-    except ValueError:
-        if not stop:
-            raise
+def _open(session: _Session) -> None:
+    """Reach what runs the jobs. A signal or a time that is up meanwhile waits for the end of it, for Ray that is cut
+    off as it starts crashes as the program ends; and where that does not come, the process is left as it stands."""
+    stop = session.stop
+    with stop.waits(), stop.watched(OPENS, session.deadline + LATE, partial(_leave, session)):
+        try:
+            session.executor.open()
+        except ValueError:
+            if not stop:  # else what was to be reached has taken the signal, too
+                raise
     if stop:
         raise KeyboardInterrupt
+
+
+def _leave(session: _Session, code: int) -> None:
+    """Say how to go on, and end the process at once: there is nothing yet that could be lost."""
+    if code:
+        screen.say_how_to_go_on(session.options, session.console)
+    else:
+        screen.say_time_is_up(session.options, session.console, "what runs its jobs was reached")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    session.executor.kill()
+    os._exit(code)
 
 
 def _begin_anew(options: Options, console: Console) -> None:

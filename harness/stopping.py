@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from select import select
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,17 +57,56 @@ class Stop:
             _set_alarm(GRACE if self else 0, AGAIN)
 
     @contextmanager
+    def watched(self, patience: float, deadline: float, leave: Callable[[int], None]) -> Iterator[None]:
+        """Within, the main thread may be in a call that does not come back to Python, where no handler runs.
+
+        Where a signal has come, or the `time.monotonic` of the deadline has, and so many seconds later it is still in
+        there, `leave` is called in a thread, with the exit code: it is to end the process.
+        """
+        there, here = os.pipe()
+        os.set_blocking(here, False)
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                if select([there], [], [], 0.1)[0]:
+                    codes = [128 + number for number in os.read(there, 64) if number in SIGNALS]
+                    if codes:
+                        _set_alarm(0, 0)  # Ray's own handler, which comes first, has set one that ends the process
+                    if codes and not done.wait(patience):
+                        leave(codes[0])
+                elif time.monotonic() > deadline and not done.is_set():
+                    leave(0)
+
+        watcher, before = threading.Thread(target=watch, daemon=True), signal.set_wakeup_fd(here)
+        watcher.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            self._listen()  # who was called may have put handlers of its own
+            done.set()
+            watcher.join()
+            os.close(there)
+            os.close(here)
+
+    @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals of this process."""
-        before = {number: signal.signal(number, self._take) for number in SIGNALS}
-        if ALARM is not None:
-            before[ALARM] = signal.signal(ALARM, self._hangs)
+        before = {number: signal.getsignal(number) for number in (*SIGNALS, *([ALARM] if ALARM else []))}
+        self._listen()
         try:
             yield
         finally:
             _set_alarm(0, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _listen(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._take)
+        if ALARM is not None:
+            signal.signal(ALARM, self._hangs)
 
     def _take(self, number: int, _: FrameType | None) -> None:
         first, self.code = not self, 128 + number

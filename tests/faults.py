@@ -148,8 +148,10 @@ def cut(folder: Path) -> None:
 
 
 def give_up(folder: Path) -> None:
+    trial = ledger.read_spec(folder)
+    assert trial is not None
     (folder / "result.json").unlink()
-    ledger.publish_failure(folder, ledger.read_spec(folder), "its training was begun 12 times")
+    ledger.publish_failure(folder, trial, "its training was begun 12 times")
 
 
 def take_anothers(name: str) -> Callable[[Path], None]:

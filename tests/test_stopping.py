@@ -130,3 +130,39 @@ def test_an_order_that_hangs_is_ended_by_the_system() -> None:
     second = "lock.acquire(); os.kill(os.getpid(), 15); print('still here', flush=True)"
     program = HANGS.format(how="nullcontext()", then=second)
     assert said_after(program, signal.SIGINT) == (["interrupted 130"], -signal.SIGALRM)
+
+
+DEAF = """
+import ctypes, math, os, time
+from harness.stopping import Stop
+
+def leave(code):
+    print("left", code, flush=True)
+    os._exit(code)
+
+libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+libc.pthread_mutex_lock(lock)
+stop = Stop(lambda: None)
+with stop.listening(), stop.waits(), stop.watched(0.5, {deadline}, leave):
+    print("waits", flush=True)
+    {call}
+print("back", stop.code, flush=True)
+"""
+NEVER_BACK = "libc.pthread_mutex_lock(lock)"  # in C, and it goes on waiting after a signal
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a C library calls its locks")
+def test_a_call_that_never_comes_back_to_python_is_left_some_time_after_a_signal() -> None:
+    program = DEAF.format(deadline="math.inf", call=NEVER_BACK)
+    assert said_after(program, signal.SIGTERM) == (["left 143"], 143)
+
+
+def test_a_call_that_comes_back_in_time_is_not_left() -> None:
+    program = DEAF.format(deadline="math.inf", call="time.sleep(0.2)")
+    assert said_after(program, signal.SIGTERM) == (["back 143"], 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a C library calls its locks")
+def test_a_call_that_never_comes_back_is_left_when_the_time_is_up() -> None:
+    program = DEAF.format(deadline="time.monotonic() + 0.2", call=NEVER_BACK)
+    assert said_after(program, signal.SIGWINCH) == (["left 0"], 0)

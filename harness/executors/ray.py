@@ -72,7 +72,8 @@ class Ray:
     def open(self) -> None:
         """Connect to the cluster, or start one.
 
-        A `KeyboardInterrupt` that cuts this off leaves threads of Ray that crash as the program ends.
+        A `KeyboardInterrupt` that cuts this off leaves threads of Ray that crash as the program ends. Where the thread
+        that is here ends, a cluster of our own does.
         """
         if self._task is None:
             self._task = self._connect()

@@ -114,7 +114,7 @@ def connect(address: str, num_cpus: int) -> None:
     ray._private.utils.set_sigterm_handler = lambda _: None
     try:
         ray.init(**said)
-    except (RuntimeError, ConnectionError, TimeoutError, ValueError) as error:
+    except Exception as error:  # Ray has raised also plain ones
         guarded = address not in ("auto", OWN) and "RAY_AUTH_MODE" not in os.environ
         todo = "; if a token guards it, set RAY_AUTH_MODE=token" if guarded else ""
         raise ValueError(f"cannot use a Ray cluster at {redact(address)}: {one_line(error)}{todo}") from None
