@@ -120,11 +120,11 @@ def test_the_floor_is_the_products_of_a_step_and_no_more() -> None:
 
 def test_the_floor_of_a_step_of_the_mlp_is_that_of_its_layers() -> None:
     """Every layer once forward, once for its weights, and but for the first once for what it reads."""
-    specs = steps.students("digits", "mlp", [8])
+    specs = steps.students("digits", "mlp", [16])
     data = load_inputs(specs[0], "cpu")
     group = cohort_of(specs, 8, data, "cpu", looped=False)
     found = floor.record(lambda: timed_steps(group, data, "cpu", 1))
-    first, second, last = 64 * 8, 8 * 8, 8 * 10
+    first, second, last = 64 * 16, 16 * 16, 16 * 10
     assert sum(product.macs for product in found) == 8 * 64 * (2 * first + 3 * second + 3 * last)
 
 

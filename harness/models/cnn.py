@@ -9,13 +9,18 @@ every product runs along the batch; a fused student is the same to the bit as th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.models.family import Family, Layer, Parts, Shape
 from harness.models.neighbourhoods import KERNEL, neighbourhoods, strided
 from harness.models.shared import product
+from harness.models.strided import by_hand, logits
+
+CONVOLUTIONS = ("conv",)
 
 
 def patch_size(input_shape: Shape) -> int:
@@ -61,6 +66,8 @@ def prepare(inputs: Tensor) -> Tensor:
 
 def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Prepared inputs `[batch, patch values, rows, columns]` -> logits `[batch, classes]`."""
+    if params["stem.weight"].ndim == 3 and not torch.is_grad_enabled():
+        return logits(params, inputs, CONVOLUTIONS)
     maps = _maps(params, inputs)
     return _logits(params, maps.view(*maps.shape[:-2], -1, inputs.shape[-4]))
 
@@ -102,4 +109,5 @@ def macs(width: int, input_shape: Shape, num_classes: int) -> int:
 
 
 PARTS = Parts(embed, head, points=("embedding", "map"))
-CNN = Family("cnn", layers, prepare, apply, macs, PARTS, stacks=True, pads=True)
+BY_HAND = partial(by_hand, convolutions=CONVOLUTIONS)
+CNN = Family("cnn", layers, prepare, apply, macs, PARTS, stacks=True, pads=True, by_hand=BY_HAND)

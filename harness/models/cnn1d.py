@@ -7,14 +7,18 @@ whole split, every layer is a matrix product, and activations stand `[channels, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.models.family import Family, Layer, Parts, Shape
 from harness.models.neighbourhoods import KERNEL, neighbourhoods, strided
 from harness.models.shared import product
+from harness.models.strided import by_hand, logits
 
+CONVOLUTIONS = ("conv_1", "conv_2")
 PATCH = 5
 """Samples of a stem patch; patches start at every second sample."""
 
@@ -57,6 +61,8 @@ def prepare(inputs: Tensor) -> Tensor:
 
 def apply(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Prepared inputs `[batch, patch values, positions]` -> logits `[batch, classes]`."""
+    if params["stem.weight"].ndim == 3 and not torch.is_grad_enabled():
+        return logits(params, inputs, CONVOLUTIONS)
     maps = _maps(params, inputs)
     return _logits(params, maps.view(*maps.shape[:-2], -1, inputs.shape[-3]))
 
@@ -79,7 +85,7 @@ def _maps(params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """The last convolution's map, `[channels, places x batch]`."""
     batch = inputs.shape[-3]
     hidden = F.relu(product(params["stem.weight"], inputs.movedim(-3, -1).flatten(-2)) + params["stem.bias"])
-    for name in ("conv_1", "conv_2"):
+    for name in CONVOLUTIONS:
         around = neighbourhoods(hidden.view(*hidden.shape[:-1], -1, batch), axes=1)
         hidden = F.relu(params[f"{name}.weight"] @ around + params[f"{name}.bias"])
     return hidden
@@ -97,4 +103,5 @@ def macs(width: int, input_shape: Shape, num_classes: int) -> int:
 
 
 PARTS = Parts(embed, head, points=("embedding", "map"))
-CNN1D = Family("cnn1d", layers, prepare, apply, macs, PARTS, stacks=True, pads=True)
+BY_HAND = partial(by_hand, convolutions=CONVOLUTIONS)
+CNN1D = Family("cnn1d", layers, prepare, apply, macs, PARTS, stacks=True, pads=True, by_hand=BY_HAND)

@@ -5,6 +5,7 @@ For students that are trained fused: `weight @ neighbourhoods(maps, axes)` with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from types import EllipsisType
@@ -34,6 +35,18 @@ def neighbourhoods(maps: Tensor, axes: int) -> Tensor:
     return found
 
 
+def spread_back(gradient: Tensor, shape: Sequence[int], axes: int) -> Tensor:
+    """The gradient at maps of this shape, of that at their neighbourhoods."""
+    students, channels, places, batch = shape[: -2 - axes], shape[-2 - axes], shape[-1 - axes : -1], shape[-1]
+    after = (strided(size) for size in places)
+    parts = gradient.reshape(*students, *(KERNEL,) * axes, channels, *after, batch)
+    padded = parts.new_zeros(*students, channels, *(size + 2 for size in places), batch)
+    copies, inside = _indices(tuple(places))
+    for there, part in copies:
+        padded[there].add_(parts[part])
+    return padded[inside]
+
+
 class _Neighbourhoods(torch.autograd.Function):
     """The copy; any leading axes are students.
 
@@ -55,16 +68,7 @@ class _Neighbourhoods(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        axes: int = ctx.axes
-        shape: tuple[int, ...] = ctx.shape
-        students, channels, places, batch = shape[: -2 - axes], shape[-2 - axes], shape[-1 - axes : -1], shape[-1]
-        after = (strided(size) for size in places)
-        parts = grads[0].reshape(*students, *(KERNEL,) * axes, channels, *after, batch)
-        padded = parts.new_zeros(*students, channels, *(size + 2 for size in places), batch)
-        copies, inside = _indices(places)
-        for there, part in copies:
-            padded[there].add_(parts[part])
-        return padded[inside], None
+        return spread_back(grads[0], ctx.shape, ctx.axes), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int, None], maps: Tensor, axes: int) -> tuple[Tensor, int]:  # noqa: ARG004
