@@ -287,8 +287,8 @@ def test_a_backward_pass_by_hand_is_autograds_to_the_bit(
     monkeypatch.setattr(strided, "_at_once", lambda *_: at_once)
     networks = [with_biases(network(family, 4, shape, seed)) for seed in range(6)]
     params = {name: param.to(dtype).requires_grad_() for name, param in stack(networks).items()}
-    inputs = family.prepare(examples(48, shape)).to(dtype)
-    for groups in (1, 3):
+    inputs = family.prepare(examples(96, shape)).to(dtype)
+    for groups in (1, 3, 6):  # all see the same, neighbours do, or each has its own
         seen = inputs[: 16 * groups].view(groups, 16, *inputs.shape[1:])
         logits = family.apply(params, seen)
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 A convolution's neighbourhoods are several times as large as the map they are of. So students are taken a few at a time,
 as many as a processor's cache holds the neighbourhoods of, from the stem to the logits, and in parts of the same size
-back again. Each product of a batched one is the same to the bit whoever is beside it.
+back again.
 """
 
 from __future__ import annotations
@@ -65,14 +65,16 @@ def _parts(params: Params, inputs: Tensor, convolutions: Sequence[str]) -> Itera
         yield _part(slice(0, students), params, patches, places, batch, convolutions)
         return
     each = students // len(inputs)
+    alike = each if each > 1 else students  # who all see the same, or each what is its own
     # Never one of several alone: a product that is no batch's may round otherwise.
-    count = max(1, min(-(-each // _at_once(params, batch, places, convolutions)), each // 2))
-    edges = [each * turn // count for turn in range(count + 1)]
-    for group, seen in enumerate(patches):
+    count = max(1, min(-(-alike // _at_once(params, batch, places, convolutions)), alike // 2))
+    edges = [alike * turn // count for turn in range(count + 1)]
+    for first in range(0, students, alike):
         for start, end in pairwise(edges):
-            members = slice(group * each + start, group * each + end)
+            members = slice(first + start, first + end)
+            seen = patches[first // each][None] if each > 1 else patches[members]
             own = {name: values[members] for name, values in params.items()}
-            yield _part(members, own, seen[None], places, batch, convolutions)
+            yield _part(members, own, seen, places, batch, convolutions)
 
 
 def _at_once(params: Params, batch: int, places: Sequence[int], convolutions: Sequence[str]) -> int:
