@@ -10,15 +10,15 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from harness.outages import DAMAGED, Patience, way_out
+from harness.outages import CHANGED, DAMAGED, Patience
 from harness.space import Study
 from harness.stopping import Halt
-from harness.storage import UNREADABLE, Asked, open_study, set_state, whole
+from harness.storage import UNREADABLE, Asked, open_study, set_state, trials_of
 from harness.urls import redact
 
 T = TypeVar("T")
-LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left", *DAMAGED)
-"""What a storage says when it is of no use to try again."""
+LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left")
+"""What a storage says when it is of no use to try again; and what it says where it is damaged."""
 
 
 class Connection:
@@ -30,6 +30,8 @@ class Connection:
     ) -> None:
         """Open or create the study; as `harness.sampler.Sampler` says."""
         self._url, self._patience = url, patience
+        anew = "name another --storage" if shared else "begin anew with --new, which keeps what there is aside"
+        self._mend = f"put an earlier copy of it back, or {anew}"
         self._disk = open_study(url, name, study, config_hash, shared)
         self._id = self._patiently(lambda _: self._disk.get_study_id_from_name(name))
         attrs = self._patiently(lambda _: self._disk.get_study_user_attrs(self._id))
@@ -39,11 +41,11 @@ class Connection:
         """All trials, as the study is opened. Raises `ValueError` in one line where one cannot be read, is gone or is
         there twice: Optuna numbers a new trial by how many there are."""
         try:
-            trials = whole(self._patiently(lambda _: self._disk.get_all_trials(self._id, deepcopy=False)))
+            trials = self._patiently(lambda _: trials_of(self._disk, self._id))
         except UNREADABLE as error:
+            reason = redact(str(error))
             raise ValueError(
-                f"a trial in the storage {redact(self._url)} cannot be read ({redact(str(error))}); put an earlier "
-                "copy of it back, or begin anew with --new"
+                f"a trial in the storage {redact(self._url)} cannot be read ({reason}); {self._mend}"
             ) from None
         for place, number in enumerate(sorted(trial.number for trial in trials)):
             if place != number:
@@ -103,7 +105,7 @@ class Connection:
                 return done
             except (StorageInternalError, DBAPIError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-                self._patience.wait(_why_away(cause))
+                self._patience.wait(self._why_away(cause))
                 again = True
             except KeyError as error:
                 raise Halt(
@@ -111,12 +113,14 @@ class Connection:
                     "trials are kept on disk, and the same command begins anew"
                 ) from None
 
-
-def _why_away(cause: BaseException | None) -> str:
-    """Why a storage did not answer, in a line. Raises `Halt` where that does not pass by itself."""
-    reason = " ".join(redact(str(getattr(cause, "orig", None) or cause)).split())
-    passing = isinstance(cause, OperationalError | InterfaceError) or getattr(cause, "connection_invalidated", False)
-    if not passing or any(sign in reason for sign in LASTING):
-        what = "is damaged" if (todo := way_out(reason)) else "cannot be written to"
-        raise Halt(f"the storage {what}: {reason}{todo}")
-    return reason
+    def _why_away(self, cause: BaseException | None) -> str:
+        """Why the storage did not answer, in a line. Raises `Halt` where that does not pass by itself."""
+        reason = " ".join(redact(str(getattr(cause, "orig", None) or cause)).split())
+        if any(sign in reason for sign in (*DAMAGED, *CHANGED)):
+            raise Halt(f"the storage is damaged: {reason}; {self._mend}")
+        passing = isinstance(cause, OperationalError | InterfaceError) or getattr(
+            cause, "connection_invalidated", False
+        )
+        if not passing or any(sign in reason for sign in LASTING):
+            raise Halt(f"the storage cannot be written to: {reason}")
+        return reason

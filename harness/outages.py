@@ -26,13 +26,15 @@ AGAIN_AFTER = 10.0
 """Seconds between two tries at a tracking store that did not answer."""
 
 
-DAMAGED = ("malformed", "not a database", "Could not decode", "constraint failed", "Record does not exist")
-"""What SQLite says of a file that is no whole database, or in which somebody has changed something."""
+DAMAGED = ("malformed", "not a database")
+"""What SQLite says of a file that is no whole database."""
+CHANGED = ("Could not decode", "constraint failed", "Record does not exist")
+"""What is said of one in which somebody has changed something: of a study's storage, which has one driver."""
 
 
-def way_out(reason: str, todo: str = "put an earlier copy back, or begin anew with --new") -> str:
+def way_out(reason: str, todo: str, signs: Sequence[str] = DAMAGED) -> str:
     """`; todo` where the reason is that a database is damaged, else nothing."""
-    return f"; {todo}" if any(words in reason for words in DAMAGED) else ""
+    return f"; {todo}" if any(words in reason for words in signs) else ""
 
 
 class StoreError(Exception):

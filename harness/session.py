@@ -51,6 +51,8 @@ IMPORTS = 3.0
 """Seconds that an import under way is given when a sweep ends."""
 OPENS = 5.0
 """Seconds that what runs the jobs, and was asked for, is given to be there when a sweep is to end."""
+SAYS = 2.0
+"""Seconds that a terminal has to take the last words of a sweep that leaves at once."""
 SILENT = 10.0
 """Seconds after which it is said what is waited for."""
 LATENCY_SECONDS = 0.5
@@ -65,19 +67,27 @@ def sweeps(options: Options) -> int:
     every, started = searches_of(options), time.monotonic()
     for each in every:
         check(each)
+    anew = options.new  # still to be done
     for place, each in enumerate(every, 1):
         left = None if options.timeout is None else options.timeout - (time.monotonic() - started)
         if left is not None and left <= 0:
-            screen.say_time_is_up(options.begun, Console(quiet=options.quiet), f"search {place} of {len(every)}")
+            to_do = options if anew else options.begun
+            screen.say_time_is_up(to_do, Console(quiet=options.quiet), f"search {place} of {len(every)}")
             break
         Console(quiet=options.quiet).print(f"[b]search {place} of {len(every)}[/], seed {each.study.seed}: {each.name}")
-        if code := sweep(replace(each if place == 1 else each.begun, timeout=left)):
+        code, anew = _sweep(replace(each if anew else each.begun, timeout=left))
+        if code:
             return code
     return 0
 
 
 def sweep(options: Options) -> int:
     """Run a study and give the exit code. Raises `ValueError`, with everything as it was, for what cannot be run."""
+    return _sweep(options)[0]
+
+
+def _sweep(options: Options) -> tuple[int, bool]:
+    """The exit code, and whether the study is still to be begun anew."""
     console = Console(quiet=options.quiet)
     said = (options.plans_dir if options.plan else options.study_dir) / "worker.log"
     executor = start(
@@ -117,7 +127,7 @@ def sweep(options: Options) -> int:
                 wait([imported], timeout=IMPORTS)
         if stop and code == 0 and options.first is not None:  # it came at the very end, and there are other searches
             screen.say_how_to_go_on(options, console)
-    return stop.code or code
+    return stop.code or code, options.new
 
 
 def _imported(names: Sequence[str]) -> ModuleType:
@@ -175,7 +185,7 @@ def _open(session: _Session) -> None:
     with stop.waits(), stop.watched(OPENS, session.deadline + LATE, partial(_leave, session)):
         try:
             session.executor.open()
-        except ValueError:
+        except Exception:
             if not stop:  # else what was to be reached has taken the signal, too
                 raise
     if stop:
@@ -184,15 +194,19 @@ def _open(session: _Session) -> None:
 
 def _leave(session: _Session, code: int) -> None:
     """Say how to go on, and end the process at once: there is nothing yet that could be lost."""
-    if code:
-        screen.say_how_to_go_on(session.options, session.console)
-    else:
-        screen.say_time_is_up(session.options, session.console, "what runs its jobs was reached")
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    session.executor.kill()
-    os._exit(code)
+
+    def say() -> None:
+        if code:
+            screen.say_how_to_go_on(session.options, session.console)
+        else:
+            screen.say_time_is_up(session.options, session.console, "what runs its jobs was reached")
+        sys.stdout.flush()
+
+    try:
+        wait([aside(say)], timeout=SAYS)  # a terminal may stand still
+        session.executor.kill()
+    finally:
+        os._exit(code)
 
 
 def _begin_anew(options: Options, console: Console) -> None:

@@ -86,6 +86,7 @@ class Stop:
             signal.set_wakeup_fd(before)
             self._listen()  # who was called may have put handlers of its own
             done.set()
+            os.write(here, b"\0")
             watcher.join()
             os.close(there)
             os.close(here)

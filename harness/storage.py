@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness.arms import CONTROL, Arm, read_arm
 from harness.locks import making_tables
-from harness.outages import way_out
+from harness.outages import CHANGED, DAMAGED, way_out
 from harness.space import Study, Value, direction
 from harness.urls import read_only, redact, sqlite_file
 
@@ -102,7 +102,15 @@ def set_aside(url: str, name: str) -> str | None:
 def _rename(storage: RDBStorage, name: str) -> str:
     """Give a study another name, which is told: Optuna has no call for it."""
     kept = f"{name}{ASIDE}{time.time_ns()}"
-    optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
+    try:
+        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
+    except UNREADABLE as error:
+        if kept in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=kept, storage=storage)
+        raise ValueError(
+            f"a trial of study {name!r} cannot be read ({redact(str(error))}), so it cannot be kept aside; put an "
+            "earlier copy of the storage back, or name another --storage"
+        ) from None
     optuna.delete_study(study_name=name, storage=storage)
     return kept
 
@@ -134,7 +142,7 @@ def _opening(url: str, *, shared: bool) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
         anew = "name another --storage" if shared else "begin anew with --new, which keeps what there is aside"
-        todo = way_out(reason, f"put an earlier copy back, or {anew}")
+        todo = way_out(reason, f"put an earlier copy back, or {anew}", (*DAMAGED, *CHANGED))
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}{todo}") from None
 
 
@@ -215,7 +223,7 @@ def read_study(url: str, name: str) -> KeptStudy:
         try:
             study_id = disk.get_study_id_from_name(name)
             attrs = disk.get_study_user_attrs(study_id)
-            trials = whole(disk.get_all_trials(study_id, deepcopy=False))
+            trials = trials_of(disk, study_id)
         finally:
             disk.remove_session()
             disk.engine.dispose()
@@ -238,8 +246,14 @@ def read_study(url: str, name: str) -> KeptStudy:
     return KeptStudy(attrs["harness.id"], attrs["harness.config"], objectives, tuple(found))
 
 
-def whole(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials; raises `ValueError` for a value that is no number, which SQLite keeps all the same."""
+def trials_of(disk: RDBStorage, study_id: int) -> list[FrozenTrial]:
+    """A study's trials. Raises `KeyError` where there is no such study, and one of `UNREADABLE` where a trial cannot be
+    read, or has a value that is no number, which SQLite keeps all the same."""
+    try:
+        trials = disk.get_all_trials(study_id, deepcopy=False)
+    except KeyError as error:
+        disk.get_study_name_from_id(study_id)
+        raise LookupError(f"it lacks {error}") from None
     for trial in trials:
         for value in trial.values or ():
             if not isinstance(value, float):

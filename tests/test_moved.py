@@ -143,6 +143,7 @@ UNREADABLE = (
     "UPDATE trials SET state = 'FOO' WHERE trial_id = 2",
     "UPDATE trial_params SET param_value = 99 WHERE trial_id = 2",
     "UPDATE trial_params SET distribution_json = '{' WHERE trial_id = 2",
+    "UPDATE trial_params SET distribution_json = '{}' WHERE trial_id = 2",
     "UPDATE trial_values SET value = 'abc' WHERE trial_id = 2",
 )
 DAMAGED = (
@@ -190,7 +191,8 @@ def test_a_storage_that_is_damaged_is_not_waited_for(
 ) -> None:
     with database:
         assert database.execute(change).rowcount
-    with pytest.raises(Halt, match=f"the storage is damaged: {words}.*; put an earlier copy back, or begin anew with"):
+    mend = "put an earlier copy of it back, or begin anew with --new"
+    with pytest.raises(Halt, match=f"the storage is damaged: {words}.*; {mend}"):
         make_driver(tmp_path, FakeRuns(), study=replace(STUDY, trials=STUDY.trials + 1)).run(set())
 
 
@@ -201,8 +203,14 @@ def test_who_reads_a_trial_that_cannot_be_read_has_one_line(
     [(name,)] = database.execute("SELECT study_name FROM studies")
     with database:
         assert database.execute(change).rowcount
+    url = f"sqlite:///{tmp_path / 'study.db'}"
     with pytest.raises(ValueError, match=r"a trial in the storage .* cannot be read"):
-        read_study(f"sqlite:///{tmp_path / 'study.db'}", name)
+        read_study(url, name)
+    if "trial_values" in change:  # which can be copied
+        return
+    with pytest.raises(ValueError, match=r"a trial of study .* cannot be read .* so it cannot be kept aside"):
+        set_aside(url, name)
+    assert [kept for (kept,) in database.execute("SELECT study_name FROM studies")] == [name]
 
 
 def test_a_trial_that_is_called_pruned_in_a_study_that_does_not_prune_is_borne(

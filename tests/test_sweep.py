@@ -20,6 +20,7 @@ import pytest
 from harness import ledger, manifest, session
 from harness.costs import costs_from_json
 from harness.executors.inline import Inline
+from harness.options import Options
 from harness.stopping import TimeUp
 from tests.inline import sweep_here
 from tests.typed import EPOCHS, STUDY, TOTAL, command, refused, typed
@@ -241,13 +242,21 @@ def test_a_signal_as_a_search_leaves_its_workers_ends_the_others_in_order(
     assert said.count("stopped; nothing is lost") == 1 and "--searches 2" in said
 
 
+@pytest.mark.parametrize("done", [True, False])
 def test_time_that_is_up_between_two_searches_is_said(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    done: bool, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(session, "sweep", lambda options: time.sleep(options.timeout))
-    assert sweep_here(home / "mine.py", tmp_path, searches=2, timeout=2) == 0
+    """And the command begins anew unless the first search has come to that."""
+
+    def search(options: Options) -> tuple[int, bool]:
+        time.sleep(options.timeout or 0)
+        return 0, options.new and not done
+
+    monkeypatch.setattr(session, "_sweep", search)
+    assert sweep_here(home / "mine.py", tmp_path, searches=2, timeout=2, new=True) == 0
     said = capsys.readouterr().out
     assert "the time was up before search 2 of 2. It goes on with" in said and "--searches 2" in said
+    assert ("--new" in said) is not done
 
 
 def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(

@@ -71,14 +71,15 @@ def test_where_all_have_a_label_the_order_is_what_it_was() -> None:
         assert torch.equal(own, wanted)
 
 
-def by_hand(record: Record, task: Task, said: Tensor) -> tuple[list[tuple[float, ...]], dict[str, Tensor]]:
-    """The curve `(loss, ce, kd)` of a student of the bag family, in an ordinary loop, and its parameters."""
+def by_hand(record: Record, task: Task, said: Tensor) -> tuple[list[tuple[float, ...]], dict[str, Tensor], float]:
+    """The curve `(loss, ce, kd)` of a student of the bag family, in an ordinary loop, its parameters, and how strongly
+    the distillation loss pulls at first, beside cross-entropy."""
     spec = record.spec
     inputs, labels = torch.as_tensor(task.train.inputs), task.train.labels
     first = init(POOLED["bag"], spec.width, (LENGTH,), CLASSES, generator(spec.seed, "init"))
     params = {name: value.requires_grad_() for name, value in first.items()}
     optimiser = torch.optim.AdamW(params.values(), lr=spec.lr, weight_decay=spec.weight_decay)
-    ones, share, curve = spec.batch_size // 4, 0.25, []
+    ones, share, curve, ratios = spec.batch_size // 4, 0.25, [], []
 
     def kd(logits: Tensor, rows: Tensor) -> Tensor:
         if spec.form == "mse":
@@ -97,13 +98,19 @@ def by_hand(record: Record, task: Task, said: Tensor) -> tuple[list[tuple[float,
                 loss = share * (spec.alpha * ce + (1 - spec.alpha) * labelled) + (1 - share) * others
             else:
                 loss = share * (ce + spec.alpha * labelled) + (1 - share) * spec.alpha * others
+            pulls = (
+                torch.autograd.grad(part, [*params.values()], retain_graph=True)
+                for part in (share * labelled + (1 - share) * others, ce)
+            )
+            of_kd, of_ce = (torch.cat([grad.flatten() for grad in grads]).norm().item() for grads in pulls)
+            ratios.append(of_kd / of_ce)
             loss = spec.loss_scale * loss
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             seen.append(torch.stack([loss, ce, share * labelled + (1 - share) * others]).detach())
         curve.append(tuple(torch.stack(seen).mean(0).tolist()))
-    return curve, {name: value.detach() for name, value in params.items()}
+    return curve, {name: value.detach() for name, value in params.items()}, ratios[0]
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
@@ -116,7 +123,8 @@ def test_a_student_is_that_of_an_ordinary_loop_where_alpha_weighs_the_labelled_a
     spec = student(form, task=path, mixing=mixing, schedule="constant", **COMMON, **more)
     record, _ = train([spec, dataclasses.replace(spec, seed=2, width=7)], tmp_path / "cache")
     task = tasks.load(path)
-    curve, params = by_hand(record, task, teacher.load_logits(task, tmp_path / "cache").train.double())
+    curve, params, ratio = by_hand(record, task, teacher.load_logits(task, tmp_path / "cache").train.double())
+    assert record.balance.kd_ratio[0] == pytest.approx(ratio, rel=1e-10)
     for found, wanted in zip(("train_loss", "train_ce", "train_kd"), zip(*curve, strict=True), strict=True):
         # As in the other ordinary loop: float64 whose rounding grows over some twenty steps.
         assert getattr(record.curve, found) == pytest.approx(wanted, rel=1e-10), found

@@ -63,6 +63,12 @@ def at_logits(cohort: Cohort, data: Data, logits: Tensor, batch: Batch, weights:
     return AtLogits(found.ce.flatten(), kd.flatten(), objective.flatten(), grad.reshape(logits.shape), learned)
 
 
+def labelled_share(data: Data, batch: Batch) -> float:
+    """The share of a batch that has a label."""
+    count = batch.rows.shape[1]
+    return (labelled_in_batch(data.task.train, count) or count) / count
+
+
 def _by_seed(cohort: Cohort, logits: Tensor) -> Tensor:
     """Logits `[students, batch, ..., classes]` as losses take them: `[seeds, students of a seed, examples, classes]`.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.cohort.at_logits import at_logits, spread
+from harness.cohort.at_logits import at_logits, labelled_share, spread
 from harness.cohort.batch import Batch, noise_of
 from harness.cohort.data import Data, take
 from harness.cohort.forward import by_hand, embed, head, learn
@@ -58,7 +58,8 @@ def pull(cohort: Cohort, data: Data, batch: Batch, noise: Tensor | None) -> Tens
     kd_alone = 1 - ce_alone
     for part, its_noise in zip(parts, noise_of(parts, noise), strict=True):
         seen = _forward(cohort, data, part, its_noise)
-        of_ce, of_kd = (at_logits(cohort, data, seen.logits.detach(), part, own).grad for own in (ce_alone, kd_alone))
+        weights = ce_alone / labelled_share(data, part), kd_alone  # of the labels as their own mean
+        of_ce, of_kd = (at_logits(cohort, data, seen.logits.detach(), part, each).grad for each in weights)
         ce = ce + _row(cohort, _back(cohort, seen, of_ce, keep=True)[0]) / len(parts)
         kd = kd + _row(cohort, _back(cohort, seen, of_kd, keep=True)[0]) / len(parts)
         if cohort.features:
