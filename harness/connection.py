@@ -18,7 +18,7 @@ from harness.urls import redact
 
 T = TypeVar("T")
 LASTING = ("disk is full", "readonly database", "disk I/O error", "No space left")
-"""What a storage says when it is of no use to try again; and what it says where it is damaged."""
+"""What a storage says when it is of no use to try again, beside what `outages` has of one that is damaged."""
 
 
 class Connection:
