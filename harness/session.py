@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from harness import cli, ledger, manifest, planning, screen
+from harness import cli, errands, ledger, manifest, planning, screen
+from harness.anew import begin_anew
 from harness.arms import targets
 from harness.aside import aside
 from harness.costs import costs_from_json
 from harness.driver import Driver, Progress
+from harness.errands import LATE, calibration, prepare, result, with_all_teachers
 from harness.executors import Executor
 from harness.executors.choice import start
 from harness.executors.remote import Desk
@@ -31,12 +33,10 @@ from harness.goals import Plan
 from harness.locks import Held, driver_of
 from harness.options import Options, check, searches_of
 from harness.outages import Owed, Patience, StoreError
-from harness.preparing import LATE, calibration, prepare, result, with_all_teachers
 from harness.runs import in_common
 from harness.sampler import Sampler
 from harness.spec import digest, to_json
 from harness.stopping import Halt, Stop, TimeUp
-from harness.storage import set_aside
 from harness.tracking import VIEWS, Tracker
 
 if TYPE_CHECKING:
@@ -55,8 +55,6 @@ SAYS = 2.0
 """Seconds that a terminal has to take the last words of a sweep that leaves at once."""
 SILENT = 10.0
 """Seconds after which it is said what is waited for."""
-LATENCY_SECONDS = 0.5
-"""How long a student is timed at a batch size."""
 ENDS = {"complete": "FINISHED", "timeout": "KILLED", "failures": "FAILED"}
 """The parent run's status by why a sweep stopped."""
 log = logging.getLogger(__name__)
@@ -104,7 +102,7 @@ def _sweep(options: Options) -> tuple[int, bool]:
         try:
             task = _looked_at(session)
             if options.new and not options.plan:
-                _begin_anew(options, console)
+                begin_anew(options, console)
                 options = options.begun
             code = _show_plan(session) if options.plan else _be_its_driver(replace(session, options=options), task)
         except KeyboardInterrupt:
@@ -207,28 +205,6 @@ def _leave(session: _Session, code: int) -> None:
         session.executor.kill()
     finally:
         os._exit(code)
-
-
-def _begin_anew(options: Options, console: Console) -> None:
-    """Keep what there is of all searches aside: the command that goes on does so with all of them."""
-    every = searches_of(options.first or options)
-    anew = [(each, was_there) for each in every if (was_there := each.study_dir.exists()) or each.storage]
-    for each, _ in anew:  # of searches one of which is being run none is touched
-        with driver_of(each.name, each.study_dir, each.storage):
-            pass
-    for each, was_there in anew:  # the lock has made it
-        with driver_of(each.name, each.study_dir, each.storage):
-            _set_aside(each, console, was_there=was_there)
-
-
-def _set_aside(options: Options, console: Console, *, was_there: bool) -> None:
-    """Keep what there is of the study aside, and its name free."""
-    if options.storage:
-        kept = set_aside(options.storage, options.name)
-        if kept:
-            console.print(f"the study that was in the storage is called {kept} now", soft_wrap=True)
-    if was_there:
-        ledger.put_aside(options.study_dir, f"study {options.name!r} begins anew, and there is an earlier one")
 
 
 def _run(session: _Session, task: Mapping[str, Any]) -> int:
@@ -347,33 +323,9 @@ def _confirm(session: _Session, driver: Driver, elapsed: manifest.Elapsed) -> st
         driver.watch = watch
         why = driver.confirm(chosen)
     if why == "complete":
-        _measure_latency(session, {params.get("width", options.study.widths[0]) for params in chosen.values()})
+        widths = {params.get("width", options.study.widths[0]) for params in chosen.values()}
+        errands.measure_latency(options, session.executor, session.console, widths, session.stop, session.deadline)
     return why
-
-
-def _measure_latency(session: _Session, widths: set[Any]) -> None:
-    """Time the students of each width that was confirmed, once, while nothing is trained."""
-    options, executor = session.options, session.executor
-    file = options.study_dir / "latency.json"
-    try:
-        known = {int(width) for width in (ledger.read_sealed(file) or {}).get("widths", {})}
-    except (ValueError, TypeError, AttributeError):
-        known = set()
-    if widths <= known:
-        return
-    specs = {spec.width: to_json(spec) for spec in options.study.probes(options.task) if spec.width in widths}
-    executor.submit("latency", {"specs": list(specs.values()), "seconds": LATENCY_SECONDS})
-    with screen.bar(session.console, "latency") as bar, session.stop.waits():
-        row = bar.add_task("", total=None, note=f"{len(specs)} widths, batches of 1 and 64")
-        while executor.num_pending:
-            for event in executor.poll(0.5):
-                if event.kind == "done":
-                    bar.update(row, completed=1, total=1)
-                    ledger.write_sealed(file, event.data)
-                elif event.kind in ("failed", "refused"):
-                    log.warning("latency could not be measured: %s", event.data["reason"])
-            if session.stop or time.monotonic() > session.deadline:
-                return
 
 
 @contextmanager

@@ -15,10 +15,10 @@ import pytest
 
 from harness import driver as driver_module
 from harness import ledger
+from harness.errands import result
 from harness.executors import Event, local
 from harness.executors.local import Local, keep_memory
 from harness.outages import Owed
-from harness.preparing import result
 from harness.runs import Sweep
 from harness.spec import to_json
 from harness.study_files import load_study

@@ -17,7 +17,7 @@ import mlflow
 import optuna
 import pytest
 
-from harness import ledger, manifest, session
+from harness import errands, ledger, manifest, session
 from harness.costs import costs_from_json
 from harness.executors.inline import Inline
 from harness.options import Options
@@ -212,7 +212,7 @@ def test_a_sweep_whose_time_is_up_stops_and_goes_on_later(
     assert len(told.trials) >= TOTAL and {trial.state.name for trial in told.trials} == {"COMPLETE"}
 
 
-@pytest.mark.parametrize("moment", [(session, "_measure_latency"), (manifest, "sweep_metrics")])
+@pytest.mark.parametrize("moment", [(errands, "measure_latency"), (manifest, "sweep_metrics")])
 def test_a_signal_near_the_end_ends_it_and_begins_no_other_search(
     moment: tuple[Any, str], home: Path, tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import cohort, ledger, report, session, tasks
+from harness import cohort, errands, ledger, report, tasks
 from harness.bench.driving import Clock
 from harness.bench.measure import Question, run_sweep
 from harness.bench.plain import one_thread
@@ -31,7 +31,7 @@ from harness.tracking import Tracker
 PHASES = {
     "search": (Driver, "run"),
     "confirm stage": (Driver, "confirm"),
-    "latency": (session, "_measure_latency"),
+    "latency": (errands, "measure_latency"),
     "report": (report, "write"),
 }
 DRIVER = {

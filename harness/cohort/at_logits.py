@@ -114,26 +114,18 @@ def _losses(
             by.addcmul_(found.grad.reshape(by.shape), weight[..., None, None])
             learned += [weight.reshape(-1, *[1] * (grad.ndim - 1)) * grad for grad in found.learned]
         else:
-            values += _in_closed_form(cohort, kin, own, log_probs[:, kin.members], weight, by, batch, looked_up)
+            heat, answers = kin.temperature, _answers(cohort, kin, batch, looked_up)
+            of = Apart.of(own, answers) if heat is None else Softened.of(log_probs[:, kin.members], answers, heat)
+            values += _in_closed_form(kin.runs, of, weight, by)
     return _Losses(ce, torch.cat(values, dim=1), grad, learned)
 
 
-def _in_closed_form(
-    cohort: Cohort,
-    kin: Kin,
-    logits: Tensor,
-    log_probs: Tensor,
-    weight: Tensor,
-    by: Tensor,
-    batch: Batch,
-    looked_up: dict[int, Tensor],
-) -> list[Tensor]:
-    """The values of each run; weight times gradient is added to `by`."""
-    answers = _answers(cohort, kin, batch, looked_up)
-    made_of = Apart.of(logits, answers) if kin.temperature is None else Softened.of(log_probs, answers, kin.temperature)
-    counts, values = [run.members.stop - run.members.start for run in kin.runs], list[Tensor]()
+def _in_closed_form(runs: Sequence[Run], made_of: Softened | Apart, weight: Tensor, by: Tensor) -> list[Tensor]:
+    """The values of each run of neighbours, whose losses are `made_of` the same; weight times gradient is added to
+    `by`."""
+    counts, values = [run.members.stop - run.members.start for run in runs], list[Tensor]()
     parts = zip(
-        kin.runs, made_of.split(counts), weight.split_with_sizes(counts, 1), by.split_with_sizes(counts, 1), strict=True
+        runs, made_of.split(counts), weight.split_with_sizes(counts, 1), by.split_with_sizes(counts, 1), strict=True
     )
     for run, at, its_weight, its_by in parts:
         assert run.closed is not None

@@ -1,11 +1,11 @@
-"""What a sweep has done before its first trial: its teacher trained, and steps measured meanwhile."""
+"""What a sweep asks of its workers besides trials: the teacher, what a step costs, how long a student takes."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -18,11 +18,13 @@ from harness.costs import Costs, costs_from_json
 from harness.executors import Executor
 from harness.options import Options
 from harness.spec import StudentSpec, by_lesson, to_json
-from harness.stopping import TimeUp
+from harness.stopping import Stop, TimeUp
 from harness.tracking import Tracker
 
 LATE = 5.0
 """Seconds beyond a sweep's time in which what is there already may be found."""
+LATENCY_SECONDS = 0.5
+"""How long a student is timed at a batch size."""
 log = logging.getLogger(__name__)
 
 
@@ -101,6 +103,32 @@ def with_all_teachers(
     except ValueError as error:
         log.warning("not all is known of what the teachers cost: %s", error)
         return teacher
+
+
+def measure_latency(
+    options: Options, executor: Executor, console: Console, widths: Set[Any], stop: Stop, deadline: float = math.inf
+) -> None:
+    """Time the students of each width, once, while nothing is trained: into `latency.json`."""
+    file = options.study_dir / "latency.json"
+    try:
+        known = {int(width) for width in (ledger.read_sealed(file) or {}).get("widths", {})}
+    except (ValueError, TypeError, AttributeError):
+        known = set()
+    if widths <= known:
+        return
+    specs = {spec.width: to_json(spec) for spec in options.study.probes(options.task) if spec.width in widths}
+    executor.submit("latency", {"specs": list(specs.values()), "seconds": LATENCY_SECONDS})
+    with screen.bar(console, "latency") as bar, stop.waits():
+        row = bar.add_task("", total=None, note=f"{len(specs)} widths, batches of 1 and 64")
+        while executor.num_pending:
+            for event in executor.poll(0.5):
+                if event.kind == "done":
+                    bar.update(row, completed=1, total=1)
+                    ledger.write_sealed(file, event.data)
+                elif event.kind in ("failed", "refused"):
+                    log.warning("latency could not be measured: %s", event.data["reason"])
+            if stop or time.monotonic() > deadline:
+                return
 
 
 def result(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import cli, preparing
+from harness import cli, errands
 from harness.executors import Event
 from harness.executors.inline import Inline
 from harness.options import Options
@@ -36,11 +36,11 @@ def test_a_sweep_goes_on_where_steps_cannot_be_measured(caplog: pytest.LogCaptur
         return {"val_accuracy": 0.9, "num_params": 5}
 
     console = Console(quiet=True)
-    teacher, costs = preparing.prepare(OPTIONS, Inline(work), console, Future())
+    teacher, costs = errands.prepare(OPTIONS, Inline(work), console, Future())
     assert (teacher["num_params"], costs) == (5, None)
     assert "steps could not be measured (out of memory); cohorts have a fixed size" in caplog.text
     fixed = replace(OPTIONS, deterministic=True)
-    assert preparing.prepare(fixed, Inline(work), console, Future())[1] is None
+    assert errands.prepare(fixed, Inline(work), console, Future())[1] is None
     assert asked == ["teacher", "calibrate", "teacher"]
 
 
@@ -54,20 +54,20 @@ def test_a_worker_that_is_lost_before_the_first_trial_costs_a_try(caplog: pytest
             raise RuntimeError("worker killed by SIGKILL")
         return {"val_accuracy": 0.9, "num_params": 5}
 
-    assert preparing.result(Inline(work), "describe", {})["num_params"] == 5
-    assert preparing.prepare(fixed, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
+    assert errands.result(Inline(work), "describe", {})["num_params"] == 5
+    assert errands.prepare(fixed, Inline(work), Console(quiet=True), Future())[0]["num_params"] == 5
     assert caplog.text.count("there is no teacher yet, and it is tried again: worker killed by SIGKILL") == 2
     left.update({"teacher": 3, "describe": 3})
     with pytest.raises(ValueError, match="worker killed by SIGKILL"):
-        preparing.result(Inline(work), "describe", {})
+        errands.result(Inline(work), "describe", {})
     with pytest.raises(ValueError, match="there is no teacher: worker killed by SIGKILL"):
-        preparing.prepare(fixed, Inline(work), Console(quiet=True), Future())
+        errands.prepare(fixed, Inline(work), Console(quiet=True), Future())
 
 
 def test_what_a_job_before_it_says_is_not_taken_for_a_jobs_result() -> None:
     executor = Inline(lambda kind, _: {"kind": kind})
     executor.submit("latency", {})  # which the deadline has cut off
-    assert preparing.result(executor, "teacher", {}) == {"kind": "teacher"}
+    assert errands.result(executor, "teacher", {}) == {"kind": "teacher"}
 
 
 class Teaching(Inline):
@@ -89,9 +89,9 @@ def test_a_sweep_whose_time_is_up_waits_for_no_teacher_and_no_measurement(endles
     """One that is there already is waited for: a study that is done has its report whatever the time."""
     if endless == "teacher":
         with pytest.raises(TimeUp):
-            preparing.prepare(OPTIONS, Teaching(endless), Console(quiet=True), Future(), 0.0)
+            errands.prepare(OPTIONS, Teaching(endless), Console(quiet=True), Future(), 0.0)
     else:
-        teacher, costs = preparing.prepare(OPTIONS, Teaching(endless), Console(quiet=True), Future(), time.monotonic())
+        teacher, costs = errands.prepare(OPTIONS, Teaching(endless), Console(quiet=True), Future(), time.monotonic())
         assert (teacher["num_params"], costs) == (5, None)
 
 
@@ -100,13 +100,13 @@ def test_a_sweep_whose_time_is_up_waits_for_nothing_that_tells_no_progress(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a teacher that another sweep trains, whose lock a worker waits for."""
-    monkeypatch.setattr(preparing, "LATE", 0.2)
+    monkeypatch.setattr(errands, "LATE", 0.2)
     silent = Teaching(kind)
     silent.said = []
     with pytest.raises(
         TimeUp, match="its teacher was ready" if kind == "teacher" else "the study was checked and its data"
     ):
         if kind == "teacher":
-            preparing.prepare(OPTIONS, silent, Console(quiet=True), Future(), time.monotonic())
+            errands.prepare(OPTIONS, silent, Console(quiet=True), Future(), time.monotonic())
         else:
-            preparing.result(silent, "describe", {}, deadline=time.monotonic())
+            errands.result(silent, "describe", {}, deadline=time.monotonic())
