@@ -17,7 +17,7 @@ from harness.arms import fresh_seeds
 from harness.options import Options
 
 if TYPE_CHECKING:
-    from harness.report import Report
+    from harness.report.findings import Report
 
 EVERY = 5.0
 """After how many seconds a sweep's wall-clock is kept again."""

@@ -14,10 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from harness import cli, errands, ledger, manifest, planning, screen
 from harness.anew import begin_anew
@@ -40,10 +39,10 @@ from harness.stopping import Halt, Stop, TimeUp
 from harness.tracking import VIEWS, Tracker
 
 if TYPE_CHECKING:
-    from harness.report import Report
+    from harness.report.findings import Report
 
-LATER = ("harness.tracking.loaded", "harness.importances", "harness.report")
-"""What takes seconds to import: it is, while workers import what they need. The last one is the report."""
+LATER = ("harness.tracking.loaded", "harness.importances", "harness.report.build", "harness.report.closing")
+"""What takes seconds to import: it is, while workers import what they need."""
 MENDS = dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)") | {
     errno.ENOENT: "put back what was moved or deleted while the sweep ran"
 }
@@ -96,7 +95,7 @@ def _sweep(options: Options) -> tuple[int, bool]:
         executor.kill()
         screen.put_cursor_back(console)
 
-    stop, imported = Stop(order), aside(_imported, LATER)
+    stop, imported = Stop(order), aside(_import, LATER)
     session = _Session(options, executor, console, stop, imported, time.monotonic())
     with stop.listening():
         try:
@@ -128,10 +127,10 @@ def _sweep(options: Options) -> tuple[int, bool]:
     return stop.code or code, options.new
 
 
-def _imported(names: Sequence[str]) -> ModuleType:
-    """Import modules, one after the other; gives the last one."""
-    *_, last = [import_module(name) for name in names]
-    return last
+def _import(names: Sequence[str]) -> None:
+    """Import modules, one after the other."""
+    for name in names:
+        import_module(name)
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class _Session:
     executor: Executor
     console: Console
     stop: Stop
-    imported: Future[ModuleType]
+    imported: Future[None]
     started: float
     held: Held = field(default_factory=Held)
 
@@ -241,11 +240,10 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     owed = Owed(tracker)
     with _leaving(tracker):
         why = _drive(session, plan, sampler, owed, said)
-        report = session.imported.result()
-        written: Report = report.write(options.study_dir)
+        written, said_last = _report(session)
         metrics = manifest.sweep_metrics(written, said, session.started)
         is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
-    console.print(report.closing_table(written))
+    console.print(said_last)
     screen.say_goodbye(options, console, why, _pages(tracker), confirmed=len(written.confirmed.trials) > 0)
     if len(owed):
         raise Halt(f"tracking does not answer; {len(owed)} trials are not logged yet, and the same command logs them")
@@ -326,6 +324,16 @@ def _confirm(session: _Session, driver: Driver, elapsed: manifest.Elapsed) -> st
         widths = {params.get("width", options.study.widths[0]) for params in chosen.values()}
         errands.measure_latency(options, session.executor, session.console, widths, session.stop, session.deadline)
     return why
+
+
+def _report(session: _Session) -> tuple[Report, RenderableType]:
+    """Write the report; gives it, and what is printed of it."""
+    session.imported.result()
+    from harness.report.build import write
+    from harness.report.closing import closing_table
+
+    written = write(session.options.study_dir)
+    return written, closing_table(written)
 
 
 @contextmanager

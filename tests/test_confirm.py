@@ -25,7 +25,7 @@ from harness.analysis.load import is_teacherless, load, rows_of
 from harness.arms import FRESH_SEED, read_arm
 from harness.cohort import checkpoint
 from harness.executors import worker
-from harness.report import write
+from harness.report.build import write
 from harness.spec import digest, to_json
 from harness.storage import read_study
 from harness.tasks import LockedSplit, Split

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness.report import write
+from harness.report.build import write
 from tests.fake_study import FakeStudy, write_fake_study
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -38,8 +38,9 @@ from harness.recommend.choose import Recommendation, recommend
 from harness.recommend.evidence import as_data, evidence
 from harness.recommend.hand_out import trained
 from harness.recommend.words import next_step, say
-from harness.report import build, write
+from harness.report import build
 from harness.report.blocks import Table
+from harness.report.build import write
 from harness.report.confirmed import confirmed_section
 from harness.report.controls import answer
 from harness.report.findings import judge

@@ -20,10 +20,10 @@ from harness import cli, figures
 from harness.analysis.load import load
 from harness.figures import style
 from harness.ledger import read_json, write_json
-from harness.report import Report, write
 from harness.report.__main__ import app
+from harness.report.build import write
 from harness.report.drawings import drawings
-from harness.report.findings import judge
+from harness.report.findings import Report, judge
 from harness.report.page import page
 from harness.report.tables import front_table
 from tests.fake_study import FakeStudy, write_fake_study

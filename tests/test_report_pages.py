@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from harness.ledger import read_json, write_json
-from harness.report import Report, html, latex, markdown, write
+from harness.report import html, latex, markdown
 from harness.report.blocks import Figure, Heading, List, Paragraph, Span, Table, code, numeric_columns, plain, spans
+from harness.report.build import write
+from harness.report.findings import Report
 from harness.report.page import SECTIONS, blocks
 from tests.fake_study import FakeStudy, write_fake_study
 from tests.test_report import POOR

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import cohort, errands, ledger, report, tasks
+from harness import cohort, errands, ledger, tasks
 from harness.bench.driving import Clock
 from harness.bench.measure import Question, run_sweep
 from harness.bench.plain import one_thread
@@ -24,6 +24,7 @@ from harness.costs import Costs
 from harness.driver import Driver
 from harness.executors.local import Local
 from harness.packing import Work, pack
+from harness.report import build
 from harness.sampler import Sampler
 from harness.spec import StudentSpec
 from harness.tracking import Tracker
@@ -32,7 +33,7 @@ PHASES = {
     "search": (Driver, "run"),
     "confirm stage": (Driver, "confirm"),
     "latency": (errands, "measure_latency"),
-    "report": (report, "write"),
+    "report": (build, "write"),
 }
 DRIVER = {
     "ask": (Sampler, "ask"),

@@ -6,19 +6,17 @@ import json
 import math
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from harness import cli
-from harness.analysis.judged import judge_confirmed
-from harness.analysis.load import StudyData, load
-from harness.recommend.choose import LIMITS, Recommendation, recommend
-from harness.recommend.evidence import as_data, evidence
-from harness.recommend.words import next_step, say
-from harness.report.unconfirmed import unconfirmed
 from harness.urls import redact
+
+if TYPE_CHECKING:
+    from harness.analysis.load import StudyData
+    from harness.recommend.choose import Recommendation
 
 SEEDS = 10
 """Fresh seeds to go on with where nothing says how many."""
@@ -67,6 +65,14 @@ def main(
 
       python -m harness.recommend my_study.py --max-latency-ms 0.2 --export student/ --register mine
     """
+    # These take a second to import: a Ctrl-C meanwhile is for `cli.run` to catch.
+    from harness.analysis.judged import judge_confirmed
+    from harness.analysis.load import load
+    from harness.recommend.choose import LIMITS, recommend
+    from harness.recommend.evidence import as_data, evidence
+    from harness.recommend.words import next_step, say
+    from harness.report.unconfirmed import unconfirmed
+
     given = {"num_params": max_params, "macs": max_macs, "latency_ms": max_latency_ms, "size_kib": max_kib}
     limits = {name: value for name, value in given.items() if value is not None}
     for name, value in limits.items():

@@ -9,8 +9,6 @@ import typer
 from rich.console import Console
 
 from harness import cli
-from harness.report.build import write
-from harness.report.closing import closing_table
 
 app = cli.program()
 
@@ -35,6 +33,10 @@ def main(
 
       python -m harness.report studies/my_study.py
     """
+    # These take a second to import: a Ctrl-C meanwhile is for `cli.run` to catch.
+    from harness.report.build import write
+    from harness.report.closing import closing_table
+
     folder = cli.results_of(study, out)
     report = write(folder)
     console = Console()
