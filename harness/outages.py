@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -95,6 +94,8 @@ class Owed(Generic[S]):
     """Runs for a store that may be away: a trial is logged at once, or when the store answers again."""
 
     store: S
+    why: str = ""
+    """Why it was still owed something when that was last tried."""
     _debts: dict[int, Callable[[], None]] = field(default_factory=dict)
     _tried: float = -math.inf
 
@@ -120,16 +121,18 @@ class Owed(Generic[S]):
 
     def settle(self) -> bool:
         """Log what is owed, now; whether nothing is owed any more."""
-        self._tried = time.monotonic()
+        self._tried, self.why = time.monotonic(), ""
         owed = len(self._debts)
         try:
             for number in sorted(self._debts):
                 self.store.reopen()  # quick, and tells a store that is away from one that refuses a single trial
-                with suppress(StoreError):
+                try:
                     self._debts[number]()
                     del self._debts[number]
-        except StoreError:
-            pass
+                except StoreError as error:
+                    self.why = f"trial {number} is refused ({error})"
+        except StoreError as error:
+            self.why = f"it does not answer ({error})"
         if owed > len(self._debts):
             log.warning("tracking answers again; of %d trials it was owed it is owed %d", owed, len(self._debts))
         return not self._debts

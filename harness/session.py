@@ -242,11 +242,11 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
         why = _drive(session, plan, sampler, owed, said)
         written, said_last = _report(session)
         metrics = manifest.sweep_metrics(written, said, session.started)
-        is_logged = owed.settle() and _end_run(options, tracker, written, metrics, why)
+        is_logged = _end_run(options, owed, written, metrics, why)
     console.print(said_last)
     screen.say_goodbye(options, console, why, _pages(tracker), confirmed=len(written.confirmed.trials) > 0)
     if len(owed):
-        raise Halt(f"tracking does not answer; {len(owed)} trials are not logged yet, and the same command logs them")
+        raise Halt(f"MLflow is owed runs, {len(owed)} in number: {owed.why}; the same command logs them")
     if not is_logged:
         raise Halt("the report is not with its run in MLflow, and the same command logs it; the folder has it")
     return 1 if why == "failures" else 0
@@ -347,17 +347,19 @@ def _leaving(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _end_run(options: Options, tracker: Tracker, written: Report, metrics: Mapping[str, float], why: str) -> bool:
-    """Give the parent run its report; whether tracking took it."""
+def _end_run(options: Options, owed: Owed[Tracker], written: Report, metrics: Mapping[str, float], why: str) -> bool:
+    """Give tracking what it is owed, and the parent run its report; whether it took both."""
+    tracker = owed.store
     try:
-        tracker.reopen()
-        tracker.end(options.study_dir, written.files, manifest.note(options, _pages(tracker)), metrics, ENDS[why])
+        if owed.settle():
+            tracker.reopen()
+            tracker.end(options.study_dir, written.files, manifest.note(options, _pages(tracker)), metrics, ENDS[why])
+            return True
     except StoreError as error:
         log.warning("the report is not with its run: %s", error)
-        with suppress(StoreError):
-            tracker.leave()
-        return False
-    return True
+    with suppress(StoreError):
+        tracker.leave()
+    return False
 
 
 def _pages(tracker: Tracker) -> dict[str, str]:

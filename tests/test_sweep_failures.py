@@ -7,11 +7,13 @@ import itertools
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
 from harness.storage import open_study
 from harness.tracking import Reader, Tracker
+from harness.tracking.store import make_store
 from harness.verify.check import Place, check
 from tests.fakes import STUDY as FAKE
 from tests.fakes import FakeRuns, fake_train, make_driver
@@ -233,6 +236,26 @@ def test_however_a_sweep_ends_early_its_own_run_does_not_stay_running(end: type[
     with session._leaving(tracker):  # type: ignore[arg-type]
         pass
     assert tracker.left == 1
+
+
+def test_a_run_that_the_store_refuses_ends_a_sweep_with_a_line_and_nothing_running(
+    study: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, out = study
+    make_store(out / "mlflow.db")
+    with closing(sqlite3.connect(out / "mlflow.db")) as store, store:
+        store.execute("CREATE TRIGGER refuse BEFORE INSERT ON runs WHEN new.name LIKE '#3 %' "
+                      "BEGIN SELECT raise(abort, 'not this one'); END")  # fmt: skip
+    assert sweep_here(file, out, deterministic=True, quiet=True) == 1
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(said) == 1 and "MLflow is owed runs, 1 in number: trial 3 is refused (" in said[0]
+    assert "not this one" in said[0] and said[0].endswith("; the same command logs them")
+    with closing(sqlite3.connect(out / "mlflow.db")) as store, store:
+        assert Counter(status for (status,) in store.execute("SELECT status FROM runs")) == {"FINISHED": 7, "KILLED": 1}
+        store.execute("DROP TRIGGER refuse")
+    assert sweep_here(file, out, deterministic=True, quiet=True) == 0
+    place = Place(out / "mine", f"sqlite:///{out / 'mine' / 'study.db'}", f"sqlite:///{out / 'mlflow.db'}", "")
+    assert not check(place, lambda *_: None).faults
 
 
 def test_a_folder_that_becomes_read_only_stops_the_sweep_with_a_line_and_loses_nothing(

@@ -28,6 +28,9 @@ PLACES = (
 )  # fmt: skip
 """The tables and columns in which MLflow keeps where artifacts are."""
 
+ADVICE = "(raised as a result of Query-invoked autoflush"
+"""How a line begins that SQLAlchemy puts before what went wrong."""
+
 
 def reachable(uri: str) -> None:
     """Raise `ValueError` in seconds when no tracking server, or no database server, answers; MLflow would try for
@@ -54,8 +57,8 @@ def answering() -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, SQLAlchemyError, OSError, sqlite3.Error) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise StoreError(redact(lines[0])) from error
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(ADVICE)]
+        raise StoreError(redact(lines[0].strip() if lines else type(error).__name__)) from error
 
 
 def make_store(path: Path) -> None:
