@@ -23,6 +23,8 @@ from harness.executors import Event, Job
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 PATIENCE = 30.0
 """Seconds beyond its limit that a worker has to leave by itself."""
+HEARS = 1.0
+"""Seconds that a worker's last words are waited for."""
 NEW_GLIBC = (2, 35)
 """Older ones refuse a threshold for mapping above 32 MiB, and then fall back to 128 KiB."""
 
@@ -108,8 +110,9 @@ class Local:
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             env={**keep_memory(), **os.environ, **THREADS},
             start_new_session=True,  # a Ctrl-C in the terminal is the driver's to handle
         )
@@ -120,9 +123,12 @@ class Local:
     def _listen(self, worker: _Worker) -> None:
         """Pass a worker's lines on, and None when it is gone."""
         assert worker.process.stdout is not None
+        hearing = threading.Thread(target=worker.hear, daemon=True)
+        hearing.start()
         with worker.process.stdout as lines:
             for line in lines:
                 self._news.put((worker, line))
+        hearing.join(HEARS)  # longer only where a child of its own holds the other end
         self._news.put((worker, None))
 
     def _dispatch(self) -> None:
@@ -140,6 +146,8 @@ class Local:
             worker.stop()
             self._workers[self._workers.index(worker)] = self._start()
             reason = f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker left with code {code}"
+            if worker.last_words and not worker.has_answered:
+                reason += f": {worker.last_words}"
             if worker.seconds > worker.limit:
                 reason = f"hung: not done after {worker.limit:g} seconds; worker.log has where it was"
             return [Event(job, "failed", {"reason": reason})] if job is not None else []
@@ -147,6 +155,7 @@ class Local:
             news = json.loads(line)
         except ValueError:
             return []  # half a line: it was killed as it wrote, and its end is next
+        worker.has_answered = True
         if job is None or news["id"] != job.id:
             return []
         if news["event"] == "begun":
@@ -163,11 +172,20 @@ class _Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.job: Job | None = None
+        self.has_answered = False
+        self.last_words = ""  # on standard error, before that is sent to the log
         self._since = math.inf
 
     def begin(self) -> None:
         """It trains: nobody else holds its trials."""
         self._since = time.monotonic()
+
+    def hear(self) -> None:
+        """Listen to its standard error until that is sent to the log, or it is gone."""
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self.last_words = line.strip()[:300] or self.last_words
 
     @property
     def seconds(self) -> float:
