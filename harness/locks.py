@@ -16,7 +16,7 @@ from pathlib import Path
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from harness import ledger
@@ -40,11 +40,18 @@ def probe(url: str, what: str) -> None:
 
 
 def _connect(url: str, what: str = "storage") -> tuple[Engine, Connection]:
-    try:
+    with _reaching(url, what):
         given = sqlalchemy.make_url(url)
         options = {"connect_timeout": CONNECT_TIMEOUT} if "psycopg" in given.get_dialect().driver else {}
         engine = sqlalchemy.create_engine(given, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options)
         return engine, engine.connect()
+
+
+@contextmanager
+def _reaching(url: str, what: str = "storage") -> Iterator[None]:
+    """Whatever is raised as a server is reached becomes `ValueError` in one line, which says `what` it is."""
+    try:
+        yield
     except (SQLAlchemyError, ImportError) as error:
         how = "; pip install -e '.[postgres]'" if isinstance(error, ImportError) else ""
         line = " ".join(str(getattr(error, "orig", None) or error).split())
@@ -72,7 +79,7 @@ class Advisory:
             try:
                 self._connection.execute(sqlalchemy.text("SELECT 1"))
                 return True
-            except DBAPIError:
+            except SQLAlchemyError:  # also of one that was lost before and has not been closed
                 self.close()
         self._connection = self._engine.connect()
         return self.take()
@@ -109,15 +116,19 @@ def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]
             raise ValueError(f"{taken} in {study_dir.parent}; wait for it or stop it")
         stack.callback(lock.release, force=True)
         if advisory is not None:
-            if not advisory.take():
+            with _reaching(str(storage)):
+                is_free = advisory.take()
+            if not is_free:
                 raise ValueError(f"{taken} with the storage {redact(str(storage))}; wait for it or stop it")
             yield Held(advisory)
             return
-        file = sqlite_file(storage or "")
-        if file is not None and file.parent.is_dir():  # else what cannot be opened is said so on opening
+        file = sqlite_file(storage) if storage else study_dir / "study.db"  # which another may be given as a --storage
+        if file is not None and (file := file.resolve()).parent.is_dir():  # else it is said on opening
             lock = ledger.lock(file.with_name(f".{file.name}.driver.lock"))
             if lock is None:
-                raise ValueError(f"another sweep is using the storage {redact(str(storage))}; wait for it or stop it")
+                raise ValueError(
+                    f"another sweep is using the storage {redact(storage or str(file))}; wait for it or stop it"
+                )
             stack.callback(lock.release, force=True)
         yield Held()
 

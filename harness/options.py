@@ -9,9 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from harness import cli
 from harness.executors.choice import EXECUTORS
 from harness.machine import cores
@@ -182,11 +179,5 @@ def check(options: Options) -> None:
         file = sqlite_file(url or "")
         if file is not None and not file.parent.is_dir() and file.parent.absolute() not in made:
             raise ValueError(f"{name} {url!r} cannot be: there is no folder {file.parent}")
-    try:
-        make_url(options.storage_url)
-    except ValueError:  # what it says may be a part of a password
-        raise ValueError(f"--storage {redact(options.storage_url)} has a port that is no number") from None
-    except ArgumentError:
-        pass  # the storage says so when it is opened
     cli.check_writable(options.study_dir)
     reachable(options.tracking)

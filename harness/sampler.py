@@ -24,7 +24,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness.arms import CONFIRM, context_of, control_arms, given_in, read_arm, search_arms, set_in, space_of
+from harness.arms import CONFIRM, Arm, context_of, control_arms, given_in, read_arm, search_arms, set_in, space_of
 from harness.connection import Connection
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
@@ -177,7 +177,7 @@ class Sampler:
     def _enter(self, trial: FrozenTrial) -> None:
         """Take a trial from disk into its arm."""
         arm = arm_of(trial)
-        if arm.startswith(CONFIRM):
+        if arm.startswith(CONFIRM) and self._asked(read_arm(arm)) == trial.params:
             self.open_arms({arm: trial.params})
         own = self._arms.get(arm)
         if own is None:
@@ -188,14 +188,21 @@ class Sampler:
         try:
             rungs = self._study.pruning.rungs if self._study.pruning else ()
             _check_rows(trial, {**self._study.fixed, **own.given, **context_of(arm)}, own, rungs)
-            kept = _in_arm(trial, own, trial.state, trial.values)
+            own.put(trial.number, _in_arm(trial, own, trial.state, trial.values))
+            own.show(trial.number)
         except ValueError as error:
             raise ValueError(
                 f"Optuna refuses trial {trial.number} of the storage ({error}); put an earlier copy of the storage back"
             ) from None
-        own.put(trial.number, kept)
-        own.show(trial.number)
         self._num_asked = trial.number + 1
+
+    def _asked(self, confirming: Arm) -> dict[str, Value] | None:
+        """The parameters of the trial whose configuration an arm of the confirm stage has; None where it is of no such
+        kind, or there is none."""
+        for arm, own in self._arms.items():
+            if confirming.source in own.trials and read_arm(arm) == Arm(confirming.kind):
+                return {**own.given, **own.trials[confirming.source].params}
+        return None
 
     def _choose(self, own: _Arm) -> None:
         """Make the study that is sampled from anew, of the trials that are still to be seen."""

@@ -104,9 +104,11 @@ def _rename(storage: RDBStorage, name: str) -> str:
     kept = f"{name}{ASIDE}{time.time_ns()}"
     try:
         optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
-    except UNREADABLE as error:
+    except BaseException as error:  # a Ctrl-C, too: half a copy is none
         if kept in optuna.get_all_study_names(storage):
             optuna.delete_study(study_name=kept, storage=storage)
+        if not isinstance(error, UNREADABLE):
+            raise
         raise ValueError(
             f"a trial of study {name!r} cannot be read ({redact(str(error))}), so it cannot be kept aside; put an "
             "earlier copy of the storage back, or name another --storage"
@@ -248,13 +250,15 @@ def read_study(url: str, name: str) -> KeptStudy:
 
 def trials_of(disk: RDBStorage, study_id: int) -> list[FrozenTrial]:
     """A study's trials. Raises `KeyError` where there is no such study, and one of `UNREADABLE` where a trial cannot be
-    read, or has a value that is no number, which SQLite keeps all the same."""
+    read, or has a number or a value that is none, which SQLite keeps all the same."""
     try:
         trials = disk.get_all_trials(study_id, deepcopy=False)
     except KeyError as error:
         disk.get_study_name_from_id(study_id)
         raise LookupError(f"it lacks {error}") from None
     for trial in trials:
+        if not isinstance(trial.number, int):
+            raise ValueError(f"a trial has the number {trial.number!r}")
         for value in trial.values or ():
             if not isinstance(value, float):
                 raise ValueError(f"trial {trial.number} has the value {value!r}")
@@ -271,7 +275,11 @@ def asked_of(trial: FrozenTrial) -> Asked:
 def arm_of(trial: FrozenTrial) -> str:
     """The arm that is kept with a trial; empty where none is, as of one that was not asked for by this harness."""
     arm = trial.user_attrs.get("arm", "")
-    return arm if isinstance(arm, str) else ""
+    try:
+        read_arm(arm)
+    except (ValueError, AttributeError):
+        return ""
+    return str(arm)
 
 
 def _engine(url: str) -> dict[str, Any]:

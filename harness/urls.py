@@ -56,7 +56,10 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
-    """Raise `ValueError` for what an option was given that is no store of these forms, or keeps nothing."""
+    """Raise `ValueError` for what an option was given that is no store of these forms, or keeps nothing.
+
+    What cannot be read as a URL is not said: a part of it may be a password.
+    """
     if url is None:
         return
     if keeps_nothing(url):
@@ -65,6 +68,14 @@ def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
     scheme = re.sub(r"^postgresql\+\w+$", "postgresql", url.partition("://")[0])  # any driver that is installed
     if scheme not in schemes or "://" not in url or (scheme == "sqlite" and sqlite_file(url) is None):
         raise ValueError(f"{option} {redact(url)!r} names no store; stores are {', '.join(forms)}")
+    if scheme == "sqlite":
+        return
+    if re.search(r"\s", url):
+        raise ValueError(f"{option} has a blank in its URL; there it is %20")
+    host = re.split(r"[/?#]", url.partition("://")[2].rpartition("@")[2])[0]
+    port = host.rpartition("]")[2].partition(":")[2]
+    if not re.fullmatch(r"[0-9]*", port):
+        raise ValueError(f"{option} has a port that is no number; a password is said as {scheme}://USER:PASSWORD@HOST")
 
 
 def keeps_nothing(url: str) -> bool:

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
 from harness import cli
@@ -145,6 +147,7 @@ UNREADABLE = (
     "UPDATE trial_params SET distribution_json = '{' WHERE trial_id = 2",
     "UPDATE trial_params SET distribution_json = '{}' WHERE trial_id = 2",
     "UPDATE trial_values SET value = 'abc' WHERE trial_id = 2",
+    "UPDATE trials SET number = NULL WHERE trial_id = 2",
 )
 DAMAGED = (
     ("UPDATE trials SET datetime_start = CAST(x'ff80fe' AS TEXT) WHERE trial_id = 2", "Could not decode to UTF-8"),
@@ -169,6 +172,14 @@ KEY = "UPDATE study_user_attributes SET value_json = '5' WHERE key = 'harness.%s
             "UPDATE trial_user_attributes SET value_json = '5' WHERE key = 'since' AND trial_id = 2",
             r"Optuna refuses trial 1 of the storage \(it was asked for in round 0, since 5\)",
         ),
+        *(
+            (
+                f"UPDATE trial_user_attributes SET value_json = '\"{arm}\"' WHERE key = 'arm' AND trial_id = 2",
+                "trial 1 of the storage was not asked for by this harness",
+            )
+            for arm in ("confirm-x", "confirm-search-999-9", "confirm-search-0-3", "control-99")
+        ),
+        ("DELETE FROM trial_values WHERE trial_id = 2 AND objective = 1", "Optuna refuses trial 1 of the storage"),
         ("DELETE FROM trial_params WHERE trial_id = 2 AND param_name = 'alpha'", "Optuna refuses trial 1 .*it has"),
         *(
             (change, "a trial in the storage .* cannot be read .*; put an earlier copy of it back")
@@ -206,10 +217,27 @@ def test_who_reads_a_trial_that_cannot_be_read_has_one_line(
     url = f"sqlite:///{tmp_path / 'study.db'}"
     with pytest.raises(ValueError, match=r"a trial in the storage .* cannot be read"):
         read_study(url, name)
-    if "trial_values" in change:  # which can be copied
+    if "trial_values" in change or "number" in change:  # which can be copied
         return
     with pytest.raises(ValueError, match=r"a trial of study .* cannot be read .* so it cannot be kept aside"):
         set_aside(url, name)
+    assert [kept for (kept,) in database.execute("SELECT study_name FROM studies")] == [name]
+
+
+def test_a_study_that_is_kept_aside_is_copied_whole_or_not_at_all(
+    database: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(name,)] = database.execute("SELECT study_name FROM studies")
+    set_attr, left = optuna.Study.set_user_attr, iter(range(1))
+
+    def interrupted(study: optuna.Study, key: str, value: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        set_attr(study, key, value)
+
+    monkeypatch.setattr(optuna.Study, "set_user_attr", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        set_aside(f"sqlite:///{tmp_path / 'study.db'}", name)
     assert [kept for (kept,) in database.execute("SELECT study_name FROM studies")] == [name]
 
 

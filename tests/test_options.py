@@ -91,6 +91,23 @@ def test_an_executor_that_is_not_there_is_refused(options: Options) -> None:
 def test_a_password_may_be_anything_and_no_part_of_it_is_said(password: str, options: Options, tmp_path: Path) -> None:
     here = replace(options, out=tmp_path)
     check(replace(here, storage=f"postgresql://ann:{password}@h/d"))
-    with pytest.raises(ValueError, match=r"--storage .* has a port that is no number") as caught:
-        check(replace(here, storage=f"postgresql://ann:{password}@h:port/d"))
-    assert password not in str(caught.value)
+    for url in (
+        f"postgresql://ann:{password}@h:port/d",
+        "http://ann:s3cret",
+        "http://ann:s3cret/x",
+        "http://[::1]:s3c",
+    ):
+        option = {"storage": url} if url.startswith("postgresql") else {"tracking_uri": url}
+        with pytest.raises(
+            ValueError, match=r"has a port that is no number; a password is said as \w+://USER:"
+        ) as caught:
+            check(replace(here, **option))  # type: ignore[arg-type]
+        assert password not in str(caught.value) and "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://ann:s3c ret@h/d", "postgresql://ann:s3cret@h/d ", "postgresql://a\tb/d"])
+def test_a_url_with_a_blank_is_refused_and_not_said(url: str, options: Options, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--storage has a blank in its URL; there it is %20$"):
+        check(replace(options, out=tmp_path, storage=url))
+    (tmp_path / "a b").mkdir()
+    check(replace(options, out=tmp_path, storage=f"sqlite:///{tmp_path}/a b/study.db"))

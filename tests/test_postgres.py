@@ -14,9 +14,10 @@ from typing import Any
 import optuna
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError
 
 from harness import locks, outages
-from harness.locks import driver_of, making_tables
+from harness.locks import Advisory, driver_of, making_tables
 from harness.outages import Patience
 from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
@@ -111,6 +112,30 @@ def test_a_driver_whose_lock_was_taken_meanwhile_stops(server: Postgres, url: st
             other()
             with pytest.raises(Halt, match="another sweep has taken the study over"):
                 held()
+
+
+def test_a_server_that_goes_between_connecting_and_locking_is_waited_for(
+    server: Postgres, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, cuts = Advisory.take, iter([True, True])
+
+    def cut(lock: Advisory) -> bool:
+        if next(cuts, False):
+            server.drop_connections()
+        return take(lock)
+
+    with driver_of("fake", tmp_path, url) as held:
+        monkeypatch.setattr(Advisory, "take", cut)
+        server.drop_connections()
+        for _ in range(2):  # what the driver's patience waits for
+            with pytest.raises(DBAPIError):
+                held()
+        held()
+    cuts = iter([True])
+    with pytest.raises(ValueError, match="cannot open the storage postgresql"), driver_of("fake", tmp_path, url):
+        pass
+    with driver_of("fake", tmp_path, url):
+        pass
 
 
 def test_studies_of_other_names_are_driven_beside_each_other(url: str, tmp_path: Path) -> None:

@@ -532,7 +532,7 @@ def test_a_store_or_name_that_cannot_be_is_refused_before_anything_is_written(
     said = {
         ("--tracking-uri", f"sqlite:///{tmp_path / 'mlfow.db'}", "--register", "small"): "there is no tracking store",
         ("--tracking-uri", f"sqlite:///{other}", "--register", "small"): "has no run of this study; give the sweep's",
-        ("--tracking-uri", tmp_path / "mlfow", "--register", "small"): "there is no tracking store",
+        ("--tracking-uri", tmp_path / "mlfow", "--register", "small"): "names no store; stores are sqlite:///FILE",
         ("--register", "a/b"): "'a/b' is no model's name",
     }
     for arguments, line in said.items():

@@ -20,6 +20,7 @@ import pytest
 from harness import errands, ledger, manifest, session
 from harness.costs import costs_from_json
 from harness.executors.inline import Inline
+from harness.locks import driver_of
 from harness.options import Options
 from harness.stopping import TimeUp
 from tests.inline import sweep_here
@@ -144,6 +145,21 @@ def test_two_sweeps_on_one_storage_are_refused_also_from_different_folders(
     words = refused(arguments, capsys, monkeypatch)
     held.release()
     assert "another sweep is using the storage" in words and not storage.exists()
+
+
+def test_the_database_of_a_running_study_is_no_storage_for_another_sweep(tmp_path: Path) -> None:
+    """Not under its own name, nor by a link."""
+    own, other = tmp_path / "a" / "mine", tmp_path / "b" / "mine"
+    own.mkdir(parents=True)
+    (tmp_path / "link.db").symlink_to(own / "study.db")
+    for named in (own / "study.db", tmp_path / "link.db"):
+        with driver_of("mine", own, None), pytest.raises(ValueError, match=r"another sweep is using the storage"):
+            driver_of("mine", other, f"sqlite:///{named}").__enter__()
+        with (
+            driver_of("mine", other, f"sqlite:///{named}"),
+            pytest.raises(ValueError, match=r"another sweep is using the storage .*a/mine/study.db; wait for it or"),
+        ):
+            driver_of("mine", own, None).__enter__()
 
 
 def test_trials_of_a_storage_that_is_gone_are_kept_aside_and_not_reported(

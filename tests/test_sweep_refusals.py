@@ -29,7 +29,7 @@ from tests.typed import STUDY, refused
         (["digits", "--tracking-uri", "sqlite:///file:x?mode=memory&uri=true"], "--tracking-uri 'sqlite:///file:x?"),
         (
             ["digits", "--storage", "postgresql://u:secret@h:port/d"],
-            "--storage postgresql://u:***@h:port/d has a port that",
+            "--storage has a port that is no number",
         ),
         (["digits", "--storage", "postgres://u:secret@h/d"], "--storage 'postgres://u:***@h/d' names no store; stores"),
         (["digits", "--storage", ""], "--storage '' names no store; stores are sqlite:///FILE, postgresql://USER@HOST"),

@@ -18,6 +18,7 @@ from harness.options import again, stores
 from harness.outages import StoreError
 from harness.storage import read_study
 from harness.tracking import Tracker
+from harness.urls import DATABASES, SERVERS, check_url
 from harness.verify.check import Findings, Place, Watch, check
 from harness.verify.fault import Fault
 from harness.verify.repair import repair
@@ -64,6 +65,8 @@ def main(
       python -m harness.verify digits --storage postgresql://me@host/db \\
           --tracking-uri http://host:5000
     """
+    check_url("--storage", storage, DATABASES)
+    check_url("--tracking-uri", tracking_uri, (*DATABASES, *SERVERS))
     folder = cli.results_of(study, out)
     place = Place(
         folder,
