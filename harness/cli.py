@@ -120,7 +120,8 @@ def results_of(study: str, out: Path) -> Path:
     """
     name = Path(study).stem if study.endswith(".py") else study
     if not re.fullmatch(NAME, name) or not (out / name / "study.json").is_file():
-        known = sorted(path.parent.name for path in out.glob("*/study.json"))
+        swept = (path.parent.name for path in out.glob("*/study.json"))
+        known = sorted(each for each in swept if re.fullmatch(NAME, each))  # and none that was put aside
         choices = f"studies with results in {out} are {', '.join(known)}" if known else f"{out} holds no results yet"
         if re.fullmatch(NAME, name) and (out / name / "trials").is_dir():
             choices = "its study.json is gone, and the study's sweep writes it anew"

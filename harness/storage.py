@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.arms import CONTROL, Arm, read_arm
@@ -30,7 +32,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 log = logging.getLogger(__name__)
 ASIDE = ".aside-"
 """What stands in the name of a study that was renamed, between the one it had and when."""
-UNREADABLE = (LookupError, ValueError, TypeError)
+UNREADABLE = (LookupError, ValueError, TypeError, AssertionError)
 """What Optuna raises where somebody has changed a trial by SQL: a state, a distribution or a value that cannot be."""
 STATES = {
     "complete": TrialState.COMPLETE,
@@ -72,14 +74,14 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
             disk.set_user_attr("harness.objectives", list(study.objectives))
             disk.set_user_attr("harness.id", f"{config_hash}-{secrets.token_hex(6)}")
             disk.set_user_attr("harness.config", config_hash)  # last: without it the study was never begun
-        known = disk.user_attrs
+        known, kept = disk.user_attrs, disk.directions
     if known.get("harness.config") != config_hash:
         elsewhere = "name another --storage" if shared else "choose another --out"
         raise ValueError(
             f"{redact(url)} holds another study called {name!r} (another file, space, seed, objective, data or "
             f"teacher); restore what has changed, {elsewhere}, or begin anew with --new, which keeps the old one aside"
         )
-    _check_own(known, name, url)
+    _check_own(known, kept, name, url)
     return storage
 
 
@@ -139,6 +141,7 @@ def _opening(url: str, *, shared: bool) -> Iterator[None]:
         OSError,
         RuntimeError,
         KeyError,
+        JSONDecodeError,
         sqlite3.Error,
     ) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
@@ -148,14 +151,20 @@ def _opening(url: str, *, shared: bool) -> Iterator[None]:
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}{todo}") from None
 
 
-def _check_own(attrs: Mapping[str, Any], name: str, url: str) -> None:
+def _check_own(attrs: Mapping[str, Any], directions: Sequence[StudyDirection], name: str, url: str) -> None:
     """Raise `ValueError` in one line where what the harness keeps with a study was changed by hand."""
-    objectives = attrs.get("harness.objectives")
-    whole = isinstance(objectives, list) and all(isinstance(each, str) for each in objectives) and objectives
-    for key, fits in (("id", isinstance(attrs.get("harness.id"), str)), ("objectives", whole)):
+    found = attrs.get("harness.objectives")
+    objectives = found if isinstance(found, list) else []
+    whole = len(objectives) > 0 and all(isinstance(each, str) for each in objectives)
+    wanted = [direction(each) for each in objectives] if whole else []
+    for what, fits in (
+        ("harness.id", isinstance(attrs.get("harness.id"), str)),
+        ("harness.objectives", whole),
+        ("the table of directions", [each.name.lower() for each in directions] == wanted),
+    ):
         if not fits:
             raise ValueError(
-                f"harness.{key} of study {name!r} in {redact(url)} was deleted or changed; put an earlier copy back"
+                f"{what} of study {name!r} in {redact(url)} was deleted or changed; put an earlier copy back"
             )
 
 
@@ -224,8 +233,10 @@ def read_study(url: str, name: str) -> KeptStudy:
         disk = RDBStorage(read_only(url), engine_kwargs=_engine(url), skip_table_creation=True)
         try:
             study_id = disk.get_study_id_from_name(name)
-            attrs = disk.get_study_user_attrs(study_id)
+            attrs, directions = disk.get_study_user_attrs(study_id), disk.get_study_directions(study_id)
             trials = trials_of(disk, study_id)
+            for trial in trials:  # whose parameters are what their distributions hold
+                create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
         finally:
             disk.remove_session()
             disk.engine.dispose()
@@ -238,7 +249,7 @@ def read_study(url: str, name: str) -> KeptStudy:
         raise ValueError(f"cannot read the storage {shown}: {redact(reason).splitlines()[0]}") from None
     if "harness.config" not in attrs:
         raise ValueError(f"study {name!r} in {shown} was not begun by this harness")
-    _check_own(attrs, name, url)
+    _check_own(attrs, directions, name, url)
     names = {state: word for word, state in STATES.items()}
     found = [
         Kept(asked_of(trial), names.get(trial.state, "waiting"), tuple(trial.values or ()))

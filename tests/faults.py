@@ -96,6 +96,15 @@ def in_optuna(statement: str, name: str = "COMPLETE") -> Callable[[Path], str]:
     return break_it
 
 
+def another_arm(out: Path) -> str:
+    """Put a control into the arm of another width."""
+    arms = "SELECT number, trial_id, value_json FROM trials NATURAL JOIN trial_user_attributes WHERE key = 'arm'"
+    number, own, _ = min(row for row in sql(out / "fake" / "study.db", arms) if row[2].startswith('"control-'))
+    sql(out / "fake" / "study.db", """UPDATE trial_user_attributes SET value_json = '"control-99"' """
+                                   "WHERE trial_id = ? AND key = 'arm'", own)  # fmt: skip
+    return f"trial {number}"
+
+
 def in_the_ledger(change: Callable[[Path], Any], name: str = "COMPLETE") -> Callable[[Path], str]:
     """Do something to the directory of a trial in that state."""
 
@@ -268,6 +277,9 @@ FAULTS: Mapping[str, tuple[Callable[[Path], str], str, str]] = {
     "the sweep's own run gone": (
         in_mlflow("DELETE FROM tags WHERE run_uuid = ?", "sweep"),
         "the sweep's own run is not in MLflow; --repair makes one", "",
+    ),
+    "a control's arm changed": (
+        another_arm, "its spec.json is not its own: its width is 2, and Optuna's arm control-99", "not its own",
     ),
     "a value changed": (
         in_optuna("UPDATE trial_values SET value = 0.5 WHERE trial_id = ? AND objective = 0"),

@@ -148,7 +148,9 @@ UNREADABLE = (
     "UPDATE trial_params SET distribution_json = '{}' WHERE trial_id = 2",
     "UPDATE trial_values SET value = 'abc' WHERE trial_id = 2",
     "UPDATE trials SET number = NULL WHERE trial_id = 2",
+    "UPDATE trial_values SET value = NULL WHERE trial_id = 2",
 )
+OUTSIDE = "UPDATE trial_params SET param_value = 1e9 WHERE trial_id = 2 AND param_name = 'lr'"
 DAMAGED = (
     ("UPDATE trials SET datetime_start = CAST(x'ff80fe' AS TEXT) WHERE trial_id = 2", "Could not decode to UTF-8"),
     ("DELETE FROM trials WHERE trial_id = (SELECT max(trial_id) FROM trials)", "UNIQUE constraint failed"),
@@ -163,6 +165,13 @@ KEY = "UPDATE study_user_attributes SET value_json = '5' WHERE key = 'harness.%s
         ("DELETE FROM study_user_attributes WHERE key = 'harness.objectives'", "harness.objectives of study"),
         (KEY % "objectives", "harness.objectives of study"),
         (KEY % "id", "harness.id of study"),
+        (KEY.replace("5", "{") % "config", "cannot open the storage .*: Expecting property name"),
+        (
+            KEY.replace("5", '["macs"]') % "objectives",
+            "the table of directions of study .* in .* was deleted",
+        ),
+        ("UPDATE study_directions SET direction = 'MINIMIZE'", "the table of directions of study"),
+        ("DELETE FROM study_directions", "the table of directions of study"),
         ("UPDATE alembic_version SET version_num = 'v2.6.0.a'", "cannot open the storage .* no longer compatible"),
         (
             "UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'arm' AND trial_id = 2",
@@ -207,7 +216,7 @@ def test_a_storage_that_is_damaged_is_not_waited_for(
         make_driver(tmp_path, FakeRuns(), study=replace(STUDY, trials=STUDY.trials + 1)).run(set())
 
 
-@pytest.mark.parametrize("change", UNREADABLE)
+@pytest.mark.parametrize("change", [*UNREADABLE, OUTSIDE])
 def test_who_reads_a_trial_that_cannot_be_read_has_one_line(
     change: str, database: sqlite3.Connection, tmp_path: Path
 ) -> None:
@@ -217,7 +226,7 @@ def test_who_reads_a_trial_that_cannot_be_read_has_one_line(
     url = f"sqlite:///{tmp_path / 'study.db'}"
     with pytest.raises(ValueError, match=r"a trial in the storage .* cannot be read"):
         read_study(url, name)
-    if "trial_values" in change or "number" in change:  # which can be copied
+    if "trial_values" in change or "number" in change or change == OUTSIDE:  # which can be copied
         return
     with pytest.raises(ValueError, match=r"a trial of study .* cannot be read .* so it cannot be kept aside"):
         set_aside(url, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -147,10 +148,12 @@ def test_an_unknown_study_is_one_line_with_the_choices_and_writes_nothing(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = report.folder.parent
+    shutil.copytree(report.folder, out / "mnist5k.aside-17", ignore=shutil.ignore_patterns("trials"))
     before = contents(out)
     line = refused(["mnist", "--out", str(out)], capsys, monkeypatch)
     assert line == f"error: no results for study 'mnist'; studies with results in {out} are mnist5k"
     assert contents(out) == before
+    shutil.rmtree(out / "mnist5k.aside-17")
     for study in ("", ".", "../x", "nothing"):
         assert "no results for study" in refused([study, "--out", str(tmp_path / "none")], capsys, monkeypatch)
     assert not (tmp_path / "none").exists()
@@ -164,7 +167,9 @@ def test_the_program_reports_a_study_by_the_path_of_its_file(tmp_path: Path) -> 
 
 
 def test_a_report_needs_neither_torch_nor_mlflow() -> None:
-    code = "import sys, harness.report, harness.sampler; print([m for m in ('torch', 'mlflow') if m in sys.modules])"
+    code = (
+        "import sys, harness.report.build, harness.sampler; print([m for m in ('torch', 'mlflow') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import ledger
 from harness.analysis.answers import problem_of
-from harness.arms import read_arm
+from harness.arms import SEARCH, control, read_arm
 from harness.commits import values
 from harness.ledger import TrialSpec
 from harness.spec import Record
@@ -75,6 +75,8 @@ def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> It
     own = read_arm(asked.arm)
     if (trial.arm, trial.stage, trial.source) != (own.kind, own.stage, own.source):
         yield f"its arm is {trial.arm}, of the stage {trial.stage}"
+    elif own.kind != SEARCH and own.stage == SEARCH and asked.arm != control(trial.specs[0].width, own.kind):
+        yield f"its width is {trial.specs[0].width}, and Optuna's arm {asked.arm}"
     if dict(trial.params) != dict(asked.params):
         yield f"its parameters are {dict(trial.params)}, Optuna's {dict(asked.params)}"
     if trial.round != asked.round:
