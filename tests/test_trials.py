@@ -13,7 +13,8 @@ import pytest
 from harness import cohort, ledger
 from harness.cohort import State, checkpoint, training
 from harness.costs import TOGETHER, How
-from harness.executors import worker
+from harness.executors import Job, remote, worker
+from harness.executors.remote import Desk
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.files import cannot_be_written
 from harness.ledger import TrialSpec
@@ -183,10 +184,21 @@ def test_a_full_disk_is_a_failure_that_says_so_and_leaves_no_part_of_a_file(
         with pytest.raises(OSError, match="No space left") as caught:
             run(folders, digits_cache)
     assert cannot_be_written(caught.value)
-    assert worker._said_of(caught.value) == f"No space left on device: {folders[0] / 'result.json'}"
+    reason = f"No space left on device: {folders[0] / 'result.json'}"
+    assert worker.said_of(caught.value) == {"reason": reason, "full": True}
     assert [path.name for folder in folders for path in folder.glob(".*.tmp")] == []
     run(folders, digits_cache)
     assert len(results(folders)) == 4
+
+
+def test_a_disk_that_is_full_before_a_job_is_begun_on_another_node_is_said_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, job = Desk.of(tmp_path, tmp_path / "worker.log"), Job(1, "cohort", {})
+    desk.open()
+    monkeypatch.setattr(os, "fsync", full)
+    event, data = remote.do(job, desk, "cpu")
+    assert event == "failed" and data["full"] and data["reason"] == f"No space left on device: {desk.news(job)}"
 
 
 def test_a_wall_clock_that_is_set_back_makes_no_negative_time(

@@ -87,9 +87,12 @@ def do(job: Job, desk: Desk, device: str) -> tuple[str, dict[str, Any]]:
         return worker.outcome(job.kind, job.body, desk.cache, device, lambda *_: None)
     if not desk.is_seen():
         return BLIND, {"reason": f"node {platform.node()} does not see {desk.log.parent}"}
-    desk.tell(job, "begun", {})
-    with worker.printing_to(desk.log_of(platform.node())):
-        return worker.outcome(job.kind, job.body, desk.cache, device, lambda *said: desk.tell(job, *said))
+    try:
+        desk.tell(job, "begun", {})
+        with worker.printing_to(desk.log_of(platform.node())):
+            return worker.outcome(job.kind, job.body, desk.cache, device, lambda *said: desk.tell(job, *said))
+    except OSError as error:  # the disk may be full before anything is begun
+        return "failed", worker.said_of(error)
 
 
 @dataclass

@@ -195,7 +195,7 @@ def outcome(
         return "refused", {"reason": one_line(redact(str(error))) + place_in_study(error)}
     except OSError as error:
         _log_traceback()
-        return "failed", {"reason": _said_of(error), "full": cannot_be_written(error)}
+        return "failed", said_of(error)
     except (Exception, SystemExit) as error:  # a study's own form may raise anything: it costs a trial, not the worker
         _log_traceback()
         return "failed", {"reason": _with_kind(error)}
@@ -239,11 +239,11 @@ def _log_traceback() -> None:
         traceback.print_exc()
 
 
-def _said_of(error: OSError) -> str:
-    """The reason of a job that failed by a file: `No space left on device: /its/path` where it cannot be written to."""
-    if cannot_be_written(error):
-        return f"{error.strerror}: {error.filename}"
-    return _with_kind(error)
+def said_of(error: OSError) -> dict[str, Any]:
+    """What is said of a job that failed by a file: why, `No space left on device: /its/path` where it cannot be written
+    to, and whether it is that."""
+    full = cannot_be_written(error)
+    return {"reason": f"{error.strerror}: {error.filename}" if full else _with_kind(error), "full": full}
 
 
 def _with_kind(error: BaseException) -> str:
