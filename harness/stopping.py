@@ -1,4 +1,4 @@
-"""What ends a sweep early. Ctrl-C and SIGTERM: the first asks it to stop, the second stops it."""
+"""What ends a sweep early. Ctrl-C, SIGTERM, a terminal that closes: the first asks it to stop, the second stops it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from select import select
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # where there is one
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
 GRACE, AGAIN = 20.0, 5.0
 """Seconds that the first signal may go unseen until it interrupts, and between two such tries."""
@@ -105,7 +106,8 @@ class Stop:
 
     def _listen(self) -> None:
         for number in SIGNALS:
-            signal.signal(number, self._take)
+            if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+                signal.signal(number, self._take)
         if ALARM is not None:
             signal.signal(ALARM, self._hangs)
 
