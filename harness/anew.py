@@ -12,7 +12,7 @@ from harness.storage import set_aside
 
 def begin_anew(options: Options, console: Console) -> None:
     """Keep what there is of all searches aside: the command that goes on does so with all of them. Raises `ValueError`
-    where one of them is being run, with all as it was."""
+    where one of them is being run, before any is put aside."""
     every = searches_of(options.first or options)
     anew = [(each, was_there) for each in every if (was_there := each.study_dir.exists()) or each.storage]
     for each, _ in anew:  # of searches one of which is being run none is touched

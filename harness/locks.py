@@ -52,7 +52,9 @@ def _reaching(url: str, what: str = "storage") -> Iterator[None]:
     """Whatever is raised as a server is reached becomes `ValueError` in one line, which says `what` it is."""
     try:
         yield
-    except (SQLAlchemyError, ImportError) as error:
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        if isinstance(error, ValueError):  # its port is no number, and what it says may be a part of a password
+            raise ValueError(f"cannot open the {what}: its URL cannot be read") from None
         how = "; pip install -e '.[postgres]'" if isinstance(error, ImportError) else ""
         line = " ".join(str(getattr(error, "orig", None) or error).split())
         raise ValueError(f"cannot open the {what} {redact(url)}: {redact(line)}{how}") from None
@@ -82,7 +84,11 @@ class Advisory:
             except SQLAlchemyError:  # also of one that was lost before and has not been closed
                 self.close()
         self._connection = self._engine.connect()
-        return self.take()
+        try:
+            return self.take()
+        except BaseException:  # else the next look would find a connection that holds nothing
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -159,7 +165,7 @@ def making_tables(url: str) -> Iterator[None]:
             yield
         return
     file = sqlite_file(url)
-    if file is None or not file.parent.is_dir():
+    if file is None or not (file := file.resolve()).parent.is_dir():
         yield
         return
     while (lock := ledger.lock(file.with_name(f".{file.name}.lock"))) is None:

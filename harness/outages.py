@@ -94,7 +94,7 @@ class Owed(Generic[S]):
     """Runs for a store that may be away: a trial is logged at once, or when the store answers again."""
 
     store: S
-    why: str = ""
+    why: str = field(init=False, default="")
     """Why it was still owed something when that was last tried."""
     _debts: dict[int, Callable[[], None]] = field(default_factory=dict)
     _tried: float = -math.inf
@@ -130,7 +130,7 @@ class Owed(Generic[S]):
                     self._debts[number]()
                     del self._debts[number]
                 except StoreError as error:
-                    self.why = f"trial {number} is refused ({error})"
+                    self.why = self.why or f"trial {number} is not taken ({error})"
         except StoreError as error:
             self.why = f"it does not answer ({error})"
         if owed > len(self._debts):

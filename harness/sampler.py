@@ -182,8 +182,8 @@ class Sampler:
         own = self._arms.get(arm)
         if own is None:
             raise ValueError(
-                f"trial {trial.number} of the storage was not asked for by this harness; delete it there, or begin "
-                "anew with --new, which keeps it aside"
+                f"trial {trial.number} of the storage was not asked for by this harness; put an earlier copy of the "
+                "storage back, or begin anew with --new, which keeps it aside"
             )
         try:
             rungs = self._study.pruning.rungs if self._study.pruning else ()
@@ -246,6 +246,8 @@ def _check_rows(trial: FrozenTrial, fixed: Mapping[str, Value], own: _Arm, rungs
     wanted = {*own.given, *(name for name, dimension in own.space.items() if active(dimension, known))}
     if set(trial.params) != wanted:
         raise ValueError(f"it has {', '.join(sorted(trial.params))}, and its arm {', '.join(sorted(wanted))}")
+    if odd := [name for name, value in own.given.items() if trial.params[name] != value]:
+        raise ValueError(f"its {odd[0]} is {trial.params[odd[0]]!r}, and its arm's {own.given[odd[0]]!r}")
     since, round = trial.user_attrs.get("since", []), trial.user_attrs.get("round", 0)
     if not isinstance(since, list) or not all(type(number) is int for number in (*since, round)):
         raise ValueError(f"it was asked for in round {round!r}, since {since!r}")

@@ -24,7 +24,6 @@ from harness.arms import targets
 from harness.aside import aside
 from harness.costs import costs_from_json
 from harness.driver import Driver, Progress
-from harness.errands import LATE, calibration, prepare, result, with_all_teachers
 from harness.executors import Executor
 from harness.executors.choice import start
 from harness.executors.remote import Desk
@@ -156,7 +155,7 @@ def _looked_at(session: _Session) -> Mapping[str, Any]:
     options = session.options
     probes = [to_json(spec) for spec in options.study.probes(options.task)]
     _open(session)
-    task = result(session.executor, "describe", {"specs": probes}, deadline=session.deadline)
+    task = errands.result(session.executor, "describe", {"specs": probes}, deadline=session.deadline)
     if alone := manifest.said_alone(options.study.family, task["alone"]):
         session.console.print(alone, highlight=False, markup=False, soft_wrap=True)
     for warning in task["warned"] if not options.plan else ():
@@ -179,7 +178,7 @@ def _open(session: _Session) -> None:
     """Reach what runs the jobs. A signal or a time that is up meanwhile waits for the end of it, for Ray that is cut
     off as it starts crashes as the program ends; and where that does not come, the process is left as it stands."""
     stop = session.stop
-    with stop.waits(), stop.watched(OPENS, session.deadline + LATE, partial(_leave, session)):
+    with stop.waits(), stop.watched(OPENS, session.deadline + errands.LATE, partial(_leave, session)):
         try:
             session.executor.open()
         except Exception:
@@ -215,7 +214,7 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     sampler = _open_study(session, config_hash)
     manifest.begin(options)
     opening = aside(Tracker, options.tracking, options.name, options.artifacts)
-    teacher, costs = prepare(options, session.executor, console, opening, session.deadline)
+    teacher, costs = errands.prepare(options, session.executor, console, opening, session.deadline)
     tracker = _opened(opening, session.deadline)
     said["teacher"] = teacher
     if weak := manifest.said_weak(teacher, task["num_classes"]):
@@ -246,7 +245,9 @@ def _run(session: _Session, task: Mapping[str, Any]) -> int:
     console.print(said_last)
     screen.say_goodbye(options, console, why, _pages(tracker), confirmed=len(written.confirmed.trials) > 0)
     if len(owed):
-        raise Halt(f"MLflow is owed runs, {len(owed)} in number: {owed.why}; the same command logs them")
+        number = len(owed)
+        what = "1 run is" if number == 1 else f"{number} runs are"
+        raise Halt(f"{what} not in MLflow yet: {owed.why}; the same command logs what is missing")
     if not is_logged:
         raise Halt("the report is not with its run in MLflow, and the same command logs it; the folder has it")
     return 1 if why == "failures" else 0
@@ -257,7 +258,7 @@ def _opened(opening: Future[Tracker], deadline: float) -> Tracker:
     opening it raises."""
     said_at = time.monotonic() + SILENT
     while not wait([opening], timeout=0.2).done:
-        if time.monotonic() > deadline + LATE:
+        if time.monotonic() > deadline + errands.LATE:
             raise TimeUp("its tracking store was open")
         if time.monotonic() > said_at:
             log.warning("the tracking store is not open yet; it is waited for")
@@ -294,7 +295,7 @@ def _drive(session: _Session, plan: Plan, sampler: Sampler, owed: Owed[Tracker],
         if why == "complete" and options.study.confirm and not stop:
             why = _confirm(session, driver, elapsed)
         if why == "complete" and not stop:
-            said["teacher"] = with_all_teachers(options, session.executor, said["teacher"], session.deadline)
+            said["teacher"] = errands.with_all_teachers(options, session.executor, said["teacher"], session.deadline)
         if stop:
             raise KeyboardInterrupt
     except StoreError as error:
@@ -375,8 +376,8 @@ def _show_plan(session: _Session) -> int:
         def watch(said: Mapping[str, Any]) -> None:
             bar.update(row, completed=said["done"], total=said["total"])
 
-        body = calibration(options)
-        said = result(session.executor, "calibrate", body, watch, session.deadline, "steps were measured")
+        body = errands.calibration(options)
+        said = errands.result(session.executor, "calibrate", body, watch, session.deadline, "steps were measured")
         costs = costs_from_json(said)
     found = planning.page(options.name, options.study, options.task, options.trials, costs, options.jobs)
     Console().print(found)  # it was asked for, also by who wants quiet

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Any
@@ -19,7 +19,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.arms import CONTROL, Arm, read_arm
@@ -107,8 +107,9 @@ def _rename(storage: RDBStorage, name: str) -> str:
     try:
         optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
     except BaseException as error:  # a Ctrl-C, too: half a copy is none
-        if kept in optuna.get_all_study_names(storage):
-            optuna.delete_study(study_name=kept, storage=storage)
+        with suppress(SQLAlchemyError, StorageInternalError):  # it may be away
+            if kept in optuna.get_all_study_names(storage):
+                optuna.delete_study(study_name=kept, storage=storage)
         if not isinstance(error, UNREADABLE):
             raise
         raise ValueError(
@@ -140,14 +141,16 @@ def _opening(url: str, *, shared: bool) -> Iterator[None]:
         ImportError,
         OSError,
         RuntimeError,
-        KeyError,
+        LookupError,
         JSONDecodeError,
         sqlite3.Error,
     ) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
         anew = "name another --storage" if shared else "begin anew with --new, which keeps what there is aside"
-        todo = way_out(reason, f"put an earlier copy back, or {anew}", (*DAMAGED, *CHANGED))
+        advice = f"put an earlier copy back, or {anew}"
+        was_changed = isinstance(error, LookupError | JSONDecodeError)  # by hand
+        todo = f"; {advice}" if was_changed else way_out(reason, advice, (*DAMAGED, *CHANGED))
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}{todo}") from None
 
 
@@ -228,22 +231,22 @@ class KeptStudy:
 
 def read_study(url: str, name: str) -> KeptStudy:
     """The study as it is on disk, and nothing is written. Raises `ValueError` in one line where it cannot be read."""
-    shown = redact(url)
+    shown, what = redact(url), f"study {name!r}"
     try:
         disk = RDBStorage(read_only(url), engine_kwargs=_engine(url), skip_table_creation=True)
         try:
             study_id = disk.get_study_id_from_name(name)
             attrs, directions = disk.get_study_user_attrs(study_id), disk.get_study_directions(study_id)
+            what = "a trial"
             trials = trials_of(disk, study_id)
-            for trial in trials:  # whose parameters are what their distributions hold
-                create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
         finally:
             disk.remove_session()
             disk.engine.dispose()
     except KeyError:
         raise ValueError(f"the storage {shown} holds no study {name!r}") from None
     except UNREADABLE as error:
-        raise ValueError(f"a trial in the storage {shown} cannot be read ({redact(str(error))})") from None
+        reason = redact(str(error))
+        raise ValueError(f"{what} in the storage {shown} cannot be read ({reason}); put an earlier copy back") from None
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
         reason = str(error.__cause__ if isinstance(error, StorageInternalError) else error)
         raise ValueError(f"cannot read the storage {shown}: {redact(reason).splitlines()[0]}") from None

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 DATABASES = ("sqlite:///FILE", "postgresql://USER@HOST/DATABASE")
 SERVERS = ("http://HOST:PORT", "https://HOST:PORT")
@@ -71,11 +71,19 @@ def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
     if scheme == "sqlite":
         return
     if re.search(r"\s", url):
-        raise ValueError(f"{option} has a blank in its URL; there it is %20")
-    host = re.split(r"[/?#]", url.partition("://")[2].rpartition("@")[2])[0]
-    port = host.rpartition("]")[2].partition(":")[2]
-    if not re.fullmatch(r"[0-9]*", port):
-        raise ValueError(f"{option} has a port that is no number; a password is said as {scheme}://USER:PASSWORD@HOST")
+        raise ValueError(f"{option} has a blank in its URL; write it as %20, or leave it out where the URL ends")
+    try:
+        if scheme in ("http", "https"):
+            _ = urlsplit(url).port
+        else:
+            from sqlalchemy.engine import make_url
+
+            make_url(url)
+    except ValueError:
+        raise ValueError(
+            f"{option} has a port that is no number; the form is {scheme}://USER:PASSWORD@HOST:PORT, and in a password "
+            "@ : / ? # are written as %40 %3A %2F %3F %23"
+        ) from None
 
 
 def keeps_nothing(url: str) -> bool:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from harness import session
+from harness import errands, session
 from harness.aside import aside
 from harness.stopping import TimeUp
 from harness.tracking import Tracker
@@ -36,7 +36,7 @@ def test_a_tracking_store_that_does_not_open_is_said_and_has_until_the_deadline(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(session, "SILENT", 0.0)
-    monkeypatch.setattr(session, "LATE", 0.3)
+    monkeypatch.setattr(errands, "LATE", 0.3)
     never: Future[Tracker] = Future()
     with pytest.raises(TimeUp, match="its tracking store was open"):
         session._opened(never, time.monotonic())

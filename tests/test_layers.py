@@ -141,13 +141,15 @@ def test_optuna_and_mlflow_are_known_to_their_own_rooms() -> None:
         assert {name for name in users if "bench" not in name} == owners
 
 
-@pytest.mark.parametrize("module", ["harness.sweep", "harness.report.build", "harness.verify.__main__"])
+@pytest.mark.parametrize("module", ["harness.sweep", "harness.report.build", "harness.verify.check"])
 def test_the_programs_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["harness.sweep", "harness.report.__main__", "harness.recommend.__main__"])
+@pytest.mark.parametrize(
+    "module", ["harness.sweep", *(f"harness.{program}.__main__" for program in ("report", "recommend", "verify"))]
+)
 def test_a_program_is_there_before_what_takes_a_second_to_import(module: str) -> None:
     """From then on a Ctrl-C is an orderly end and no traceback."""
     code = f"import sys, {module}; sys.exit(bool(sys.modules.keys() & {{'optuna', 'pandas', 'scipy', 'sqlalchemy'}}))"

@@ -12,6 +12,7 @@ from harness import cli
 from harness.machine import cores
 from harness.options import Options, check, searches_of, settings
 from harness.study_files import load_study
+from harness.urls import DATABASES, SERVERS, check_url
 
 
 @pytest.fixture
@@ -87,27 +88,39 @@ def test_an_executor_that_is_not_there_is_refused(options: Options) -> None:
         check(replace(options, executor="cloud"))
 
 
-@pytest.mark.parametrize("password", ["tok#en123", "a/b", "a?b", "a[b", "a:b"])
-def test_a_password_may_be_anything_and_no_part_of_it_is_said(password: str, options: Options, tmp_path: Path) -> None:
-    here = replace(options, out=tmp_path)
-    check(replace(here, storage=f"postgresql://ann:{password}@h/d"))
-    for url in (
-        f"postgresql://ann:{password}@h:port/d",
-        "http://ann:s3cret",
-        "http://ann:s3cret/x",
-        "http://[::1]:s3c",
-    ):
-        option = {"storage": url} if url.startswith("postgresql") else {"tracking_uri": url}
-        with pytest.raises(
-            ValueError, match=r"has a port that is no number; a password is said as \w+://USER:"
-        ) as caught:
-            check(replace(here, **option))  # type: ignore[arg-type]
-        assert password not in str(caught.value) and "s3c" not in str(caught.value)
+PASSWORDS = ("tok#en123", "a/b", "a?b", "a[b", "a:b")
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_a_password_may_be_anything(password: str, options: Options, tmp_path: Path) -> None:
+    check(replace(options, out=tmp_path, storage=f"postgresql://ann:{password}@h/d"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"postgresql://ann:{password}@h:port/d" for password in PASSWORDS),
+        *(f"postgresql://ann:{password}@h/d" for password in ("a@b:s3cret#x", "s3@cret:tail", "@s3c:ret")),
+        *("postgresql://ann:pw@h:s3cret/d?application_name=a@b", "postgresql+psycopg://ann:s3cret"),
+        *("http://ann:s3cret", "http://ann:s3cret/x", "http://ann:s3#cret@h", "http://[::1]:s3c"),
+    ],
+)
+def test_no_part_is_said_of_a_url_that_cannot_be_read(url: str, options: Options, tmp_path: Path) -> None:
+    option = {"storage": url} if url.startswith("postgresql") else {"tracking_uri": url}
+    with pytest.raises(ValueError, match=r"has a port that is no number; the form is \w+://USER:PASSW") as caught:
+        check(replace(options, out=tmp_path, **option))  # type: ignore[arg-type]
+    said = str(caught.value)
+    assert not any(part in said for part in (*PASSWORDS, "s3", "cret", "tail", "ret#"))
+
+
+def test_a_port_is_looked_for_where_it_stands() -> None:
+    check_url("--tracking-uri", "http://h:5000/?a=x@y:z", SERVERS)
+    check_url("--storage", "postgresql://ann@h:5432/d?application_name=a%40b:c", DATABASES)
 
 
 @pytest.mark.parametrize("url", ["postgresql://ann:s3c ret@h/d", "postgresql://ann:s3cret@h/d ", "postgresql://a\tb/d"])
 def test_a_url_with_a_blank_is_refused_and_not_said(url: str, options: Options, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^--storage has a blank in its URL; there it is %20$"):
+    with pytest.raises(ValueError, match=r"^--storage has a blank in its URL; write it as %20, or leave it out where"):
         check(replace(options, out=tmp_path, storage=url))
     (tmp_path / "a b").mkdir()
     check(replace(options, out=tmp_path, storage=f"sqlite:///{tmp_path}/a b/study.db"))

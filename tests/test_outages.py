@@ -181,7 +181,7 @@ def test_what_tracking_was_never_given_the_next_sweep_logs(tmp_path: Path, undis
 def test_one_trial_that_tracking_refuses_keeps_no_other_from_it(tmp_path: Path) -> None:
     store = Flaky(refused={3})
     owed = run_with(store, tmp_path)
-    assert not owed.settle() and len(owed) == 1 and owed.why == "trial 3 is refused (no such run)"
+    assert not owed.settle() and len(owed) == 1 and owed.why == "trial 3 is not taken (no such run)"
     assert "fake/3" not in store.runs and len(store.runs) == 23
     store.is_away = lambda: True
     assert not owed.settle() and owed.why == "it does not answer (connection refused)"

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from harness import locks, outages
 from harness.locks import Advisory, driver_of, making_tables
@@ -124,6 +124,9 @@ def test_a_server_that_goes_between_connecting_and_locking_is_waited_for(
             server.drop_connections()
         return take(lock)
 
+    def refused(_: Advisory) -> bool:
+        raise OperationalError("canceling statement due to statement timeout", None, Exception())
+
     with driver_of("fake", tmp_path, url) as held:
         monkeypatch.setattr(Advisory, "take", cut)
         server.drop_connections()
@@ -131,6 +134,15 @@ def test_a_server_that_goes_between_connecting_and_locking_is_waited_for(
             with pytest.raises(DBAPIError):
                 held()
         held()
+    with driver_of("fake", tmp_path, url) as held:
+        monkeypatch.setattr(Advisory, "take", refused)
+        server.drop_connections()
+        for _ in range(2):  # the connection stands, and what it holds is nothing
+            with pytest.raises(OperationalError):
+                held()
+        monkeypatch.setattr(Advisory, "take", take)
+        held()
+    monkeypatch.setattr(Advisory, "take", cut)
     cuts = iter([True])
     with pytest.raises(ValueError, match="cannot open the storage postgresql"), driver_of("fake", tmp_path, url):
         pass

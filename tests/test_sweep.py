@@ -281,7 +281,7 @@ def test_a_sweep_whose_time_is_up_before_its_teacher_is_ready_says_so(
     def time_up(*_: Any) -> None:
         raise TimeUp("its teacher was ready")
 
-    monkeypatch.setattr(session, "prepare", time_up)
+    monkeypatch.setattr(errands, "prepare", time_up)
     assert sweep_here(home / "mine.py", tmp_path, timeout=60) == 0
     said = capsys.readouterr().out
     assert "the time was up before its teacher was ready. It goes on with\npython -m harness.sweep" in said

@@ -22,7 +22,7 @@ import mlflow
 import optuna
 import pytest
 
-from harness import ledger, session
+from harness import errands, ledger, session
 from harness.executors.inline import Inline
 from harness.locks import driver_of
 from harness.outages import StoreError
@@ -101,7 +101,7 @@ def test_all_searches_begin_anew_at_once_so_that_the_command_which_goes_on_is_ta
     file, out = study
     assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1) == 0
     file.write_text(STUDY.format(high=0.5))
-    monkeypatch.setattr(session, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(errands, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     assert sweep_here(file, out, deterministic=True, quiet=True, searches=2, trials=1, new=True) == 130
     monkeypatch.undo()
     assert len([*out.glob("mine.aside-*")]) == len([*out.glob("mine-seed1.aside-*")]) == 1
@@ -248,8 +248,8 @@ def test_a_run_that_the_store_refuses_ends_a_sweep_with_a_line_and_nothing_runni
                       "BEGIN SELECT raise(abort, 'not this one'); END")  # fmt: skip
     assert sweep_here(file, out, deterministic=True, quiet=True) == 1
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(said) == 1 and "MLflow is owed runs, 1 in number: trial 3 is refused (" in said[0]
-    assert "not this one" in said[0] and said[0].endswith("; the same command logs them")
+    assert len(said) == 1 and "1 run is not in MLflow yet: trial 3 is not taken (" in said[0]
+    assert "not this one" in said[0] and said[0].endswith("; the same command logs what is missing")
     with closing(sqlite3.connect(out / "mlflow.db")) as store, store:
         assert Counter(status for (status,) in store.execute("SELECT status FROM runs")) == {"FINISHED": 7, "KILLED": 1}
         store.execute("DROP TRIGGER refuse")

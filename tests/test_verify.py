@@ -17,10 +17,11 @@ import pytest
 from harness import ledger
 from harness.sampler import Sampler
 from harness.spec import StudentSpec
-from harness.storage import Teller
+from harness.storage import Asked, Kept, Teller
 from harness.tracking import Reader, Tracker
 from harness.verify.__main__ import app
 from harness.verify.runs import Tables
+from harness.verify.trials import look
 from tests.fakes import FakeTraining, Killed
 from tests.faults import (
     FAULTS,
@@ -313,3 +314,14 @@ def test_a_server_tells_of_runs_what_the_tables_do(out: Path) -> None:
             name: sorted(points) for name, points in theirs[number].curves.items()
         }
     tables.close()
+
+
+def test_a_confirming_trial_has_as_many_students_as_its_arm_has_seeds(tmp_path: Path) -> None:
+    specs = tuple(StudentSpec(task="digits", family="mlp", width=4, form="mse", seed=seed) for seed in range(3))
+    trial = ledger.TrialSpec("fake", 9, "search", {"lr": 0.1}, specs, "c0ffee", 0, stage="confirm", source=2)
+    ledger.write_spec(tmp_path, trial)
+    for arm, wrong in (("confirm-search-2-3", 0), ("confirm-search-2-5", 1)):
+        kept = Kept(Asked(9, arm, {"lr": 0.1}), "complete", ())
+        found = look(ledger.trial_dir(tmp_path, 9), "fake", "c0ffee", kept)
+        assert len(found.faults) == wrong
+    assert "it has 3 students, and Optuna's arm confirm-search-2-5" in found.faults[0].what

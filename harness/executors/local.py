@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.executors import Event, Job
+from harness.problems import one_line
+from harness.urls import redact
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 PATIENCE = 30.0
@@ -128,7 +130,7 @@ class Local:
         with worker.process.stdout as lines:
             for line in lines:
                 self._news.put((worker, line))
-        hearing.join(HEARS)  # longer only where a child of its own holds the other end
+        hearing.join(HEARS)  # a child of its own may hold the other end
         self._news.put((worker, None))
 
     def _dispatch(self) -> None:
@@ -146,8 +148,8 @@ class Local:
             worker.stop()
             self._workers[self._workers.index(worker)] = self._start()
             reason = f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker left with code {code}"
-            if worker.last_words and not worker.has_answered:
-                reason += f": {worker.last_words}"
+            if worker.last_words and not worker.is_ready:
+                reason += f": {one_line(redact(worker.last_words))}"
             if worker.seconds > worker.limit:
                 reason = f"hung: not done after {worker.limit:g} seconds; worker.log has where it was"
             return [Event(job, "failed", {"reason": reason})] if job is not None else []
@@ -155,7 +157,9 @@ class Local:
             news = json.loads(line)
         except ValueError:
             return []  # half a line: it was killed as it wrote, and its end is next
-        worker.has_answered = True
+        if news["event"] == "ready":
+            worker.is_ready = True
+            return []
         if job is None or news["id"] != job.id:
             return []
         if news["event"] == "begun":
@@ -172,8 +176,8 @@ class _Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.job: Job | None = None
-        self.has_answered = False
-        self.last_words = ""  # on standard error, before that is sent to the log
+        self.is_ready = False
+        self.last_words = ""  # on standard error, before it is ready
         self._since = math.inf
 
     def begin(self) -> None:
@@ -181,11 +185,11 @@ class _Worker:
         self._since = time.monotonic()
 
     def hear(self) -> None:
-        """Listen to its standard error until that is sent to the log, or it is gone."""
+        """Listen to its standard error until it is ready, or gone."""
         assert self.process.stderr is not None
         with self.process.stderr as lines:
             for line in lines:
-                self.last_words = line.strip()[:300] or self.last_words
+                self.last_words = line.strip() or self.last_words
 
     @property
     def seconds(self) -> float:

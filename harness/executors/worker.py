@@ -213,19 +213,21 @@ def share_gpu(index: int, share: float) -> str:
 
 
 def _write_to(log: Path) -> None:
-    """Send what is printed to the log file from now on."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    """Send what is printed to the log file from now on, but where its disk is full: the driver hears of that when
+    results are written."""
+    with suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
 
 
 @contextmanager
 def printing_to(log: Path) -> Iterator[None]:
     """Send what is printed to the log file, in a process whose output is somebody else's otherwise."""
     before = [os.dup(1), os.dup(2)]
-    _write_to(log)
     try:
+        _write_to(log)
         yield
     finally:
         for own, kept in zip((1, 2), before, strict=True):
@@ -264,12 +266,15 @@ def main() -> None:
     _die_first()
     leave_stopping_to_the_driver()
     with suppress(BrokenPipeError), os.fdopen(os.dup(1), "w") as channel:  # which it would raise again on closing
+        channel.write(json.dumps({"id": 0, "event": "ready", "data": {}}) + "\n")
+        channel.flush()
+        with Path(os.devnull).open("w") as nowhere:  # the driver listens to standard error no more
+            os.dup2(nowhere.fileno(), 2)
         os.dup2(2, 1)  # whatever a study's own code prints goes to the log
         for line in sys.stdin:
             job = json.loads(line)
             if job["kind"] != "describe":
-                with suppress(OSError):  # of a full disk the driver hears when results are written
-                    _write_to(log)
+                _write_to(log)
 
             def report(event: str, data: Mapping[str, Any], job_id: int = job["id"]) -> None:
                 channel.write(json.dumps({"id": job_id, "event": event, "data": data}) + "\n")

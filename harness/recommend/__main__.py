@@ -82,8 +82,9 @@ def main(
         raise ValueError(f"--min-accuracy {min_accuracy:g} is out of range; it must be a fraction above 0, up to 1")
     if register is not None and export is None:
         raise ValueError("--register needs --export DIR: what is registered is what was exported and checked")
-    check_url("--storage", storage, DATABASES)
-    check_url("--tracking-uri", tracking_uri, (*DATABASES, *SERVERS))
+    if register is not None:
+        check_url("--storage", storage, DATABASES)
+        check_url("--tracking-uri", tracking_uri, (*DATABASES, *SERVERS))
     folder = cli.results_of(study, out)
     if export is not None:
         _may_export(export, onnx=register is not None)

@@ -6,22 +6,19 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from harness import cli
-from harness.locks import driver_of
-from harness.options import again, stores
 from harness.outages import StoreError
-from harness.storage import read_study
-from harness.tracking import Tracker
 from harness.urls import DATABASES, SERVERS, check_url
-from harness.verify.check import Findings, Place, Watch, check
 from harness.verify.fault import Fault
-from harness.verify.repair import repair
+
+if TYPE_CHECKING:
+    from harness.verify.check import Findings, Place, Watch
 
 MOST_NAMED = 5
 """How many leftover files are named."""
@@ -65,6 +62,14 @@ def main(
       python -m harness.verify digits --storage postgresql://me@host/db \\
           --tracking-uri http://host:5000
     """
+    # These take a second to import: a Ctrl-C meanwhile is for `cli.run` to catch.
+    from harness.locks import driver_of
+    from harness.options import stores
+    from harness.storage import read_study
+    from harness.tracking import Tracker
+    from harness.verify.check import Place, check
+    from harness.verify.repair import repair
+
     check_url("--storage", storage, DATABASES)
     check_url("--tracking-uri", tracking_uri, (*DATABASES, *SERVERS))
     folder = cli.results_of(study, out)
@@ -96,6 +101,8 @@ def main(
 
 def _command(place: Place, out: Path, said: Sequence[str]) -> str:
     """The command that sweeps the study."""
+    from harness.options import again
+
     seeds = place.manifest.get("confirm_seeds")
     which = again(place.manifest, place.study_dir, len(seeds) if isinstance(seeds, list) else None)
     own_out = [] if out == cli.OUT else ["--out", str(out)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import ledger
 from harness.analysis.answers import problem_of
-from harness.arms import SEARCH, control, read_arm
+from harness.arms import CONFIRM, SEARCH, control, read_arm
 from harness.commits import values
 from harness.ledger import TrialSpec
 from harness.spec import Record
@@ -77,6 +77,8 @@ def _strange(trial: TrialSpec, study: str, config_hash: str, asked: Asked) -> It
         yield f"its arm is {trial.arm}, of the stage {trial.stage}"
     elif own.kind != SEARCH and own.stage == SEARCH and asked.arm != control(trial.specs[0].width, own.kind):
         yield f"its width is {trial.specs[0].width}, and Optuna's arm {asked.arm}"
+    elif own.stage == CONFIRM and len(trial.specs) != own.seeds:
+        yield f"it has {len(trial.specs)} students, and Optuna's arm {asked.arm}"
     if dict(trial.params) != dict(asked.params):
         yield f"its parameters are {dict(trial.params)}, Optuna's {dict(asked.params)}"
     if trial.round != asked.round:
