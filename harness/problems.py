@@ -45,8 +45,9 @@ def place_of(error: BaseException, folders: Collection[Path]) -> str:
 def words_of(error: BaseException) -> str:
     """`ValueError: no such thing`: an error's kind and message; where a function was given an argument that it does not
     have, also what it has. Python says only which one it does not know."""
-    said = f"{type(error).__name__}: {error}"
-    unknown = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'$", str(error))
+    message = str(error)[: 2 * MOST_LENGTH]  # a pattern may take hours over a message of a million characters
+    said = f"{type(error).__name__}: {message}"
+    unknown = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'$", message)
     if not isinstance(error, TypeError) or unknown is None:
         return said
     path, argument = unknown.groups()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -16,6 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
 GRACE, AGAIN = 20.0, 5.0
 """Seconds that the first signal may go unseen until it interrupts, and between two such tries."""
+TOGETHER = 0.5
+"""Seconds within which two signals are one: `timeout` sends its own to the process and to its group."""
 LAST = 5.0
 """Seconds that the second signal's order may take."""
 
@@ -34,14 +37,15 @@ class Stop:
     While it `waits` for a signal to be seen, the first one does nothing but be there to see; what has not seen it after
     `GRACE` seconds hangs, in a store that does not answer, and is interrupted by `KeyboardInterrupt`. At any other time
     the first raises that at once, and again after as long where it was swallowed: Python drops what is raised in a
-    callback of its own. A second one leaves the process at once, by way of `order`, which runs in the midst of whatever
-    was going on: it may take no lock and wait for nothing. Should it hang all the same the system ends the process. To
-    the stores it is a kill.
+    callback of its own. A second one, half a second later or more, leaves the process at once, by way of `order`, which
+    runs in the midst of whatever was going on: it may take no lock and wait for nothing. Should it hang all the same
+    the system ends the process. To the stores it is a kill.
     """
 
     def __init__(self, order: Callable[[], None]) -> None:
         self._order = order
         self._waits = False
+        self._first_at = math.inf
         self.code = 0
 
     def __bool__(self) -> bool:
@@ -112,7 +116,12 @@ class Stop:
             signal.signal(ALARM, self._hangs)
 
     def _take(self, number: int, _: FrameType | None) -> None:
-        first, self.code = not self, 128 + number
+        first, now = not self, time.monotonic()
+        if first:
+            self._first_at = now
+        elif now - self._first_at < TOGETHER:
+            return
+        self.code = 128 + number
         if not first:
             if ALARM is not None:
                 signal.signal(ALARM, signal.SIG_DFL)

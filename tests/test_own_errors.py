@@ -11,7 +11,7 @@ import pytest
 
 from harness import ledger, tasks
 from harness.executors import worker
-from harness.problems import place_of
+from harness.problems import MOST_LENGTH, place_of, words_of
 from harness.spec import to_json
 from harness.study_files import load_module, load_study
 
@@ -214,3 +214,8 @@ def test_a_module_that_only_breaks_in_training_stops_its_sweep_soon_and_goes_on_
     assert mended.returncode == 0, mended.stderr
     results = list((tmp_path / "out").glob("mine/trials/*/result.json"))
     assert len(results) >= 12 and not {path.parent.name for path in results} & set(failed)
+
+
+def test_an_error_of_a_million_words_is_cut_short_at_once() -> None:
+    for error in (RuntimeError("boom " + "x" * 2_000_000), TypeError("x." * 1_000_000)):
+        assert len(words_of(error)) < 3 * MOST_LENGTH

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from harness import screen
+from harness.stopping import TOGETHER
 
 PROGRAM = """
 import time
@@ -51,10 +52,10 @@ def test_a_terminal_that_closes_is_no_signal_to_who_was_started_by_nohup() -> No
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGHUP)
-        time.sleep(0.3)
+        time.sleep(2 * TOGETHER)
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "seen\n"
-        time.sleep(0.3)
+        time.sleep(2 * TOGETHER)
         assert process.poll() is None  # which the second signal that it takes would have ended
         process.kill()
 
@@ -64,8 +65,12 @@ def test_the_first_signal_is_seen_and_nothing_withstands_the_second(number: sign
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
-        process.send_signal(number)
+        for _ in range(2):  # as `timeout` does, which are one
+            process.send_signal(number)
+            time.sleep(0.05)
         assert process.stdout.readline() == "seen\n"
+        time.sleep(2 * TOGETHER)
+        assert process.poll() is None
         process.send_signal(number)
         started = time.monotonic()
         assert process.stdout.read() == "ordered\n"
@@ -90,6 +95,7 @@ from contextlib import nullcontext
 from harness import stopping
 
 stopping.GRACE = stopping.LAST = 0.5
+stopping.TOGETHER = 0.0
 lock = threading.Lock()
 stop = stopping.Stop(lock.acquire)
 with stop.listening():

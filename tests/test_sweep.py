@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -172,10 +173,14 @@ def test_trials_of_a_storage_that_is_gone_are_kept_aside_and_not_reported(
     assert len(ledger.numbers(out / "mine")) == 1 + 2
 
 
+IMPATIENT = "from harness import cli, stopping, sweep; stopping.TOGETHER = 0.0; cli.run(sweep.app)"
+"""A sweep for which two signals at once are two."""
+
+
 def begin(study: Path, out: Path, *arguments: object) -> subprocess.Popen[str]:
     """A sweep that was begun and has told some trials."""
     process = subprocess.Popen(
-        command(study, "--out", out, "--jobs", 1, *arguments),
+        [sys.executable, "-c", IMPATIENT, *command(study, "--out", out, "--jobs", 1, *arguments)[3:]],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
