@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,6 +24,8 @@ EVERY = 5.0
 """After how many seconds a sweep's wall-clock is kept again."""
 MOST_NOTE = 8000
 """What MLflow takes of a description."""
+MOST_CHANGES, MOST_SHOWN = 5, 80
+"""How many changes of a study are told, and how many characters of what was changed."""
 
 
 def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> dict[str, Any]:
@@ -73,6 +76,35 @@ def said_weak(teacher: Mapping[str, Any], num_classes: int) -> str:
     if accuracy is None or accuracy > 1.1 * chance:
         return ""
     return f"the teacher has {accuracy:.4f} on validation, where guessing has {chance:.4f}; are its inputs scaled?"
+
+
+def said_changed(options: Options, config_hash: Any) -> str:
+    """In what the study that was swept, whose hash is given, is another than the one that is asked for."""
+    known, now = ledger.read_manifest(options.study_dir), json.loads(json.dumps(options.study.identity()))
+    before = known.get("identity")
+    if known.get("config_hash") != config_hash or not isinstance(before, Mapping):
+        return "What has changed is not known here: its file, space, fixed knobs, seed, objectives, data or teacher"
+    found = list(_differences(before, now))
+    return "Changed: " + (
+        "; ".join(found[:MOST_CHANGES]) if found else "its data or its teacher, and nothing in its file"
+    )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """A line for every entry that differs, of mappings in mappings by its path."""
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{within}{name}.")
+        elif old != new and name == "code":
+            yield "the code of its file"
+        elif old != new:
+            yield f"{within}{name} was {_short(old)}, and is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    said = "not there" if value is None else repr(value)
+    return said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]} ..."
 
 
 def begin(options: Options) -> None:

@@ -35,6 +35,7 @@ from harness.runs import in_common
 from harness.sampler import Sampler
 from harness.spec import digest, to_json
 from harness.stopping import Halt, Stop, TimeUp
+from harness.storage import AnotherStudy
 from harness.tracking import VIEWS, Tracker
 
 if TYPE_CHECKING:
@@ -271,7 +272,11 @@ def _open_study(session: _Session, config_hash: str) -> Sampler:
     options = session.options
     patience = Patience("the storage", session.held, lambda: bool(session.stop), session.deadline)
     shared = options.storage is not None
-    sampler = Sampler(options.storage_url, options.name, options.study, config_hash, shared=shared, patience=patience)
+    try:
+        url, study = options.storage_url, options.study
+        sampler = Sampler(url, options.name, study, config_hash, shared=shared, patience=patience)
+    except AnotherStudy as another:
+        raise ValueError(f"{another}. {manifest.said_changed(options, another.config_hash)}") from None
     if not sampler.has_trials and ledger.numbers(options.study_dir):
         ledger.put_aside(options.study_dir / "trials", "the study is new to its storage, and there are trials on disk")
     return sampler

@@ -58,6 +58,14 @@ class Asked:
         return read_arm(self.arm) == Arm(CONTROL)
 
 
+class AnotherStudy(ValueError):  # noqa: N818 - it says which error it is
+    """The storage has another study of this name: its hash is `config_hash`."""
+
+    def __init__(self, message: str, config_hash: Any) -> None:
+        super().__init__(message)
+        self.config_hash = config_hash
+
+
 def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool) -> RDBStorage:
     """As `Sampler` says; the storage, with the study in it."""
     with _opening(url, shared=shared):
@@ -77,9 +85,10 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
         known, kept = disk.user_attrs, disk.directions
     if known.get("harness.config") != config_hash:
         elsewhere = "name another --storage" if shared else "choose another --out"
-        raise ValueError(
-            f"{redact(url)} holds another study called {name!r} (another file, space, seed, objective, data or "
-            f"teacher); restore what has changed, {elsewhere}, or begin anew with --new, which keeps the old one aside"
+        raise AnotherStudy(
+            f"{redact(url)} holds another study called {name!r}; restore what has changed, {elsewhere}, or begin anew "
+            "with --new, which keeps the old one aside",
+            known.get("harness.config"),
         )
     _check_own(known, kept, name, url)
     return storage

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness import cli
+from harness import cli, ledger
 from harness.machine import cores
+from harness.manifest import said_changed
 from harness.options import Options, check, searches_of, settings
 from harness.study_files import load_study
 from harness.urls import DATABASES, SERVERS, check_url
@@ -71,6 +73,22 @@ def test_a_database_may_stand_in_a_folder_that_the_sweep_makes(options: Options,
 def test_a_setting_that_is_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="--option cpus is given twice: cpus=1, cpus=2"):
         settings(["cpus=1", "cpus=2"])
+
+
+def test_what_has_changed_of_a_study_is_told(options: Options, tmp_path: Path) -> None:
+    now, own = options.study, replace(options, out=tmp_path)
+    assert said_changed(own, "c0ffee").startswith("What has changed is not known here: its file, ")
+    other = replace(now, fixed={**now.fixed, "momentum": 0.5}, sampler="random", seed=now.seed + 1)
+    identity = json.loads(json.dumps(other.identity())) | {"code": "abc"}
+    ledger.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": identity})
+    assert said_changed(own, "another").startswith("What has changed is not known here")
+    assert said_changed(own, "c0ffee") == (
+        "Changed: the code of its file; fixed.momentum was 0.5, and is not there; "
+        f"sampler was 'random', and is 'tpe'; seed was {now.seed + 1}, and is {now.seed}"
+    )
+    same = json.loads(json.dumps(now.identity()))
+    ledger.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": same})
+    assert said_changed(own, "c0ffee") == "Changed: its data or its teacher, and nothing in its file"
 
 
 def test_settings_may_hold_equals_signs() -> None:

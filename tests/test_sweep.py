@@ -298,7 +298,8 @@ def test_a_study_that_has_changed_since_its_first_sweep_is_refused_and_kept(
     before = check_one_to_one(home / "results")
     (tmp_path / "mine.py").write_text(STUDY.replace("Float(0.0, 1.0)", "Float(0.0, 0.5)"))
     words = refused([tmp_path / "mine.py", "--out", home / "results"], capsys, monkeypatch)
-    assert "holds another study called 'mine'" in words
+    assert "holds another study called 'mine'; restore what has changed, choose another --out, or begin anew" in words
+    assert words.rstrip().endswith("Changed: space.alpha.high was 1.0, and is 0.5")
     assert check_one_to_one(home / "results") == before
 
 
