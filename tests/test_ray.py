@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +21,10 @@ import torch
 from harness import driver as driver_module
 from harness import ledger
 from harness.driver import Driver
-from harness.executors import Event, worker
+from harness.executors import Event, ray_cluster, worker
 from harness.executors import ray as ray_module
 from harness.executors.ray import Ray
-from harness.executors.ray_cluster import connect
+from harness.executors.ray_cluster import Head, connect
 from harness.stopping import Halt
 from tests import elsewhere
 from tests.fakes import STUDY, FakeRuns, make_driver
@@ -236,6 +238,35 @@ def test_a_ray_that_died_here_stops_the_sweep_and_is_held_against_no_trial(
         patch.setattr(ray, "get", get)
         sweep(driver, cache)
     assert not driver.sampler.trials("failed") and not list((tmp_path / "fake").rglob("attempts*"))
+    assert sweep(make_driver(tmp_path / "fake", FakeRuns(), study=SMALL), cache) == "complete"
+
+
+def test_a_head_is_away_when_nobody_has_listened_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 5))
+    monkeypatch.setattr(ray_cluster, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    listener = socket.create_server(("127.0.0.1", 0))
+    head = Head(f"127.0.0.1:{listener.getsockname()[1]}")
+    assert not any(head.is_away() for _ in range(20))
+    listener.close()
+    assert [head.is_away() for _ in range(7)] == [False] * 6 + [True]  # more than 30 seconds after it was heard
+    assert not any(Head("").is_away() for _ in range(20))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_head_that_is_away_stops_the_sweep_and_nothing_more_is_asked_of_ray(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(Head, "is_away", lambda head: bool(str(head)))
+    driver = make_driver(tmp_path / "fake", FakeRuns(), study=SMALL)
+    with monkeypatch.context() as patch, pytest.raises(Halt, match=r"head node \d+.*:\d+ is away, which is held"):
+        patch.setattr(ray, "cancel", lambda *_, **__: pytest.fail("Ray was asked"))
+        patch.setattr(ray, "shutdown", lambda: pytest.fail("Ray was asked"))
+        sweep(driver, cache)
+    assert not driver.sampler.trials("failed") and not list((tmp_path / "fake").rglob("attempts*"))
+    monkeypatch.undo()
+    monkeypatch.setattr(ray_module, "run_job", elsewhere.run_on_ray)
     assert sweep(make_driver(tmp_path / "fake", FakeRuns(), study=SMALL), cache) == "complete"
 
 

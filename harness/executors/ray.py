@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.executors import Event, Job, remote
 from harness.executors.local import THREADS, keep_memory
-from harness.executors.ray_cluster import OWN, Wanted, check_room, connect, one_line, wanted
+from harness.executors.ray_cluster import OWN, Head, Wanted, check_room, connect, one_line, wanted
 from harness.executors.remote import Desk, Track
 from harness.stopping import Halt
 
@@ -66,6 +66,7 @@ class Ray:
         self._running: dict[Any, Track] = {}
         self._count = 0
         self._task: Any = None
+        self._head = Head("")
         self._connected = False  # by us, so that it is ours to leave
         self._closed = False
 
@@ -92,12 +93,17 @@ class Ray:
     def poll(self, timeout: float) -> list[Event]:
         """News, as the protocol says.
 
-        Raises `ValueError` where a node does not see the study's folder, and `Halt` where Ray died on this one.
+        Raises `ValueError` where a node does not see the study's folder, and `Halt` where Ray died on this one or on
+        the head node.
         """
         import ray
 
         if not self._running:
             return []
+        if self._head.is_away():
+            self._task, self._connected = None, False  # what is asked of Ray now waits for it
+            self._running.clear()
+            raise Halt(f"the Ray cluster's head node {self._head} is away, which is held against no trial")
         events = []
         ray.wait(list(self._running), timeout=timeout)
         over, going = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
@@ -144,6 +150,8 @@ class Ray:
         if not ray.is_initialized():
             connect(self._wanted.address, max(1, math.ceil(self._num_workers * self._wanted.cpus)))
             self._connected = True
+        if not self._wanted.address.startswith("ray://"):
+            self._head = Head(ray.get_runtime_context().gcs_address)
         check_room(self._wanted.demand, ray.nodes(), self._wanted.address)  # type: ignore[no-untyped-call]
         env = {**keep_memory(), **THREADS}
         if self._device == "cuda":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,8 @@ OWN = "local"
 """The address that stands for a cluster of our own on this machine."""
 REACHED_WITHIN = 5.0
 """Seconds that a cluster has to answer."""
+ASKED_EVERY, AWAY = 4.0, 30.0
+"""Seconds between two looks whether a head node listens, and after which one that does not is away."""
 SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """HTTP/2's first frame, with nothing in it; its fourth byte says what it is."""
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
@@ -134,6 +138,32 @@ def check_room(demand: Mapping[str, float], nodes: Sequence[Mapping[str, Any]], 
     if address == OWN:
         raise ValueError(f"this machine does not have what a cohort is to have: {said}")
     log.warning("no node of the Ray cluster has what a cohort is to have (%s): it waits until one joins", said)
+
+
+class Head:
+    """The cluster's head node, which Ray waits for a minute when it is away, and ends the program then."""
+
+    def __init__(self, address: str) -> None:
+        """`address` is its host and port; empty where it is not known, as to Ray's client: it is never away then."""
+        self._address = address
+        self._asked, self._heard = -math.inf, math.inf
+
+    def is_away(self) -> bool:
+        """Whether nobody has listened there for `AWAY` seconds; asks every `ASKED_EVERY`."""
+        now = time.monotonic()
+        if not self._address or now - self._asked < ASKED_EVERY:
+            return False
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ASKED_EVERY / 2).close()
+            self._heard = now
+        except OSError:
+            self._heard = min(self._heard, now)
+        self._asked = now
+        return now - self._heard > AWAY
+
+    def __str__(self) -> str:
+        return self._address
 
 
 def one_line(error: Exception) -> str:
