@@ -84,10 +84,9 @@ def said_changed(options: Options, config_hash: Any) -> str:
     before = known.get("identity")
     if known.get("config_hash") != config_hash or not isinstance(before, Mapping):
         return "What has changed is not known here: its file, space, fixed knobs, seed, objectives, data or teacher"
-    found = list(_differences(before, now))
-    return "Changed: " + (
-        "; ".join(found[:MOST_CHANGES]) if found else "its data or its teacher, and nothing in its file"
-    )
+    found = list(_differences(before, now)) or ["its data or its teacher, and nothing in its file"]
+    more = [f"and {len(found) - MOST_CHANGES} more"] if len(found) > MOST_CHANGES else []
+    return f"Changed: {'; '.join([*found[:MOST_CHANGES], *more])}"
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:

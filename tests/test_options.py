@@ -86,6 +86,9 @@ def test_what_has_changed_of_a_study_is_told(options: Options, tmp_path: Path) -
         "Changed: the code of its file; fixed.momentum was 0.5, and is not there; "
         f"sampler was 'random', and is 'tpe'; seed was {now.seed + 1}, and is {now.seed}"
     )
+    many = identity | {"fixed": {**now.fixed, **dict.fromkeys("abcdef", 1)}}
+    ledger.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": many})
+    assert said_changed(own, "c0ffee").endswith("; fixed.d was 1, and is not there; and 4 more")
     same = json.loads(json.dumps(now.identity()))
     ledger.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": same})
     assert said_changed(own, "c0ffee") == "Changed: its data or its teacher, and nothing in its file"
