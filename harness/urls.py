@@ -67,7 +67,7 @@ def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
     schemes = [form.partition("://")[0] for form in forms]
     scheme = re.sub(r"^postgresql\+\w+$", "postgresql", url.partition("://")[0])  # any driver that is installed
     if scheme not in schemes or "://" not in url or (scheme == "sqlite" and sqlite_file(url) is None):
-        raise ValueError(f"{option} {redact(url)!r} names no store; stores are {', '.join(forms)}")
+        raise ValueError(f"{option}{_sayable(url)} names no store; stores are {', '.join(forms)}")
     if scheme == "sqlite":
         return
     if re.search(r"\s", url):
@@ -84,6 +84,14 @@ def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
             f"{option} has a port that is no number; the form is {scheme}://USER:PASSWORD@HOST:PORT, and in a password "
             "@ : / ? # are written as %40 %3A %2F %3F %23"
         ) from None
+
+
+def _sayable(url: str) -> str:
+    """` 'the URL'` without its password; empty where one may be anywhere in it."""
+    scheme, found, rest = url.partition("://")
+    is_clear = not re.search(r"[\s:@]", rest if found else scheme)
+    has_its_place = found and "@" in rest and not re.search(r"\s", rest)
+    return f" {redact(url)!r}" if is_clear or has_its_place else ""
 
 
 def keeps_nothing(url: str) -> bool:

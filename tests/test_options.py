@@ -134,6 +134,13 @@ def test_no_part_is_said_of_a_url_that_cannot_be_read(url: str, options: Options
     assert not any(part in said for part in (*PASSWORDS, "s3", "cret", "tail", "ret#"))
 
 
+@pytest.mark.parametrize("url", ["postgres://ann:s3c ret@h/d", "postgres://ann:s3cret", "ann:s3cret@h/d", "ann:s3cret"])
+def test_no_part_is_said_of_what_names_no_store_where_a_password_may_be_in_it(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^--storage names no store; stores are sqlite:///FILE") as caught:
+        check_url("--storage", url, DATABASES)
+    assert "s3c" not in str(caught.value)
+
+
 def test_a_port_is_looked_for_where_it_stands() -> None:
     check_url("--tracking-uri", "http://h:5000/?a=x@y:z", SERVERS)
     check_url("--storage", "postgresql://ann@h:5432/d?application_name=a%40b:c", DATABASES)
