@@ -86,7 +86,9 @@ def test_a_server_that_goes_away_stops_nothing_and_loses_nothing(
     assert time.monotonic() - started < 120
 
 
-def test_what_is_deleted_in_the_ui_comes_back(server: TrackingServer, tmp_path: Path) -> None:
+def test_what_is_deleted_in_the_ui_comes_back(
+    server: TrackingServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     client = mlflow.MlflowClient(server.uri)
     tracker = Tracker(server.uri, "deleted", None)
     tracker.begin(SWEEP, {"seed": 0})
@@ -106,6 +108,8 @@ def test_what_is_deleted_in_the_ui_comes_back(server: TrackingServer, tmp_path: 
     client.delete_experiment(experiment.experiment_id)
     log(2)
     assert len(owed) == 0
+    said = "the experiment deleted was deleted in MLflow; it is brought back, with its runs"
+    assert [record.getMessage() for record in caplog.records].count(said) == 1
     runs = client.search_runs([experiment.experiment_id])
     parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
     assert {"fake/1", "fake/2"} <= {run.data.tags["harness.key"] for run in runs}

@@ -215,6 +215,7 @@ class Tracker:
             made = str(found.experiment_id)
             if found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(made)
+                log.warning("the experiment %s was deleted in MLflow; it is brought back, with its runs", study)
             if location not in (None, found.artifact_location) and not self._experiment:
                 log.warning("artifacts go to %s, where the experiment was made", redact(found.artifact_location))
         self._client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
