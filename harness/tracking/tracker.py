@@ -51,6 +51,7 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a store that is away is said in a line
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # of a server that is away the driver tells
+        logging.getLogger("psycopg").setLevel(logging.ERROR)  # of a point that is there already: MLflow sees to it
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self._uri, self._study, self._artifacts = uri, study, artifacts
         self._experiment, self._parent, self._params = "", "", dict[str, Any]()
