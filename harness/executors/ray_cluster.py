@@ -146,7 +146,7 @@ class Head:
     def __init__(self, address: str) -> None:
         """`address` is its host and port; empty where it is not known, as to Ray's client: it is never away then."""
         self._address = address
-        self._asked, self._heard = -math.inf, math.inf
+        self._asked, self._missed = -math.inf, math.inf  # when last, and since when nobody has answered
 
     def is_away(self) -> bool:
         """Whether nobody has listened there for `AWAY` seconds; asks every `ASKED_EVERY`."""
@@ -156,11 +156,11 @@ class Head:
         host, _, port = self._address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=ASKED_EVERY / 2).close()
-            self._heard = now
+            self._missed = math.inf
         except OSError:
-            self._heard = min(self._heard, now)
+            self._missed = min(self._missed, now)  # not since it was heard: nobody may have asked for long
         self._asked = now
-        return now - self._heard > AWAY
+        return now - self._missed > AWAY
 
     def __str__(self) -> str:
         return self._address
