@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from harness import ledger
 from harness.stopping import Halt
-from harness.urls import redact, sqlite_file
+from harness.urls import redact, sqlite_file, storage_of
 
 CONNECT_TIMEOUT = 10
 TABLES_WITHIN, SILENT = 60.0, 10.0
@@ -128,13 +128,12 @@ def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]
                 raise ValueError(f"{taken} with the storage {redact(str(storage))}; wait for it or stop it")
             yield Held(advisory)
             return
-        file = sqlite_file(storage) if storage else study_dir / "study.db"  # which another may be given as a --storage
+        url = storage_of(study_dir, storage)  # in the study's folder, too: another sweep may be given it as --storage
+        file = sqlite_file(url)
         if file is not None and (file := file.resolve()).parent.is_dir():  # else it is said on opening
             lock = ledger.lock(file.with_name(f".{file.name}.driver.lock"))
             if lock is None:
-                raise ValueError(
-                    f"another sweep is using the storage {redact(storage or str(file))}; wait for it or stop it"
-                )
+                raise ValueError(f"another sweep is using the storage {redact(url)}; wait for it or stop it")
             stack.callback(lock.release, force=True)
         yield Held()
 

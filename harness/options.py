@@ -14,7 +14,7 @@ from harness.executors.choice import EXECUTORS
 from harness.machine import cores
 from harness.space import Study
 from harness.tracking import reachable
-from harness.urls import DATABASES, SERVERS, check_url, redact, sqlite_file
+from harness.urls import DATABASES, SERVERS, check_url, redact, sqlite_file, storage_of
 
 DEVICES = ("auto", "cpu", "cuda")
 MOST = {"trials": 1_000_000, "jobs": 10_000, "searches": 1_000}
@@ -58,7 +58,7 @@ class Options:
 
     @property
     def storage_url(self) -> str:
-        return self.storage or f"sqlite:///{(self.study_dir / 'study.db').absolute()}"
+        return storage_of(self.study_dir, self.storage)
 
     @property
     def tracking(self) -> str:

@@ -50,6 +50,11 @@ def redact(text: str) -> str:
     return HEADER.sub(rf"\1{HIDDEN}", text)
 
 
+def storage_of(study_dir: Path, given: str | None) -> str:
+    """The URL of a study's storage: the one that was given, or the database in its folder."""
+    return given or f"sqlite:///{(study_dir / 'study.db').absolute()}"
+
+
 def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite URL, or None for any other store."""
     return Path(url.removeprefix("sqlite:///").partition("?")[0]) if url.startswith("sqlite:///") else None

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from harness import cli
-from harness.urls import DATABASES, SERVERS, check_url, redact
+from harness.urls import DATABASES, SERVERS, check_url, redact, storage_of
 
 if TYPE_CHECKING:
     from harness.analysis.load import StudyData
@@ -135,7 +135,7 @@ def _run_of(folder: Path, number: int, name: str, uri: str, storage: str | None)
     from harness.verify.runs import reading
 
     check(uri, name)
-    kept = read_study(storage or f"sqlite:///{(folder / 'study.db').absolute()}", folder.name)
+    kept = read_study(storage_of(folder, storage), folder.name)
     with reading(uri, folder.name, kept.study_id) as runs:
         heads = runs.heads()
     if not heads:

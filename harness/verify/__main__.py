@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from harness import cli
 from harness.outages import StoreError
-from harness.urls import DATABASES, SERVERS, check_url
+from harness.urls import DATABASES, SERVERS, check_url, storage_of
 from harness.verify.fault import Fault
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def main(
     folder = cli.results_of(study, out)
     place = Place(
         folder,
-        storage or f"sqlite:///{(folder / 'study.db').absolute()}",
+        storage_of(folder, storage),
         tracking_uri or f"sqlite:///{(out / 'mlflow.db').absolute()}",
         "",
     )
