@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import mean
 
 from harness import ledger
+from harness.kept import Asked
 from harness.ledger import TrialSpec
 from harness.rungs import Halving, Member, Prune, Train, Wait, verdicts
 from harness.space import Study, direction
 from harness.spec import Record
-from harness.storage import Asked
 
 Key = tuple[int, str, int]
 """Round, arm and width."""

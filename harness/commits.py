@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Protocol
 
+from harness.kept import Asked
 from harness.ledger import TrialSpec
 from harness.spec import Record
-from harness.storage import Asked
 
 
 class Runs(Protocol):

@@ -10,10 +10,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from harness.kept import UNREADABLE, Asked, trials_of
 from harness.outages import CHANGED, DAMAGED, Patience
 from harness.space import Study
 from harness.stopping import Halt
-from harness.storage import UNREADABLE, Asked, open_study, set_state, trials_of
+from harness.storage import open_study, set_state
 from harness.urls import redact
 
 T = TypeVar("T")

@@ -24,6 +24,7 @@ from harness.brackets import Brackets
 from harness.commits import Runs, Stores, commit, values_of
 from harness.executors import Event, Executor
 from harness.goals import Goals, Plan
+from harness.kept import Asked
 from harness.ledger import TrialSpec
 from harness.outages import StoreError
 from harness.restoring import restore
@@ -31,7 +32,6 @@ from harness.rungs import Train
 from harness.sampler import Sampler
 from harness.space import Value
 from harness.stopping import Halt
-from harness.storage import Asked
 
 ALIKE = 5
 """How many trials of a study that has none complete may fail one after the other for the same reason."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from harness import ledger
 from harness.arms import CONFIRM, quota, read_arm, students
 from harness.costs import Costs
+from harness.kept import Asked
 from harness.ledger import TrialSpec
 from harness.sampler import Sampler
 from harness.space import Study
-from harness.storage import Asked
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from harness import ledger
 from harness.analysis.answers import has_answers
 from harness.commits import Runs, values_of
 from harness.goals import Plan
+from harness.kept import Asked
 from harness.sampler import Sampler
-from harness.storage import Asked
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.arms import CONFIRM, Arm, context_of, control_arms, given_in, read_arm, search_arms, set_in, space_of
 from harness.connection import Connection
+from harness.kept import STATES, Asked, arm_of, asked_of
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
-from harness.storage import STATES, Asked, arm_of, asked_of
 from harness.urls import redact
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -25,9 +25,9 @@ from harness.analysis.load import is_teacherless, load, rows_of
 from harness.arms import FRESH_SEED, read_arm
 from harness.cohort import checkpoint
 from harness.executors import worker
+from harness.kept import read_study
 from harness.report.build import write
 from harness.spec import digest, to_json
-from harness.storage import read_study
 from harness.tasks import LockedSplit, Split
 from harness.verify.check import Place, check
 from tests.confirming import SEEDS, swept

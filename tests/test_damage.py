@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from harness import ledger
 from harness.analysis.load import load
 from harness.driver import Driver
+from harness.kept import Asked
 from harness.ledger import TrialSpec, read_spec, trial_dir
 from harness.space import Choice
-from harness.storage import Asked
 from tests import damage
 from tests.damage import Harm
 from tests.fake_study import FakeStudy, write_fake_study

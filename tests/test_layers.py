@@ -74,6 +74,7 @@ MAY_IMPORT = {
     "harness/importances.py": {"optuna"},
     "harness/connection.py": {"optuna"},
     "harness/sampler.py": {"optuna"},
+    "harness/kept.py": {"optuna"},
     "harness/storage.py": {"optuna"},
     "harness/runs.py": set(),
     "harness/tracking": {"mlflow"},
@@ -134,7 +135,7 @@ def test_a_room_imports_no_more_than_it_may(path: Path) -> None:
 
 def test_optuna_and_mlflow_are_known_to_their_own_rooms() -> None:
     for package, owners in (
-        ("optuna", {f"harness/{name}.py" for name in ("connection", "importances", "sampler", "storage")}),
+        ("optuna", {f"harness/{name}.py" for name in ("connection", "importances", "kept", "sampler", "storage")}),
         ("mlflow", {"harness/tracking", "harness/registry.py"}),
     ):
         users = {room(path) for path in FILES if package in {name.split(".")[0] for name in imported(path)}}

@@ -18,9 +18,10 @@ import pytest
 
 from harness import cli
 from harness.driver import Progress
+from harness.kept import read_study
 from harness.ledger import trial_dir
 from harness.stopping import Halt
-from harness.storage import read_study, set_aside
+from harness.storage import set_aside
 from harness.tracking import Tracker, bring_along
 from harness.verify.check import Place, check
 from tests.fakes import STUDY, FakeRuns, make_driver

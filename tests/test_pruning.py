@@ -19,10 +19,10 @@ from harness import brackets, ledger
 from harness.analysis.load import load
 from harness.driver import Progress
 from harness.executors.trials import Keep, Training, run_cohort
+from harness.kept import read_study
 from harness.rungs import Halving, best
 from harness.space import Choice
 from harness.spec import Record, StudentSpec, digest, to_json
-from harness.storage import read_study
 from harness.verify.trials import AGAIN, STAYS, look, told_faults
 from tests.damage import Harm, sealed
 from tests.fakes import STUDY, FakeRuns, FakeTraining, Killed, ask_twice, fake_record, make_driver

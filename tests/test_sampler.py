@@ -18,10 +18,10 @@ from optuna.storages._rdb import storage as rdb_storage
 from harness import sampler as sampler_module
 from harness.arms import SEARCH, control
 from harness.importances import importances
+from harness.kept import Asked
 from harness.rungs import Halving
 from harness.sampler import Sampler, best
 from harness.space import SAMPLERS, Choice, Dimension, Float, Study, Value
-from harness.storage import Asked
 from harness.urls import redact
 from tests.fakes import STUDY
 

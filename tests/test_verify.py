@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from harness import ledger
+from harness.kept import Asked, Kept
 from harness.sampler import Sampler
 from harness.spec import StudentSpec
-from harness.storage import Asked, Kept, Teller
+from harness.storage import Teller
 from harness.tracking import Reader, Tracker
 from harness.verify.__main__ import app
 from harness.verify.runs import Tables

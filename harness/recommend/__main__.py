@@ -130,8 +130,8 @@ def _run_of(folder: Path, number: int, name: str, uri: str, storage: str | None)
 
     Raises `ValueError` in one line where the name cannot be, and where there is no such store or no such run.
     """
+    from harness.kept import read_study
     from harness.registry import check
-    from harness.storage import read_study
     from harness.verify.runs import reading
 
     check(uri, name)

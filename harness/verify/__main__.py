@@ -63,9 +63,9 @@ def main(
           --tracking-uri http://host:5000
     """
     # These take a second to import: a Ctrl-C meanwhile is for `cli.run` to catch.
+    from harness.kept import read_study
     from harness.locks import driver_of
     from harness.options import stores
-    from harness.storage import read_study
     from harness.tracking import Tracker
     from harness.verify.check import Place, check
     from harness.verify.repair import repair

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ledger
-from harness.storage import Kept, KeptStudy, read_study
+from harness.kept import Kept, KeptStudy, read_study
 from harness.tracking import Head
 from harness.verify.compare import Run, run_faults
 from harness.verify.fault import Fault

@@ -11,9 +11,9 @@ from harness import ledger
 from harness.analysis.answers import problem_of
 from harness.arms import CONFIRM, SEARCH, control, read_arm
 from harness.commits import values
+from harness.kept import Asked, Kept, KeptStudy
 from harness.ledger import TrialSpec
 from harness.spec import Record
-from harness.storage import Asked, Kept, KeptStudy
 from harness.verify.compare import same
 from harness.verify.fault import Fault
 
