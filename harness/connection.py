@@ -14,7 +14,7 @@ from harness.kept import UNREADABLE, Asked, trials_of
 from harness.outages import CHANGED, DAMAGED, Patience
 from harness.space import Study
 from harness.stopping import Halt
-from harness.storage import open_study, set_state
+from harness.storage import ANEW, ELSEWHERE, open_study, set_state
 from harness.urls import redact
 
 T = TypeVar("T")
@@ -31,8 +31,7 @@ class Connection:
     ) -> None:
         """Open or create the study; as `harness.sampler.Sampler` says."""
         self._url, self._patience = url, patience
-        anew = "name another --storage" if shared else "begin anew with --new, which keeps what there is aside"
-        self._mend = f"put an earlier copy of it back, or {anew}"
+        self._mend = ELSEWHERE if shared else ANEW
         self._disk = open_study(url, name, study, config_hash, shared)
         self._id = self._patiently(lambda _: self._disk.get_study_id_from_name(name))
         attrs = self._patiently(lambda _: self._disk.get_study_user_attrs(self._id))
@@ -45,15 +44,11 @@ class Connection:
             trials = self._patiently(lambda _: trials_of(self._disk, self._id))
         except UNREADABLE as error:
             reason = redact(str(error))
-            raise ValueError(
-                f"a trial in the storage {redact(self._url)} cannot be read ({reason}); {self._mend}"
-            ) from None
+            raise ValueError(f"a trial in the storage {redact(self._url)} cannot be read ({reason}); {ANEW}") from None
         for place, number in enumerate(sorted(trial.number for trial in trials)):
             if place != number:
                 what = f"trial {place} is gone from" if number > place else f"trial {number} is twice in"
-                raise ValueError(
-                    f"{what} the storage {redact(self._url)}; put an earlier copy of it back, or begin anew with --new"
-                )
+                raise ValueError(f"{what} the storage {redact(self._url)}; {ANEW}")
         return trials
 
     def trials(self, state: TrialState) -> list[FrozenTrial]:

@@ -29,6 +29,7 @@ from harness.connection import Connection
 from harness.kept import STATES, Asked, arm_of, asked_of
 from harness.outages import Patience
 from harness.space import Dimension, Float, Study, Value, active, direction
+from harness.storage import ANEW
 from harness.urls import redact
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -181,19 +182,14 @@ class Sampler:
             self.open_arms({arm: trial.params})
         own = self._arms.get(arm)
         if own is None:
-            raise ValueError(
-                f"trial {trial.number} of the storage was not asked for by this harness; put an earlier copy of the "
-                "storage back, or begin anew with --new, which keeps it aside"
-            )
+            raise ValueError(f"trial {trial.number} of the storage was not asked for by this harness; {ANEW}")
         try:
             rungs = self._study.pruning.rungs if self._study.pruning else ()
             _check_rows(trial, {**self._study.fixed, **own.given, **context_of(arm)}, own, rungs)
             own.put(trial.number, _in_arm(trial, own, trial.state, trial.values))
             own.show(trial.number)
         except ValueError as error:
-            raise ValueError(
-                f"Optuna refuses trial {trial.number} of the storage ({error}); put an earlier copy of the storage back"
-            ) from None
+            raise ValueError(f"Optuna refuses trial {trial.number} of the storage ({error}); {ANEW}") from None
         self._num_asked = trial.number + 1
 
     def _asked(self, confirming: Arm) -> dict[str, Value] | None:

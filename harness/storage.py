@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from json import JSONDecodeError
 from typing import Any
 
@@ -15,9 +15,10 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import column, select, table, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.kept import UNREADABLE, Asked, check_own, engine_options
+from harness.kept import Asked, check_own, engine_options
 from harness.locks import making_tables
 from harness.outages import CHANGED, DAMAGED, way_out
 from harness.space import Study, direction
@@ -26,6 +27,10 @@ from harness.urls import redact, sqlite_file
 log = logging.getLogger(__name__)
 ASIDE = ".aside-"
 """What stands in the name of a study that was renamed, between the one it had and when."""
+ANEW = "put an earlier copy back, or begin anew with --new, which keeps what there is aside"
+ELSEWHERE = "put an earlier copy back, or name another --storage"
+"""What to do about a study that was damaged, and about a database of several studies."""
+_STUDIES = table("studies", column("study_name"))
 
 
 class AnotherStudy(ValueError):  # noqa: N818 - it says which error it is
@@ -40,7 +45,7 @@ def open_study(url: str, name: str, study: Study, config_hash: str, shared: bool
     """As `Sampler` says; the storage, with the study in it."""
     with _opening(url, shared=shared):
         storage = _made(url)
-        names = optuna.get_all_study_names(storage)
+        names = _names(storage)
         other = next((each for each in names if not each.startswith(f"{name}{ASIDE}")), name)
         if other != name and name not in names and not shared:
             raise ValueError(f"{redact(url)} is the database of study {other!r}, not {name!r}; choose another --out")
@@ -74,29 +79,22 @@ def set_aside(url: str, name: str) -> str | None:
     """Rename a study of a storage, with all its trials, so that its name is free; gives the new name, None where there
     was no such study. Raises `ValueError` in one line where the storage cannot be opened."""
     with _opening(url, shared=True):
-        storage = _made(url)
-        if name not in optuna.get_all_study_names(storage):
-            return None
-        return _rename(storage, name)
+        return _rename(_made(url), name)
 
 
-def _rename(storage: RDBStorage, name: str) -> str:
-    """Give a study another name, which is told: Optuna has no call for it."""
+def _rename(storage: RDBStorage, name: str) -> str | None:
+    """Give a study another name, which is told; None where there is no such study. Optuna has no call for it, and its
+    own copy of a study takes as long as it has trials, stands half made after a kill, and needs each to be readable."""
     kept = f"{name}{ASIDE}{time.time_ns()}"
-    try:
-        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=kept)
-    except BaseException as error:  # a Ctrl-C, too: half a copy is none
-        with suppress(SQLAlchemyError, StorageInternalError):  # it may be away
-            if kept in optuna.get_all_study_names(storage):
-                optuna.delete_study(study_name=kept, storage=storage)
-        if not isinstance(error, UNREADABLE):
-            raise
-        raise ValueError(
-            f"a trial of study {name!r} cannot be read ({redact(str(error))}), so it cannot be kept aside; put an "
-            "earlier copy of the storage back, or name another --storage"
-        ) from None
-    optuna.delete_study(study_name=name, storage=storage)
-    return kept
+    with storage.engine.begin() as connection:
+        renamed = connection.execute(update(_STUDIES).where(_STUDIES.c.study_name == name).values(study_name=kept))
+    return kept if renamed.rowcount else None
+
+
+def _names(storage: RDBStorage) -> list[str]:
+    """The names of a storage's studies, also of those that Optuna cannot read."""
+    with storage.engine.connect() as connection:
+        return list(connection.scalars(select(_STUDIES.c.study_name)))
 
 
 def _made(url: str) -> RDBStorage:
@@ -126,10 +124,8 @@ def _opening(url: str, *, shared: bool) -> Iterator[None]:
     ) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
-        anew = "name another --storage" if shared else "begin anew with --new, which keeps what there is aside"
-        advice = f"put an earlier copy back, or {anew}"
-        was_changed = isinstance(error, LookupError | JSONDecodeError)  # by hand
-        todo = f"; {advice}" if was_changed else way_out(reason, advice, (*DAMAGED, *CHANGED))
+        by_hand = isinstance(error, LookupError | JSONDecodeError)  # in a study, which can be kept aside
+        todo = f"; {ANEW}" if by_hand else way_out(reason, ELSEWHERE if shared else ANEW, (*DAMAGED, *CHANGED))
         raise ValueError(f"cannot open the storage {redact(url)}: {redact(reason)}{todo}") from None
 
 
