@@ -14,7 +14,7 @@ from harness import cohort, ledger
 from harness.cohort import State, checkpoint, training
 from harness.costs import TOGETHER, How
 from harness.executors import Job, remote, worker
-from harness.executors.remote import Desk
+from harness.executors.remote import Desk, Track
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.files import cannot_be_written
 from harness.ledger import TrialSpec
@@ -199,6 +199,18 @@ def test_a_disk_that_is_full_before_a_job_is_begun_on_another_node_is_said_so_to
     monkeypatch.setattr(os, "fsync", full)
     event, data = remote.do(job, desk, "cpu")
     assert event == "failed" and data["full"] and data["reason"] == f"No space left on device: {desk.news(job)}"
+
+
+def test_a_job_that_could_not_say_how_it_ended_for_a_full_disk_costs_no_trial_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, job = Desk.of(tmp_path, tmp_path / "worker.log"), Job(1, "cohort", {})
+    desk.open()
+    assert Track(job).lost("over, without a word", desk).data == {"reason": "over, without a word"}
+    monkeypatch.setattr(os, "fsync", full)
+    said = {"reason": f"No space left on device: {desk.folder / 'room'}", "full": True}
+    assert Track(job).lost("over, without a word", desk).data == said
+    assert list(desk.folder.iterdir()) == []
 
 
 def test_a_wall_clock_that_is_set_back_makes_no_negative_time(

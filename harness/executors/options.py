@@ -18,8 +18,10 @@ def known(options: Mapping[str, str], names: Iterable[str], where: str) -> None:
             raise ValueError(f"unknown option {option!r} of --executor {where}; options are {said}")
 
 
-def number(options: Mapping[str, str], name: str, default: float, most: float = math.inf) -> float:
-    """A number from 0 to `most`. Raises `ValueError` for anything else."""
+def number(
+    options: Mapping[str, str], name: str, default: float, most: float = math.inf, smallest: float = 0.0
+) -> float:
+    """A number from 0 to `most`, and where it is not 0 at least `smallest`. Raises `ValueError` for anything else."""
     said = options.get(name, str(default))
     try:
         value = float(said)
@@ -28,6 +30,8 @@ def number(options: Mapping[str, str], name: str, default: float, most: float = 
     if not 0 <= value <= most or value == math.inf:
         room = "at least 0" if most == math.inf else f"from 0 to {most:g}"
         raise ValueError(f"option {name}={said} must be a number {room}")
+    if 0 < value < smallest:
+        raise ValueError(f"option {name}={said} must be 0 or at least {smallest:g}")
     return value
 
 

@@ -17,6 +17,8 @@ from harness.executors import options
 from harness.urls import redact
 
 OPTIONS = ("address", "cpus", "gpus", "memory", "resources.", "retries")
+SMALLEST = 0.0001
+"""The least part of a resource that Ray counts in."""
 OWN = "local"
 """The address that stands for a cluster of our own on this machine."""
 REACHED_WITHIN = 5.0
@@ -64,13 +66,13 @@ class Wanted:
 def wanted(said: Mapping[str, str]) -> Wanted:
     """Read the options. Raises `ValueError` for one that is unknown or cannot be."""
     options.known(said, OPTIONS, "ray")
-    own = {name: options.number(said, name, 0) for name in said if name.startswith("resources.")}
+    own = {name: options.number(said, name, 0, smallest=SMALLEST) for name in said if name.startswith("resources.")}
     if ours := {"", "CPU", "GPU", "memory", "object_store_memory"} & {name.removeprefix("resources.") for name in own}:
         raise ValueError(f"option resources.{min(ours)} is no resource of a cluster's own; use cpus, gpus and memory")
     return Wanted(
         address=said.get("address", OWN),
-        cpus=options.number(said, "cpus", 1),
-        gpus=options.number(said, "gpus", 0, most=1),  # a cohort is trained on one device
+        cpus=options.number(said, "cpus", 1, smallest=SMALLEST),
+        gpus=options.number(said, "gpus", 0, most=1, smallest=SMALLEST),  # a cohort is trained on one device
         memory=options.size(said, "memory"),
         resources={name.removeprefix("resources."): amount for name, amount in own.items()},
         retries=options.count(said, "retries", 3),

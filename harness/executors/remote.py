@@ -20,11 +20,14 @@ from typing import Any
 
 from harness import ledger
 from harness.executors import Event, Job, local
+from harness.files import cannot_be_written
 
 PERIOD = 1.0
 """Seconds between two looks at what jobs say of themselves."""
 SEEN_WITHIN = 5.0
 """Seconds after which a network's file system has shown a new folder to every node."""
+ROOM = 64 * 1024
+"""Bytes that a job needs at least to say how it ended."""
 ENDS = ("done", "refused", "failed")
 BLIND = "blind"
 """The end of a job on a node that does not see the sweep's folder: no fault of its trials."""
@@ -68,6 +71,15 @@ class Desk:
         """Say how a job is, for the driver to see; where the driver has left, nobody is told."""
         if self.folder.is_dir():
             ledger.write_json(self.news(job), {"node": platform.node(), "event": event, "data": dict(data)})
+
+    def why_full(self) -> str:
+        """Why nothing can be written here, `No space left on device: /its/path`; nothing where it can be."""
+        try:
+            ledger.write_bytes(self.folder / "room", bytes(ROOM))
+        except OSError as error:
+            return f"{error.strerror}: {error.filename or self.folder}" if cannot_be_written(error) else ""
+        (self.folder / "room").unlink(missing_ok=True)
+        return ""
 
     def is_seen(self) -> bool:
         """Whether this node sees the folder."""
@@ -133,6 +145,8 @@ class Track:
         """The job's end where its worker is gone."""
         if self.seconds + PERIOD > self.limit:  # it was seen to begin up to a period late
             reason = f"hung: not done after {self.limit:g} seconds; {desk.log_of(self.node).name} has where it was"
+        elif full := desk.why_full():  # then it could not say so
+            return Event(self.job, "failed", {"reason": full, "full": True})
         return Event(self.job, "failed", {"reason": reason})
 
 
