@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from harness import errands, session
+from harness import course, errands
 from harness.aside import aside
 from harness.stopping import TimeUp
 from harness.tracking import Tracker
@@ -35,11 +35,11 @@ def test_the_end_of_the_program_does_not_wait_for_it() -> None:
 def test_a_tracking_store_that_does_not_open_is_said_and_has_until_the_deadline(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(session, "SILENT", 0.0)
+    monkeypatch.setattr(course, "SILENT", 0.0)
     monkeypatch.setattr(errands, "LATE", 0.3)
     never: Future[Tracker] = Future()
     with pytest.raises(TimeUp, match="its tracking store was open"):
-        session._opened(never, time.monotonic())
+        course._opened(never, time.monotonic())
     assert [record.message for record in caplog.records] == ["the tracking store is not open yet; it is waited for"]
 
 
@@ -47,4 +47,4 @@ def test_why_a_tracking_store_cannot_be_opened_is_said() -> None:
     opening: Future[Tracker] = Future()
     opening.set_exception(ValueError("cannot open the tracking store"))
     with pytest.raises(ValueError, match="cannot open the tracking store"):
-        session._opened(opening, 0.0)
+        course._opened(opening, 0.0)

@@ -22,7 +22,7 @@ import mlflow
 import optuna
 import pytest
 
-from harness import errands, ledger, session
+from harness import course, errands, ledger
 from harness.executors.inline import Inline
 from harness.locks import driver_of
 from harness.outages import StoreError
@@ -230,10 +230,10 @@ class Parent:
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, Halt, ValueError, KeyError, OSError])
 def test_however_a_sweep_ends_early_its_own_run_does_not_stay_running(end: type[BaseException]) -> None:
     tracker = Parent()
-    with pytest.raises(end), session._leaving(tracker):  # type: ignore[arg-type]
+    with pytest.raises(end), course._leaving(tracker):  # type: ignore[arg-type]
         raise end
     assert tracker.left == 1
-    with session._leaving(tracker):  # type: ignore[arg-type]
+    with course._leaving(tracker):  # type: ignore[arg-type]
         pass
     assert tracker.left == 1
 
