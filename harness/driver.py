@@ -30,11 +30,10 @@ from harness.outages import StoreError
 from harness.restoring import restore
 from harness.rungs import Train
 from harness.sampler import Sampler
+from harness.setbacks import Setbacks
 from harness.space import Value
 from harness.stopping import Halt
 
-ALIKE = 5
-"""How many trials of a study that has none complete may fail one after the other for the same reason."""
 COMMITS = 3.0
 """Seconds in which a sweep that must stop commits what is ready, the commit at hand aside."""
 log = logging.getLogger(__name__)
@@ -69,8 +68,7 @@ class Driver:
     _recovered: set[int] = field(default_factory=set)
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
-    _num_failed: int = 0  # in this session
-    _alike: tuple[str, int] = ("", 0)  # why this session's last trials failed, and how many of them for it
+    _setbacks: Setbacks = field(default_factory=Setbacks)  # of this session
     _goals: Goals = field(init=False)  # of the search, and of the confirm stage as soon as that begins
     _attempts: Attempts = field(init=False)
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
@@ -154,9 +152,10 @@ class Driver:
         if self._goals.missing() == 0:
             return "complete"
         if self._all_fail_alike():
+            alike = self._setbacks
             raise Halt(
-                f"{self._alike[1]} trials failed one after the other, none is complete, and the reason is the same: "
-                f"{self._alike[0]}; mend it, and give the same command, with --new if it was in the study's own file"
+                f"{alike.in_a_row} trials failed one after the other, none is complete, and the reason is the same: "
+                f"{alike.reason}; mend it, and give the same command, with --new if it was in the study's own file"
             )
         if self._too_many_failures():
             return "failures"
@@ -191,13 +190,12 @@ class Driver:
         return self.executor.num_waiting == 0 and len(self._ready) < self._goals.size()
 
     def _too_many_failures(self) -> bool:
-        """Whether this sweep gave up so many trials that something else must be wrong; earlier sweeps' do not count."""
-        return self._num_failed >= max(8, sum(self._goals.targets.values()) // 4)
+        return self._setbacks.are_too_many(sum(self._goals.targets.values()))
 
     def _all_fail_alike(self) -> bool:
         """Whether no trial would do any better. While some are being trained nothing is asked for; where one of them is
         complete after all, for example of another option of a knob, the sweep goes on."""
-        return self._alike[1] >= ALIKE and self._goals.told("complete", "pruned") == 0
+        return self._setbacks.are_alike and self._goals.told("complete", "pruned") == 0
 
     def _ask_rounds(self, number: int, cut_short: int | None = None) -> None:
         """Ask for what round `number` is short of, as trials of a round of their own or of one that was `cut_short`."""
@@ -378,9 +376,7 @@ class Driver:
         commit(stores, asked, trial, result, self.plan.study.objectives, maybe_there=maybe_there)
         if records is None:
             ledger.drop_checkpoints(folder)
-            self._num_failed += 1
-            reason, count = self._alike
-            self._alike = str(result), count + 1 if result == reason else 1
+            self._setbacks.note(str(result))
             return
         if records[0].status != "pruned":
             self._best = max(self._best, values_of(records, "val_accuracy"))

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from harness import driver as driver_module
 from harness import ledger
 from harness.attempts import ATTEMPTS
 from harness.driver import Progress
 from harness.executors import Event
 from harness.sampler import Sampler
+from harness.setbacks import ALIKE
 from harness.space import Choice
 from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
@@ -223,7 +223,7 @@ def test_a_sweep_in_which_everything_fails_alike_stops_after_its_round_and_goes_
     with pytest.raises(Halt, match=r"is the same: NameError: .* \(mine\.py:31\); mend it, and give the same command"):
         driver.run(set())
     failed = {asked.number for asked in driver.sampler.trials("failed")}
-    assert driver_module.ALIKE <= len(failed) < 60 // 4 and not driver.sampler.trials("running")
+    assert ALIKE <= len(failed) < 60 // 4 and not driver.sampler.trials("running")
     mended = make_driver(tmp_path, runs, study=study)
     assert mended.run(set(runs.runs)) == "complete"
     assert {asked.number for asked in mended.sampler.trials("failed")} == failed  # others were asked for in their place
@@ -238,16 +238,16 @@ def test_trials_that_fail_alike_stop_no_sweep_in_which_another_is_trained(determ
 
     def fail(specs: Sequence[StudentSpec]) -> list[Record]:
         for spec in specs:
-            if len(guilty) < driver_module.ALIKE:
+            if len(guilty) < ALIKE:
                 guilty[spec.lr] = None
             if spec.lr in guilty:
                 raise RuntimeError("kl is broken")
         return fake_train(specs)
 
-    study = replace(STUDY, batch=driver_module.ALIKE + 1, controls=0)
+    study = replace(STUDY, batch=ALIKE + 1, controls=0)
     driver = make_driver(tmp_path, FakeRuns(), study=study, train=fail, deterministic=deterministic)
     assert driver.run(set()) == "complete"
-    assert len(driver.sampler.trials("failed")) == driver_module.ALIKE
+    assert len(driver.sampler.trials("failed")) == ALIKE
 
 
 def test_a_corrupt_result_is_put_aside_and_trained_again(tmp_path: Path) -> None:
