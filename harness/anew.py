@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from harness import ledger
+from harness import files
 from harness.locks import driver_of
 from harness.options import Options, searches_of
 from harness.storage import set_aside
@@ -30,4 +30,4 @@ def _set_aside(options: Options, console: Console, *, was_there: bool) -> None:
         if kept:
             console.print(f"the study that was in the storage is called {kept} now", soft_wrap=True)
     if was_there:
-        ledger.put_aside(options.study_dir, f"study {options.name!r} begins anew, and there is an earlier one")
+        files.put_aside(options.study_dir, f"study {options.name!r} begins anew, and there is an earlier one")

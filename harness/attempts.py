@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness import ledger
+from harness import tries
 from harness.arms import SEARCH
 from harness.costs import TOGETHER
 from harness.executors import Executor, Job
@@ -40,7 +40,7 @@ class Attempts:
         were `seen_before`."""
         work, guilty = [], []
         for trial in trials:
-            begun = ledger.begun(self.plan.folder(trial.number)) if trial.number in seen_before else 0
+            begun = tries.begun(self.plan.folder(trial.number)) if trial.number in seen_before else 0
             self._begun.setdefault(trial.number, begun)
             if begun >= GUILTY:
                 guilty.append((trial, f"its training was begun {begun} times, and every time the sweep died with it"))
@@ -69,7 +69,7 @@ class Attempts:
         """The sweep stops: that a training gets nowhere then is not to be held against its trial."""
         for number in self._begun.keys() & set(numbers):
             with suppress(OSError):  # a disk that is full is why it stops
-                ledger.not_begun(self.plan.folder(number), self._begun[number])
+                tries.not_begun(self.plan.folder(number), self._begun[number])
 
     def _submit(self, numbers: Sequence[int], stage: str, how: Mapping[str, Any], until: int | None) -> None:
         body: dict[str, Any] = {"folders": self._folders(numbers), "how": how, "limit": self.plan.limit}

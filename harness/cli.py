@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from harness import ledger
+from harness import files
 from harness.files import keep_private
 from harness.problems import one_line
 from harness.study_files import NAME
@@ -134,7 +134,7 @@ def results_of(study: str, out: Path) -> Path:
 def _made_by_another(study: Path, manifest: Path) -> str:
     """The file of another study whose results these are; empty where it is this one, a copy of it, or not known."""
     try:  # reads and moves nothing: a damaged one is for whoever needs more of it to tell
-        made_by = Path(str((ledger.read_sealed(manifest) or {}).get("file", "")))
+        made_by = Path(str((files.read_sealed(manifest) or {}).get("file", "")))
         if not made_by.is_file() or study.resolve() == made_by.resolve():
             return ""
         return "" if study.is_file() and study.read_bytes() == made_by.read_bytes() else str(made_by)

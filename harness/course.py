@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 
-from harness import errands, ledger, manifest, screen
+from harness import errands, files, ledger, manifest, screen
 from harness.arms import targets
 from harness.aside import aside
 from harness.driver import Driver, Progress
@@ -129,7 +129,7 @@ def _open_study(session: Session, config_hash: str) -> Sampler:
     except AnotherStudy as another:
         raise ValueError(f"{another}. {manifest.said_changed(options, another.config_hash)}") from None
     if not sampler.has_trials and ledger.numbers(options.study_dir):
-        ledger.put_aside(options.study_dir / "trials", "the study is new to its storage, and there are trials on disk")
+        files.put_aside(options.study_dir / "trials", "the study is new to its storage, and there are trials on disk")
     return sampler
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import ledger
+from harness import files, ledger, tries
 from harness.arms import CONFIRM, SEARCH
 from harness.attempts import ATTEMPTS, Attempts
 from harness.brackets import Brackets
@@ -34,6 +34,8 @@ from harness.setbacks import Setbacks
 from harness.space import Value
 from harness.stopping import Halt
 
+UNBEGUN = 5
+"""How many jobs one after the other may be lost before they were begun."""
 COMMITS = 3.0
 """Seconds in which a sweep that must stop commits what is ready, the commit at hand aside."""
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Driver:
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
     _setbacks: Setbacks = field(default_factory=Setbacks)  # of this session
+    _num_unbegun: int = 0  # jobs that were lost so, one after the other
     _goals: Goals = field(init=False)  # of the search, and of the confirm stage as soon as that begins
     _attempts: Attempts = field(init=False)
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
@@ -98,7 +101,7 @@ class Driver:
         self._lost = {asked.number for asked in lost}
         for until in sorted({asked.pruned_at for asked in lost}):
             self._submit([self._reopen(asked) for asked in lost if asked.pruned_at == until], until or None)
-        if held := [asked.number for asked in running if ledger.is_locked(self._folder(asked.number) / "lock")]:
+        if held := [asked.number for asked in running if files.is_locked(self._folder(asked.number) / "lock")]:
             said = ", ".join(map(str, sorted(held)))
             log.warning("workers that outlived their sweep are still training trials %s; they are waited for", said)
         self._hand_out([self._reopen(asked) for asked in running])
@@ -304,7 +307,10 @@ class Driver:
             raise Halt(
                 f"a worker cannot write, {reason}; make room, or let it be written to, and give the same command"
             )
-        waiting, until = [], event.job.body.get("until")
+        if event.data.get("unbegun"):
+            self._lost_unbegun(event)
+            return
+        self._num_unbegun, waiting, until = 0, [], event.job.body.get("until")
         for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
             if self._brackets is not None and until is not None and number not in self._lost:
                 if not self._brackets.arrive(number, until):
@@ -315,6 +321,17 @@ class Driver:
                 waiting.append(number)
         if waiting:
             self._try_again(event, waiting)
+
+    def _lost_unbegun(self, event: Event) -> None:
+        """Hand out a cohort again whose job was lost before it was begun, unless that is so of one after the other."""
+        self._num_unbegun += 1
+        if self._num_unbegun == UNBEGUN:
+            raise Halt(
+                f"{UNBEGUN} jobs one after the other were lost before they began, which is held against no trial: "
+                f"{event.data['reason']}"
+            )
+        log.warning("a job was lost before it began (%s); it is handed out again", event.data["reason"])
+        self._attempts.again(event.job, [int(Path(folder).name) for folder in event.job.body["folders"]])
 
     def _is_trained(self, trial: TrialSpec, until: int | None) -> bool:
         """Whether a trial has its result; one that was pruned long ago, at the rung `until`, is given it."""
@@ -334,7 +351,7 @@ class Driver:
         asked, _ = self._open[number]
         was_damaged = ledger.find_spec(self._folder(number)) is None
         self.plan.write_spec(asked)  # a worker refuses a trial whose spec was damaged while it waited
-        if (was_damaged or event.kind != "refused") and ledger.count_attempt(self._folder(number)) < ATTEMPTS:
+        if (was_damaged or event.kind != "refused") and tries.count_attempt(self._folder(number)) < ATTEMPTS:
             self._attempts.again(event.job, [number])
             return
         self._give_up(self._open[number][1], reason)

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import ledger, screen
+from harness import files, ledger, screen
 from harness.attempts import ATTEMPTS
 from harness.costs import Costs, costs_from_json
 from harness.executors import Executor
@@ -111,7 +111,7 @@ def measure_latency(
     """Time the students of each width, once, while nothing is trained: into `latency.json`."""
     file = options.study_dir / "latency.json"
     try:
-        known = {int(width) for width in (ledger.read_sealed(file) or {}).get("widths", {})}
+        known = {int(width) for width in (files.read_sealed(file) or {}).get("widths", {})}
     except (ValueError, TypeError, AttributeError):
         known = set()
     if widths <= known:
@@ -124,7 +124,7 @@ def measure_latency(
             for event in executor.poll(0.5):
                 if event.kind == "done":
                     bar.update(row, completed=1, total=1)
-                    ledger.write_sealed(file, event.data)
+                    files.write_sealed(file, event.data)
                 elif event.kind in ("failed", "refused"):
                     log.warning("latency could not be measured: %s", event.data["reason"])
             if stop or time.monotonic() > deadline:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import ledger
+from harness import files, ledger
 from harness.arms import CONFIRM, quota, read_arm, students
 from harness.costs import Costs
 from harness.kept import Asked
@@ -48,7 +48,7 @@ class Plan:
             dict(asked.params),
             tuple(students(self.study, asked.arm, asked.params, self.task)),
             self.config_hash,
-            ledger.now_ms(),
+            files.now_ms(),
             asked.round,
             own.stage,
             own.source,

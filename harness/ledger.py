@@ -24,14 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import (
-    is_locked,
-    lock,
-    now_ms,
     put_aside,
-    read_json,
     read_sealed,
-    write_bytes,
-    write_json,
     write_sealed,
 )
 from harness.spec import (
@@ -46,21 +40,8 @@ from harness.spec import (
     to_json,
 )
 
-__all__ = [
-    "TrialSpec",
-    "is_locked",
-    "lock",
-    "now_ms",
-    "put_aside",
-    "read_json",
-    "read_sealed",
-    "write_bytes",
-    "write_json",
-    "write_sealed",
-]
 STAGES = ("search", "confirm")
 COUNT = Range(0, 2**53, whole=True)
-MOST_ATTEMPTS = Range(0, 1000, whole=True)
 
 
 @dataclass(frozen=True)
@@ -329,55 +310,3 @@ def read_failure(folder: Path, trial: TrialSpec) -> str | None:
     except ValueError as error:
         put_aside(folder / "failed.json", str(error))
         return None
-
-
-def count_attempt(folder: Path) -> int:
-    """Note one more attempt at a trial and return how many there were with it."""
-    count = attempts(folder) + 1
-    write_json(folder / "attempts.json", count)
-    return count
-
-
-def attempts(folder: Path) -> int:
-    """How often a trial was handed to a worker. A damaged count is put aside, and starts anew."""
-    path = folder / "attempts.json"
-    try:
-        count = read_json(path)
-        if count is None and not path.exists():
-            return 0
-        if not MOST_ATTEMPTS.admits(count):
-            raise ValueError(f"{path} is no count")
-    except ValueError as error:
-        put_aside(path, str(error))
-        return 0
-    return int(count)
-
-
-def begin(folder: Path) -> None:
-    """Note that a trial's training begins."""
-    count = begun(folder) + 1
-    (folder / "begun.json").write_text(str(count), encoding="utf-8")  # not worth waiting for the disk
-
-
-def begun(folder: Path) -> int:
-    """How often a trial's training was begun since it last got anywhere; a damaged count is none."""
-    try:
-        count = read_json(folder / "begun.json")
-    except ValueError:
-        return 0
-    return int(count) if MOST_ATTEMPTS.admits(count) else 0
-
-
-def not_begun(folder: Path, count: int) -> None:
-    """Note that a training which begins has been stopped in order: it was begun no more often than `count` times."""
-    if not begun(folder) > count:
-        return
-    if count:
-        (folder / "begun.json").write_text(str(count), encoding="utf-8")
-    else:
-        got_somewhere(folder)
-
-
-def got_somewhere(folder: Path) -> None:
-    """Note that a trial's training has not been for nothing: what was begun counts no more."""
-    (folder / "begun.json").unlink(missing_ok=True)

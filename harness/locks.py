@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from harness import ledger
+from harness import files
 from harness.stopping import Halt
 from harness.urls import redact, sqlite_file, storage_of
 
@@ -117,7 +117,7 @@ def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]
         advisory = None
         if storage and is_server(storage):  # before anything is made: it may not answer
             advisory = stack.enter_context(closing(Advisory(storage, f"harness study {name}")))
-        lock = ledger.lock(study_dir / "driver.lock")
+        lock = files.lock(study_dir / "driver.lock")
         if lock is None:
             raise ValueError(f"{taken} in {study_dir.parent}; wait for it or stop it")
         stack.callback(lock.release, force=True)
@@ -131,7 +131,7 @@ def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]
         url = storage_of(study_dir, storage)  # in the study's folder, too: another sweep may be given it as --storage
         file = sqlite_file(url)
         if file is not None and (file := file.resolve()).parent.is_dir():  # else it is said on opening
-            lock = ledger.lock(file.with_name(f".{file.name}.driver.lock"))
+            lock = files.lock(file.with_name(f".{file.name}.driver.lock"))
             if lock is None:
                 raise ValueError(f"another sweep is using the storage {redact(url)}; wait for it or stop it")
             stack.callback(lock.release, force=True)
@@ -167,7 +167,7 @@ def making_tables(url: str) -> Iterator[None]:
     if file is None or not (file := file.resolve()).parent.is_dir():
         yield
         return
-    while (lock := ledger.lock(file.with_name(f".{file.name}.lock"))) is None:
+    while (lock := files.lock(file.with_name(f".{file.name}.lock"))) is None:
         wait()
     try:
         yield

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import __version__, ledger
+from harness import __version__, files, ledger
 from harness.arms import fresh_seeds
 from harness.options import Options
 
@@ -55,7 +55,7 @@ def manifest_of(options: Options, task: Mapping[str, Any], config_hash: str) -> 
         "cohorts": None,
         "versions": {"harness": __version__, **task["versions"], **versions, "system": platform.platform()},
         "git_commit": _git_commit(options.file.parent),
-        "started_ms": known.get("started_ms", ledger.now_ms()),
+        "started_ms": known.get("started_ms", files.now_ms()),
         "seconds": known.get("seconds", 0.0),
         "at_least": known.get("at_least", False) or not known.get("ended", not known),
     }
@@ -109,7 +109,7 @@ def _short(value: Any) -> str:
 def begin(options: Options) -> None:
     """Say in the `study.json` of earlier sessions that there is one more, which has not ended."""
     if known := ledger.read_manifest(options.study_dir):
-        ledger.write_sealed(options.study_dir / "study.json", {**known, "ended": False})
+        files.write_sealed(options.study_dir / "study.json", {**known, "ended": False})
 
 
 def write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float, *, ended: bool = False) -> None:
@@ -118,7 +118,7 @@ def write_manifest(options: Options, manifest: Mapping[str, Any], seconds: float
     Where a session is killed it stays not `ended`, and from then on `seconds` are `at_least` what was spent.
     """
     found = {**manifest, "seconds": manifest["seconds"] + seconds, "ended": ended}
-    ledger.write_sealed(options.study_dir / "study.json", found)
+    files.write_sealed(options.study_dir / "study.json", found)
 
 
 @dataclass

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.ledger import TrialSpec, publish, publish_failure, trial_dir, write_json, write_spec
+from harness.files import write_json
+from harness.ledger import TrialSpec, publish, publish_failure, trial_dir, write_spec
 from harness.space import TEMPERATURE_FORMS, Choice, Float, Study
 from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec
 

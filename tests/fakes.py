@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.storages import RDBStorage
 
-from harness import ledger
+from harness import files
 from harness.arms import targets
 from harness.commits import Runs
 from harness.driver import Driver
@@ -74,10 +74,10 @@ class FakeTraining:
         return [(records, [until for _ in specs if until is not None])]
 
     def save(self, path: Path, key: str, states: Sequence[int]) -> None:
-        ledger.write_json(path, [key, *states])
+        files.write_json(path, [key, *states])
 
     def load(self, path: Path, key: str) -> list[int] | None:
-        known, *states = ledger.read_json(path) or [None]
+        known, *states = files.read_json(path) or [None]
         return states if known == key else None
 
 

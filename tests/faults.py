@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 
-from harness import ledger
+from harness import files, ledger
 from harness.driver import Driver
 from harness.executors.trials import Training
 from harness.runs import in_common
@@ -146,7 +146,7 @@ def foreign_run(out: Path) -> str:
 
 def edit(name: str, key: str, value: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        ledger.write_sealed(folder / name, {**(ledger.read_sealed(folder / name) or {}), key: value})
+        files.write_sealed(folder / name, {**(files.read_sealed(folder / name) or {}), key: value})
 
     return change
 

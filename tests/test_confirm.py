@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from harness import ledger, manifest, tasks
+from harness import files, ledger, manifest, tasks
 from harness.analysis.answers import read_answers
 from harness.analysis.chosen import ROLES, chosen, confirmed_in_roles
 from harness.analysis.load import is_teacherless, load, rows_of
@@ -106,7 +106,7 @@ def test_a_teacher_that_is_given_no_weight_is_none(home: Path) -> None:
     said = {name: value for name, value in json.loads(kept).items() if name != "digest"}
     for task in ({"unlabelled": 3}, {}):  # the teacher alone teaches those, if there are any
         others = {name: value for name, value in said["task"].items() if name != "unlabelled"}
-        ledger.write_sealed(path, {**said, "task": {**others, **task}})
+        files.write_sealed(path, {**said, "task": {**others, **task}})
         assert not load(home / "mine").trials["arm"].isin(["self", "shuffled"]).any()
     path.write_bytes(kept)
 

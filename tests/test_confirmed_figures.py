@@ -18,7 +18,7 @@ from matplotlib.text import Annotation
 from harness import figures
 from harness.analysis.latency import FILE
 from harness.figures import style
-from harness.ledger import write_sealed
+from harness.files import write_sealed
 from harness.report.drawings import drawings
 from harness.report.findings import judge
 from tests.fake_study import write_fake_study

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import ledger
+from harness import ledger, tries
 from harness.analysis.load import load
 from harness.driver import Driver
+from harness.files import write_json
 from harness.kept import Asked
 from harness.ledger import TrialSpec, read_spec, trial_dir
 from harness.space import Choice
@@ -138,7 +139,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Begun]:
         else:
             sampler.trials_by_state["running"][number] = asked
         place = trial_dir(folder, number)
-        ledger.write_json(place / "attempts.json", 1)
+        write_json(place / "attempts.json", 1)
         if number == 2:
             (place / "result.json").unlink()
             known = read_spec(place)
@@ -190,7 +191,7 @@ READERS: Mapping[str, Callable[[Path, TrialSpec], object]] = {
     "failed.json": ledger.read_failure,
     "rung-1.json": lambda folder, of: ledger.read_rung(folder, of, 1),
     "student-0.json": lambda folder, of: ledger.read_student(folder, of, 0),
-    "attempts.json": lambda folder, _: ledger.attempts(folder),
+    "attempts.json": lambda folder, _: tries.attempts(folder),
 }
 """What reads each file of a trial."""
 
@@ -207,7 +208,7 @@ def test_a_damaged_file_is_read_as_it_was_or_put_aside(
         ledger.publish_failure(folder, of, "killed")
         ledger.publish_rung(folder, of, 1, records(of))
         ledger.publish_student(folder, of, 0, records(of)[0])
-        ledger.count_attempt(folder)
+        tries.count_attempt(folder)
         known = READERS[name](folder, of)
         own(folder / name)
         left = Path(folder / name)

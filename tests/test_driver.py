@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from harness import ledger
+from harness import ledger, tries
 from harness.attempts import ATTEMPTS
-from harness.driver import Progress
+from harness.driver import UNBEGUN, Driver, Progress
 from harness.executors import Event
 from harness.sampler import Sampler
 from harness.setbacks import ALIKE
@@ -105,7 +105,7 @@ def die_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         return run
 
     for owner, name in (
-        (Sampler, "ask"), (Sampler, "tell"), (Sampler, "prune"), (FakeRuns, "log"), (ledger, "write_json"),
+        (Sampler, "ask"), (Sampler, "tell"), (Sampler, "prune"), (FakeRuns, "log"), (tries, "write_json"),
         (ledger, "write_sealed"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, wrapped(getattr(owner, name)))
@@ -363,6 +363,42 @@ def test_a_worker_that_cannot_write_stops_the_sweep_and_costs_no_attempt(tmp_pat
 
     driver.executor.poll = full  # type: ignore[method-assign]
     with pytest.raises(Halt, match="a worker cannot write, no space left"):
+        driver.run(set())
+    assert make_driver(tmp_path, runs).run(set(runs.runs)) == "complete"
+    assert not list(tmp_path.glob("trials/*/attempts.json")) and not runs.failures
+
+
+def lost_unbegun(driver: Driver, times: int) -> None:
+    """Let a driver hear of so many cohorts, and then of each second one, that it was lost before it began."""
+    poll, count = driver.executor.poll, 0
+
+    def lost(timeout: float) -> list[Event]:
+        nonlocal count
+        events = poll(timeout)
+        for place, event in enumerate(events):
+            count += event.kind == "done"
+            if event.kind == "done" and (count <= times or count % 2 == 0):
+                for folder in event.job.body["folders"]:
+                    (Path(folder) / "result.json").unlink()
+                events[place] = Event(event.job, "failed", {"reason": "node7 has no torch", "unbegun": True})
+        return events
+
+    driver.executor.poll = lost  # type: ignore[method-assign]
+
+
+def test_jobs_that_are_lost_before_they_begin_cost_no_attempt(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs)
+    lost_unbegun(driver, UNBEGUN - 1)
+    assert driver.run(set()) == "complete"
+    assert not list(tmp_path.glob("trials/*/attempts.json")) and not runs.failures
+
+
+def test_where_one_job_after_the_other_is_lost_before_it_begins_the_sweep_stops(tmp_path: Path) -> None:
+    runs = FakeRuns()
+    driver = make_driver(tmp_path, runs)
+    lost_unbegun(driver, 10**6)
+    with pytest.raises(Halt, match=r"5 jobs one after the other were lost before they began, .*: node7 has no torch"):
         driver.run(set())
     assert make_driver(tmp_path, runs).run(set(runs.runs)) == "complete"
     assert not list(tmp_path.glob("trials/*/attempts.json")) and not runs.failures

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import driver as driver_module
-from harness import ledger
+from harness import files, ledger, tries
 from harness.attempts import GUILTY
 from harness.driver import Driver
 from harness.executors import Event, Job
@@ -70,7 +70,7 @@ def stopped_in_training(folder: Path, runs: FakeRuns, *, workers_die: bool, dete
         first = [] if asked or deterministic else finish(timeout)  # there is something to be committed yet
         for job in executor._jobs:
             for own in job.body["folders"]:
-                ledger.begin(Path(own))
+                tries.begin(Path(own))
         asked.append(True)
         if not workers_die:
             return first
@@ -140,16 +140,16 @@ def test_deaths_before_a_stop_in_order_still_count(tmp_path: Path) -> None:
     runs = FakeRuns()
     with pytest.raises(Killed):
         make_driver(tmp_path, runs, train=die_with(0)).run(set())
-    [first, *_] = [folder for folder in ledger.numbers(tmp_path) if ledger.begun(ledger.trial_dir(tmp_path, folder))]
+    [first, *_] = [folder for folder in ledger.numbers(tmp_path) if tries.begun(ledger.trial_dir(tmp_path, folder))]
     assert stopped_in_training(tmp_path, runs, workers_die=False, deterministic=True).run(set()) == "stopped"
-    assert ledger.begun(ledger.trial_dir(tmp_path, first)) == 1
+    assert tries.begun(ledger.trial_dir(tmp_path, first)) == 1
 
 
 def test_who_is_waited_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A worker that outlived its sweep holds its trials until they are published; one that hangs does so for ever."""
     with pytest.raises(Killed):
         make_driver(tmp_path, FakeRuns(), train=die_with(0)).run(set())
-    orphan = ledger.lock(ledger.trial_dir(tmp_path, 1) / "lock")
+    orphan = files.lock(ledger.trial_dir(tmp_path, 1) / "lock")
     assert orphan is not None
     driver = make_driver(tmp_path, FakeRuns())
     driver.asked_to_stop = lambda: True
@@ -170,7 +170,7 @@ def test_a_stop_in_order_while_a_round_is_asked_for_is_held_against_no_trial(tmp
 
         def begin(kind: str, body: Mapping[str, Any], submit: Any = submit) -> Job:
             for own in body["folders"]:
-                ledger.begin(Path(own))
+                tries.begin(Path(own))
             found: Job = submit(kind, body)
             return found
 

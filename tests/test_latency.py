@@ -17,8 +17,8 @@ from harness import latency
 from harness.analysis.latency import FILE, read_latency
 from harness.energy import counters, joules
 from harness.export import Student, weights_size
+from harness.files import write_sealed
 from harness.latency import Latency, Timing, measure
-from harness.ledger import write_sealed
 from harness.models import MLP
 from tests.handed import made_task, trained
 

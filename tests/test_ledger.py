@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import files, ledger
+from harness import files, ledger, tries
 from harness.ledger import TrialSpec
 from harness.spec import VAL_METRICS, Curve, Record, StudentSpec
 
@@ -57,22 +57,22 @@ plain_json = st.recursive(
 @given(data=plain_json)
 def test_json_is_read_as_it_was_written(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "round_trip" / "data.json"
-    ledger.write_json(path, data)
-    assert ledger.read_json(path) == data
+    files.write_json(path, data)
+    assert files.read_json(path) == data
 
 
 def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
-    ledger.write_json(path, {"a": math.nan, "b": (math.inf, [-math.inf, 1.5]), "c": {"d": math.nan}})
+    files.write_json(path, {"a": math.nan, "b": (math.inf, [-math.inf, 1.5]), "c": {"d": math.nan}})
     assert path.read_text() == '{"a":null,"b":[null,[null,1.5]],"c":{"d":null}}'
 
 
 def test_a_file_that_is_not_there_is_none_and_one_that_is_not_json_is_refused(tmp_path: Path) -> None:
-    assert ledger.read_json(tmp_path / "data.json") is None
+    assert files.read_json(tmp_path / "data.json") is None
     for content in (b'{"a": 1', b"", b"\xff\xfe"):
         (tmp_path / "data.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"data\.json is not JSON") as caught:
-            ledger.read_json(tmp_path / "data.json")
+            files.read_json(tmp_path / "data.json")
         assert "\n" not in str(caught.value)
 
 
@@ -81,7 +81,7 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "data.json"
-    ledger.write_json(path, {"old": 1})
+    files.write_json(path, {"old": 1})
 
     def crash(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
@@ -96,9 +96,9 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, harm)
         with pytest.raises(OSError, match="no space left"):
-            ledger.write_json(path, {"new": 2})
+            files.write_json(path, {"new": 2})
     assert path.read_text() == '{"old":1}'
-    ledger.write_json(path, {"new": 2})
+    files.write_json(path, {"new": 2})
     assert names(tmp_path) == {"data.json"}
     assert path.read_text() == '{"new":2}'
 
@@ -106,17 +106,17 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     program = (
-        "import sys; from pathlib import Path; from harness import ledger\n"
-        "for number in range(10**9): ledger.write_json(Path(sys.argv[1]), [number] * 20000)"
+        "import sys; from pathlib import Path; from harness import files\n"
+        "for number in range(10**9): files.write_json(Path(sys.argv[1]), [number] * 20000)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(path)]) as writer:
         while not path.exists():
             assert writer.poll() is None
         for _ in range(50):
-            data = ledger.read_json(path)
+            data = files.read_json(path)
             assert data == data[:1] * 20000
         writer.kill()
-    data = ledger.read_json(path)
+    data = files.read_json(path)
     assert data == data[:1] * 20000
 
 
@@ -181,7 +181,7 @@ def test_a_published_result_is_read_back_with_its_facts(tmp_path: Path) -> None:
     assert ledger.read_result(folder, trial()) is None
     ledger.publish(folder, trial(), records(trial()), started=1.5, host="here")
     assert ledger.read_result(folder, trial()) == records(trial())
-    assert ledger.read_json(folder / "result.json")["host"] == "here"
+    assert files.read_json(folder / "result.json")["host"] == "here"
     assert names(folder) == {"spec.json", "result.json"}
 
 
@@ -231,11 +231,11 @@ def test_a_failure_is_read_back_by_its_own_trial_only(tmp_path: Path) -> None:
 
 
 def test_attempts_are_counted_and_a_damaged_count_starts_anew(tmp_path: Path) -> None:
-    assert ledger.attempts(tmp_path) == 0
-    assert [ledger.count_attempt(tmp_path) for _ in range(3)] == [1, 2, 3]
-    assert ledger.attempts(tmp_path) == 3
+    assert tries.attempts(tmp_path) == 0
+    assert [tries.count_attempt(tmp_path) for _ in range(3)] == [1, 2, 3]
+    assert tries.attempts(tmp_path) == 3
     (tmp_path / "attempts.json").write_text("[")
-    assert ledger.count_attempt(tmp_path) == 1
+    assert tries.count_attempt(tmp_path) == 1
 
 
 def holder_of(path: Path) -> subprocess.Popen[str]:
@@ -248,7 +248,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from harness import files, ledger
-held = ledger.lock(Path(sys.argv[1]))
+held = files.lock(Path(sys.argv[1]))
 print("no" if held is None else "held", flush=True)
 sys.stdin.read()
 """
@@ -260,13 +260,13 @@ def test_a_lock_of_another_process_is_seen_and_goes_when_its_holder_ends(end: st
     with holder_of(path) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert ledger.lock(path) is None
+        assert files.lock(path) is None
         if end == "kill":
             holder.kill()
         else:
             holder.communicate()
         holder.wait()
-        mine = ledger.lock(path)
+        mine = files.lock(path)
         assert mine is not None
     with holder_of(path) as other:
         assert other.communicate()[0] == "no\n"
@@ -310,7 +310,7 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_write(tmp_path: Pa
     alive, another = tmp_path / f".data.json.{host}-1.tmp", tmp_path / f".more.json.{host}-{dead.pid}.tmp"
     for place in (stale, elsewhere, alive, another):
         place.write_text("{")
-    ledger.write_json(path, {})
+    files.write_json(path, {})
     assert names(tmp_path) == {"data.json", elsewhere.name, alive.name, another.name}
 
 
@@ -318,7 +318,7 @@ def test_two_things_put_aside_in_one_moment_are_both_kept(tmp_path: Path, monkey
     monkeypatch.setattr(time, "time_ns", lambda: 7)
     for content in ("one", "two"):
         (tmp_path / "a").write_text(content)
-        ledger.put_aside(tmp_path / "a", "it is in the way")
+        files.put_aside(tmp_path / "a", "it is in the way")
     assert names(tmp_path) == {"a.aside-7", "a.aside-8"}
 
 
@@ -326,13 +326,13 @@ def test_a_disk_that_is_full_is_told_with_the_name_of_the_file(tmp_path: Path, m
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    ledger.write_json(tmp_path / "a.json", 1)
+    files.write_json(tmp_path / "a.json", 1)
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match=r"No space left on device: '.*a\.json'") as caught:
-            ledger.write_json(tmp_path / "a.json", 2)
+            files.write_json(tmp_path / "a.json", 2)
     assert files.cannot_be_written(caught.value)
-    assert names(tmp_path) == {"a.json"} and ledger.read_json(tmp_path / "a.json") == 1
+    assert names(tmp_path) == {"a.json"} and files.read_json(tmp_path / "a.json") == 1
 
 
 @pytest.mark.parametrize(("variable", "mode"), [("", 0o600), ("077", 0o600), ("027", 0o640), ("007", 0o660)])
@@ -343,8 +343,8 @@ def test_what_is_written_is_the_users_own_unless_the_user_says_more(
     before = os.umask(0o022)
     try:
         files.keep_private()
-        ledger.write_json(tmp_path / "folder" / "a.json", 1)
-        held = ledger.lock(tmp_path / "folder" / "lock")
+        files.write_json(tmp_path / "folder" / "a.json", 1)
+        held = files.lock(tmp_path / "folder" / "lock")
     finally:
         os.umask(before)
     assert held is not None
@@ -366,7 +366,7 @@ def test_what_is_written_is_the_users_own_unless_the_user_says_more(
 )  # fmt: skip
 def test_a_manifest_that_is_damaged_is_put_aside_and_the_sweep_begins_a_new_one(content: str, tmp_path: Path) -> None:
     assert ledger.read_manifest(tmp_path) == {}
-    ledger.write_sealed(tmp_path / "study.json", {"seconds": 1.5, "started_ms": 3})
+    files.write_sealed(tmp_path / "study.json", {"seconds": 1.5, "started_ms": 3})
     assert ledger.read_manifest(tmp_path) == {"seconds": 1.5, "started_ms": 3}
     (tmp_path / "study.json").write_text(content)
     assert ledger.read_manifest(tmp_path) == {}

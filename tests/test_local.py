@@ -14,13 +14,15 @@ import mlflow
 import pytest
 
 from harness import driver as driver_module
-from harness import ledger
+from harness import ledger, tries
+from harness.driver import Driver
 from harness.errands import result
 from harness.executors import Event, local
 from harness.executors.local import Local, keep_memory
 from harness.outages import Owed
 from harness.runs import Sweep
 from harness.spec import to_json
+from harness.stopping import Halt
 from harness.study_files import load_study
 from harness.tracking import Tracker
 from tests.fakes import STUDY, FakeRuns, make_driver
@@ -94,6 +96,77 @@ def test_what_a_worker_printed_as_it_started_is_not_why_it_left(
     finally:
         executor.close()
     assert [(event.kind, event.data["reason"]) for event in events] == [("failed", "worker left with code 3")]
+
+
+FAILING = """
+import fcntl, os, sys
+
+with open({count!r}, "a+") as starts:
+    fcntl.flock(starts, fcntl.LOCK_EX)
+    starts.seek(0)
+    nth = len(starts.read())
+    starts.write("x")
+if {fails}:
+    sys.exit("ImportError: libtorch.so: cannot open shared object file")
+"""
+
+
+def failing(folder: Path, fails: str, harm: str = "pass") -> Driver:
+    """A sweep by two workers that leave before they are ready where `fails`, of the `nth` start from 0."""
+    before = FAILING.replace("{count!r}", repr(str(folder / "count"))).replace("{fails}", fails)
+    (folder / "worker.py").write_text(before + SCRIPT.replace("{harm}", harm))
+    executor = Local(2, folder, "cpu", folder / "worker.log")
+    study = replace(STUDY, trials=24, batch=8, controls=0)
+    driver = make_driver(folder / "mine", FakeRuns(), study=study)
+    first = driver.sampler.ask("search").params["lr"]  # asked, and then the driver died
+    driver = make_driver(folder / "mine", FakeRuns(), study=study)
+    executor._command = [sys.executable, str(folder / "worker.py"), *executor._command[3:], repr(first)]
+    return replace(driver, executor=executor)
+
+
+@pytest.fixture
+def beside_harness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
+@pytest.mark.usefixtures("beside_harness")
+def test_a_worker_that_cannot_start_costs_nothing_while_another_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = failing(tmp_path, "nth")
+    try:
+        assert driver.run(set()) == "complete"
+    finally:
+        driver.executor.close()
+    assert not driver.sampler.trials("failed") and len(driver.sampler.trials("complete")) == 24
+    assert len((tmp_path / "count").read_text()) <= 3  # it is not tried again and again
+    said = (
+        "a worker could not start (worker left with code 1: ImportError: libtorch.so: cannot open shared object file)"
+    )
+    assert [line for line in caplog.messages if "worker" in line] in ([], [f"{said}; it is tried again"])
+
+
+@pytest.mark.usefixtures("beside_harness")
+def test_a_sweep_whose_workers_cannot_be_replaced_stops_and_fails_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a package was removed, or a disk unmounted, in mid-sweep."""
+    monkeypatch.setattr(local, "PAUSE", 0.1)
+    driver = failing(tmp_path, "nth > 1", "os.kill(os.getpid(), signal.SIGKILL)")
+    try:
+        with pytest.raises(
+            Halt, match="5 workers one after the other could not start: worker left with code 1: Import"
+        ):
+            driver.run(set())
+    finally:
+        driver.executor.close()
+    assert not driver.sampler.trials("failed")
+    driver = failing(tmp_path, "False")
+    try:
+        assert driver.run(set()) == "complete"
+    finally:
+        driver.executor.close()
+    assert not driver.sampler.trials("failed") and len(driver.sampler.trials("complete")) == 24
 
 
 LONG = os.environ.get("HARNESS_LONG")  # `make torture` sets it
@@ -221,7 +294,7 @@ def test_a_signal_for_all_of_a_services_processes_does_not_end_a_worker_but_what
     finally:
         executor.close()
     assert not runs.failures and len(driver.sampler.trials("complete")) == 1
-    assert ledger.attempts(ledger.trial_dir(tmp_path / "mine", 0)) == 0
+    assert tries.attempts(ledger.trial_dir(tmp_path / "mine", 0)) == 0
 
 
 def test_a_close_that_is_interrupted_is_done_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

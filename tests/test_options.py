@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, ledger
+from harness import cli, files
 from harness.machine import cores
 from harness.manifest import said_changed
 from harness.options import Options, check, searches_of, settings
@@ -80,17 +80,17 @@ def test_what_has_changed_of_a_study_is_told(options: Options, tmp_path: Path) -
     assert said_changed(own, "c0ffee").startswith("What has changed is not known here: its file, ")
     other = replace(now, fixed={**now.fixed, "momentum": 0.5}, sampler="random", seed=now.seed + 1)
     identity = json.loads(json.dumps(other.identity())) | {"code": "abc"}
-    ledger.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": identity})
+    files.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": identity})
     assert said_changed(own, "another").startswith("What has changed is not known here")
     assert said_changed(own, "c0ffee") == (
         "Changed: the code of its file; fixed.momentum was 0.5, and is not there; "
         f"sampler was 'random', and is 'tpe'; seed was {now.seed + 1}, and is {now.seed}"
     )
     many = identity | {"fixed": {**now.fixed, **dict.fromkeys("abcdef", 1)}}
-    ledger.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": many})
+    files.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": many})
     assert said_changed(own, "c0ffee").endswith("; fixed.d was 1, and is not there; and 4 more")
     same = json.loads(json.dumps(now.identity()))
-    ledger.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": same})
+    files.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": same})
     assert said_changed(own, "c0ffee") == "Changed: its data or its teacher, and nothing in its file"
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import brackets, ledger
+from harness import brackets, files, ledger
 from harness.analysis.load import load
 from harness.driver import Progress
 from harness.executors.trials import Keep, Training, run_cohort
@@ -97,7 +97,7 @@ def test_a_pruned_trial_is_trained_no_further_and_a_whole_one_once(undisturbed: 
         assert trial is not None
         records = ledger.read_result(place, trial)
         assert records is not None and {r.status for r in records} == {"ok" if state == "complete" else "pruned"}
-        stopped = ledger.read_json(place / "result.json").get("pruned_at", 12)
+        stopped = files.read_json(place / "result.json").get("pruned_at", 12)
         assert stopped in ((2, 5) if state == "pruned" else (12,))
         assert [training.epochs[digest(to_json(spec))] for spec in trial.specs] == [stopped] * 2
         assert not ledger.checkpoints(place)
@@ -184,7 +184,7 @@ def test_pruned_trials_of_which_all_is_lost_are_trained_up_to_their_rungs_again(
     assert again.run(set(runs.runs)) == "complete" and told(tmp_path) == before
     for number in pruned:
         found, wanted = (
-            ledger.read_sealed(ledger.trial_dir(place, number) / "result.json") for place in (tmp_path, folder)
+            files.read_sealed(ledger.trial_dir(place, number) / "result.json") for place in (tmp_path, folder)
         )
         assert found and wanted and found["records"] == wanted["records"]
         assert found["pruned_at"] == wanted["pruned_at"] == before[number][3]
@@ -234,7 +234,7 @@ def test_a_trial_that_diverged_and_was_pruned_counts_as_both(tmp_path: Path) -> 
 
     driver = make_driver(tmp_path, FakeRuns(), study=PRUNED, parts=Training(train, training.save, training.load))
     assert driver.run(set()) == "complete"
-    ledger.write_sealed(tmp_path / "study.json", {"name": "fake"})
+    files.write_sealed(tmp_path / "study.json", {"name": "fake"})
     trials = load(tmp_path).trials
     lost, own = trials["form"] == "mse", trials["state"] == "pruned"
     assert (lost & own).sum() >= 3 and (trials.loc[lost, "status"] == "diverged").all()

@@ -19,7 +19,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from harness import ledger
+from harness import files, ledger
 from harness.report.drawings import drawings
 from harness.report.findings import judge
 from tests.inline import sweep_here
@@ -121,7 +121,7 @@ def test_pruned_trials_that_lost_their_results_have_them_again(home: Path, tmp_p
     assert sweep_here(home / "mine.py", tmp_path / "results", deterministic=True, quiet=True, jobs=2) == 0
     for folder in [*folders[2], *folders[8][:2]]:
         whole = home / "results" / folder.relative_to(tmp_path / "results")
-        one, other = (ledger.read_sealed(place / "result.json") for place in (folder, whole))
+        one, other = (files.read_sealed(place / "result.json") for place in (folder, whole))
         assert one and other and one["pruned_at"] == other["pruned_at"] and not list(folder.glob("*.safetensors"))
         assert measured(one) == measured(other)
     assert told(tmp_path / "results") == told(home / "results")

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from harness import cli, figures
 from harness.analysis.load import load
 from harness.figures import style
-from harness.ledger import read_json, write_json
+from harness.files import read_json, write_json
 from harness.report.__main__ import app
 from harness.report.build import write
 from harness.report.drawings import drawings

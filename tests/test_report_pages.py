@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from harness.ledger import read_json, write_json
+from harness.files import read_json, write_json
 from harness.report import html, latex, markdown
 from harness.report.blocks import Figure, Heading, List, Paragraph, Span, Table, code, numeric_columns, plain, spans
 from harness.report.build import write

@@ -20,7 +20,8 @@ from harness.analysis.confirmed import BETTER, CONTROLS, NOT_SHOWN, WORSE
 from harness.analysis.intervals import crossed
 from harness.analysis.load import rows_of
 from harness.analysis.searches import COLUMNS, Planned, differences, folders, over_searches, planned
-from harness.ledger import read_manifest, write_sealed
+from harness.files import write_sealed
+from harness.ledger import read_manifest
 from harness.options import again
 from harness.report import markdown
 from harness.report.findings import judge

@@ -15,7 +15,7 @@ import pytest
 from harness import figures
 from harness.analysis.judged import ELIGIBLE, against_plain
 from harness.analysis.load import rows_of
-from harness.ledger import read_sealed, write_sealed
+from harness.files import read_sealed, write_sealed
 from harness.report.closing import closing_table
 from harness.report.controls import answer
 from harness.report.drawings import drawings

@@ -167,7 +167,8 @@ def test_slurm_is_told_what_the_options_say(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(slurm_module.ASKED_EVERY, "slurm", 0.0)
     assert executor.poll(0.0) == []  # its last word may be on its way
     [event] = executor.poll(2.0)
-    assert (event.job.kind, event.kind, event.data) == ("teacher", "failed", {"reason": "Slurm job 7 is node_fail"})
+    assert (event.job.kind, event.kind) == ("teacher", "failed")
+    assert event.data == {"reason": "Slurm job 7 is node_fail", "unbegun": True}
     executor.close()
     assert (tmp_path / "cancelled").read_text().split() == ["7", "7"]  # the one that failed, and the next
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import cli
-from harness.ledger import write_sealed
+from harness.files import write_sealed
 from harness.space import Choice, Float, Form, Halving, Knob, Study
 from harness.spec import Range, digest
 from harness.study_files import load_study

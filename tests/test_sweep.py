@@ -18,7 +18,7 @@ import mlflow
 import optuna
 import pytest
 
-from harness import errands, ledger, manifest, session
+from harness import errands, files, ledger, manifest, session
 from harness.costs import costs_from_json
 from harness.executors.inline import Inline
 from harness.locks import driver_of
@@ -88,7 +88,7 @@ def test_what_a_sweep_leaves_is_the_users_own(home: Path) -> None:
 
 
 def test_the_search_never_reads_the_test_split(home: Path) -> None:
-    results = [ledger.read_json(path) for path in (home / "results" / "mine" / "trials").glob("*/result.json")]
+    results = [files.read_json(path) for path in (home / "results" / "mine" / "trials").glob("*/result.json")]
     records = [record for result in results for record in result["records"]]
     assert len(records) == 2 * TOTAL and not any(record["curve"]["test_accuracy"] for record in records)
     assert not any(name.startswith("test_") for record in records for name in record["metrics"])
@@ -129,7 +129,7 @@ def test_a_plan_is_printed_and_the_sweep_that_follows_uses_it(
 def test_a_second_sweep_of_a_running_study_is_refused(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = ledger.lock(home / "results" / "mine" / "driver.lock")
+    held = files.lock(home / "results" / "mine" / "driver.lock")
     assert held is not None
     words = refused([home / "mine.py", "--out", home / "results"], capsys, monkeypatch)
     held.release()
@@ -140,7 +140,7 @@ def test_two_sweeps_on_one_storage_are_refused_also_from_different_folders(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = tmp_path / "shared.db"
-    held = ledger.lock(tmp_path / f".{storage.name}.driver.lock")
+    held = files.lock(tmp_path / f".{storage.name}.driver.lock")
     assert held is not None
     arguments = [home / "mine.py", "--out", tmp_path / "b", "--storage", f"sqlite:///{storage}"]
     words = refused(arguments, capsys, monkeypatch)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cohort, ledger
+from harness import cohort, files, ledger
 from harness.cohort import State, checkpoint, training
 from harness.costs import TOGETHER, How
 from harness.executors import Job, remote, worker
@@ -170,7 +170,7 @@ def test_a_student_that_cannot_be_kept_does_not_cost_the_cohort(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(training, "KEEP_EVERY", 0.0)
-    monkeypatch.setattr(ledger, "write_bytes", full)
+    monkeypatch.setattr(checkpoint, "write_bytes", full)
     run(folders, digits_cache)
     assert_alike(results(folders), undisturbed)
     assert {line.partition(" (")[0] for line in caplog.messages} == {"how far a student is cannot be kept"}
@@ -206,10 +206,13 @@ def test_a_job_that_could_not_say_how_it_ended_for_a_full_disk_costs_no_trial_an
 ) -> None:
     desk, job = Desk.of(tmp_path, tmp_path / "worker.log"), Job(1, "cohort", {})
     desk.open()
-    assert Track(job).lost("over, without a word", desk).data == {"reason": "over, without a word"}
+    assert Track(job).lost("over", desk).data == {"reason": "over", "unbegun": True}
+    desk.tell(job, "begun", {})
+    assert Track(job).lost("over", desk).data == {"reason": "over"}
+    desk.news(job).unlink()
     monkeypatch.setattr(os, "fsync", full)
     said = {"reason": f"No space left on device: {desk.folder / 'room'}", "full": True}
-    assert Track(job).lost("over, without a word", desk).data == said
+    assert Track(job).lost("over", desk).data == said
     assert list(desk.folder.iterdir()) == []
 
 
@@ -220,5 +223,5 @@ def test_a_wall_clock_that_is_set_back_makes_no_negative_time(
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
     run(folders, digits_cache)
     for folder in folders:
-        facts = ledger.read_json(folder / "result.json")
+        facts = files.read_json(folder / "result.json")
         assert facts["finished"] >= facts["started"]

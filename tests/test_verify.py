@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness import ledger
+from harness import files, ledger
 from harness.kept import Asked, Kept
 from harness.sampler import Sampler
 from harness.spec import StudentSpec
@@ -45,7 +45,7 @@ CLEAN = "9 trials, 10 runs, 16 students: no fault"
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study with complete and pruned trials and one that was given up, as a sweep leaves it."""
     out = tmp_path_factory.mktemp("swept")
-    ledger.write_json(out / "fake" / "study.json", MANIFEST)
+    files.write_json(out / "fake" / "study.json", MANIFEST)
     open_tracker(out)
     sql(out / "mlflow.db", "PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(out / "mlflow.db", out / "empty.db")  # making one takes seconds
@@ -225,7 +225,7 @@ def test_while_a_sweep_runs_what_it_told_is_checked_and_repair_is_refused(out: P
     RUNNING(out)
     in_mlflow("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", "sweep")(out)
     stray_directory(out)
-    held = ledger.lock(out / "fake" / "driver.lock")
+    held = files.lock(out / "fake" / "driver.lock")
     assert held is not None
     before = state(out)
     found = verify()

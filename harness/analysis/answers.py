@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from harness.ledger import TrialSpec, confirmed_file, put_aside, read_spec, result_of, trial_dir
+from harness.files import put_aside
+from harness.ledger import TrialSpec, confirmed_file, read_spec, result_of, trial_dir
 from harness.spec import Record, digest
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.ledger import COUNT, read_sealed
+from harness.files import read_sealed
+from harness.ledger import COUNT
 from harness.space import SIZE_BUDGET, dimension_from_json
 from harness.spec import is_number
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.ledger import read_sealed
+from harness.files import read_sealed
 from harness.spec import is_number
 
 FILE = "latency.json"

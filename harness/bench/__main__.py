@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from harness import cli, ledger, tasks
+from harness import cli, files, tasks
 from harness.bench import driving, figure, front, measure, shares, steps, tables
 from harness.bench.measure import AT_LEAST, Question
 from harness.bench.plain import check
@@ -118,7 +118,7 @@ def main(
 
         data = run(question, wanted, repeats, minutes, sizes, Path(folder), tell)
     if json is not None:
-        ledger.write_json(json, data)
+        files.write_json(json, data)
     if figure_file is not None:
         figure.save(data, figure_file)
     tables.show(Console(), data)

@@ -22,10 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from harness import ledger, optimisers
+from harness import optimisers
 from harness.cohort.data import Data
 from harness.cohort.patience import Patience
 from harness.cohort.stack import Cohort
+from harness.files import put_aside, write_bytes
 from harness.keyed import checksum
 from harness.losses import FeatureForm
 from harness.models.family import pad
@@ -144,7 +145,7 @@ def save(path: Path, key: str, states: Sequence[State]) -> None:
         for name in ("epoch", "seconds", "teacher_flops")
     }
     said = {"key": key, "students": str(len(states)), **numbers}
-    ledger.write_bytes(path, to_bytes(tensors, {**said, "sum": digest([checksum(tensors), said])}))
+    write_bytes(path, to_bytes(tensors, {**said, "sum": digest([checksum(tensors), said])}))
 
 
 def load(path: Path, key: str) -> list[State] | None:
@@ -154,7 +155,7 @@ def load(path: Path, key: str) -> list[State] | None:
     try:
         return _read(path, key)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        ledger.put_aside(path, f"{path} is no checkpoint of these students ({error})")
+        put_aside(path, f"{path} is no checkpoint of these students ({error})")
         return None
 
 

@@ -34,7 +34,8 @@ class Job:
 class Event:
     """News of a job: `progress`, `done` (with its result), `refused` (bad input, `reason`) or `failed` (`reason`).
 
-    A job that failed because a disk is full or read-only says so with `full` true, and names the file in its reason.
+    A job that failed because a disk is full or read-only says so with `full` true, and names the file in its reason;
+    one that was lost before it was begun, which is no fault of its trials, with `unbegun` true.
     """
 
     job: Job

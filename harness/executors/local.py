@@ -1,8 +1,13 @@
-"""Worker processes on this machine, kept warm: one a core, one torch thread each."""
+"""Worker processes on this machine, kept warm: one a core, one torch thread each.
+
+A worker is given a job when it says that it is ready. One that leaves before, for torch does not load or there is no
+memory for it, costs no job anything: the others go on, and where there are none the sweep stops.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import platform
@@ -20,15 +25,20 @@ from typing import Any
 
 from harness.executors import Event, Job
 from harness.problems import one_line
+from harness.stopping import Halt
 from harness.urls import redact
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 PATIENCE = 30.0
 """Seconds beyond its limit that a worker has to leave by itself."""
+STARTS, PAUSE, LONG_PAUSE = 5, 2.0, 60.0
+"""How many workers one after the other may leave before they are ready, where others were; the seconds until one more
+is started, and the same while there are others."""
 HEARS = 1.0
 """Seconds that a worker's last words are waited for."""
 NEW_GLIBC = (2, 35)
 """Older ones refuse a threshold for mapping above 32 MiB, and then fall back to 128 KiB."""
+log = logging.getLogger(__name__)
 
 
 def keep_memory() -> dict[str, str]:
@@ -49,7 +59,8 @@ def keep_memory() -> dict[str, str]:
 
 
 class Local:
-    """An executor of `num_workers` processes. A worker that dies fails its job and is replaced."""
+    """An executor of `num_workers` processes. A worker that dies fails its job and is replaced; `Halt` is raised where
+    none can be."""
 
     def __init__(self, num_workers: int, cache: Path, device: str, log: Path) -> None:
         """`cache` holds the teachers; `log` takes what the workers print. Neither is touched before a job trains."""
@@ -60,6 +71,10 @@ class Local:
         self._count = 0
         self._num_workers = num_workers
         self._workers: list[_Worker] = []
+        self._wanted = 0  # workers
+        self._start_at = -math.inf  # no other is started before
+        self._left_unready: list[str] = []  # why, since one was ready
+        self._was_ready = False
 
     def open(self) -> None:
         """Nothing to reach: a worker is started for the first job that waits for one."""
@@ -68,8 +83,8 @@ class Local:
         self._count += 1
         job = Job(self._count, kind, body)
         self._waiting.append(job)
-        while len(self._workers) < (1 if kind == "describe" else self._num_workers):
-            self._workers.append(self._start())  # one is enough until it is known that there is work
+        self._wanted = max(self._wanted, 1 if kind == "describe" else self._num_workers)  # until there is work, one
+        self._start_missing()
         self._dispatch()
         return job
 
@@ -86,6 +101,7 @@ class Local:
                 worker.process.kill()  # its listener says so
             if worker.is_dead:
                 worker.end_children()  # they may hold its end of the line, which keeps the listener waiting
+        self._start_missing()
         self._dispatch()
         return events
 
@@ -101,11 +117,15 @@ class Local:
         self._waiting.clear()
         for worker in self._workers:  # it may be interrupted, and called again
             worker.stop()
-        self._workers = []
+        self._workers, self._wanted = [], 0
 
     def kill(self) -> None:
         for worker in self._workers:
             worker.end_children()
+
+    def _start_missing(self) -> None:
+        while len(self._workers) < self._wanted and time.monotonic() >= self._start_at:
+            self._workers.append(self._start())
 
     def _start(self) -> _Worker:
         process = subprocess.Popen(
@@ -135,30 +155,20 @@ class Local:
 
     def _dispatch(self) -> None:
         for worker in self._workers:
-            if worker.job is None and self._waiting:
+            if worker.is_ready and worker.job is None and self._waiting:
                 worker.take(self._waiting.popleft())
 
     def _read(self, worker: _Worker, line: str | None) -> list[Event]:
         job = worker.job
         if line is None:
-            if worker not in self._workers:
-                return []
-            worker.end_children()
-            code = worker.process.wait()
-            worker.stop()
-            self._workers[self._workers.index(worker)] = self._start()
-            reason = f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker left with code {code}"
-            if worker.last_words and not worker.is_ready:
-                reason += f": {one_line(redact(worker.last_words))}"
-            if worker.seconds > worker.limit:
-                reason = f"hung: not done after {worker.limit:g} seconds; worker.log has where it was"
-            return [Event(job, "failed", {"reason": reason})] if job is not None else []
+            return self._lost(worker) if worker in self._workers else []
         try:
             news = json.loads(line)
         except ValueError:
             return []  # half a line: it was killed as it wrote, and its end is next
         if news["event"] == "ready":
-            worker.is_ready = True
+            worker.is_ready = self._was_ready = True
+            self._left_unready = []
             return []
         if job is None or news["id"] != job.id:
             return []
@@ -169,6 +179,33 @@ class Local:
             worker.job = None
         return [Event(job, news["event"], news["data"])]
 
+    def _lost(self, worker: _Worker) -> list[Event]:
+        """A worker is gone: its job has failed, or it never had one."""
+        worker.end_children()
+        code = worker.process.wait()
+        worker.stop()
+        self._workers.remove(worker)
+        reason = f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker left with code {code}"
+        if not worker.is_ready:
+            return self._left_before_it_was_ready(reason, worker.last_words)
+        self._start_at = -math.inf  # it is replaced at once
+        if worker.seconds > worker.limit:
+            reason = f"hung: not done after {worker.limit:g} seconds; worker.log has where it was"
+        return [Event(worker.job, "failed", {"reason": reason})] if worker.job is not None else []
+
+    def _left_before_it_was_ready(self, reason: str, last_words: str) -> list[Event]:
+        """Let others go on without this one. Where none ever was ready, nor is started, a job has failed."""
+        reason += f": {one_line(redact(last_words))}" if last_words else ""
+        if not (self._was_ready or self._workers):
+            return [Event(self._waiting.popleft(), "failed", {"reason": reason})] if self._waiting else []
+        self._left_unready.append(reason)
+        if not self._workers and len(self._left_unready) >= STARTS:
+            raise Halt(f"{STARTS} workers one after the other could not start: {reason}")
+        if len(self._left_unready) == 1:
+            log.warning("a worker could not start (%s); it is tried again", reason)
+        self._start_at = time.monotonic() + (LONG_PAUSE if self._workers else PAUSE)
+        return []
+
 
 class _Worker:
     """One process and the job it has."""
@@ -176,7 +213,7 @@ class _Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.job: Job | None = None
-        self.is_ready = False
+        self.is_ready = False  # and given a job
         self.last_words = ""  # on standard error, before it is ready
         self._since = math.inf
 

@@ -195,7 +195,7 @@ class Ray:
         except OutOfMemoryError:
             return [track.lost("Ray killed its worker: the node was out of memory", self._desk)]
         except (WorkerCrashedError, TaskCancelledError):
-            track.look(self._desk)
+            track.look(self._desk)  # where it was
             return [track.lost(f"worker died; see {self._desk.log_of(track.node or platform.node()).name}", self._desk)]
         except RayError as error:
             return [track.lost(one_line(error), self._desk)]

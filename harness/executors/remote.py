@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ledger
+from harness import files
 from harness.executors import Event, Job, local
 from harness.files import cannot_be_written
 
@@ -70,12 +70,12 @@ class Desk:
     def tell(self, job: Job, event: str, data: Mapping[str, Any]) -> None:
         """Say how a job is, for the driver to see; where the driver has left, nobody is told."""
         if self.folder.is_dir():
-            ledger.write_json(self.news(job), {"node": platform.node(), "event": event, "data": dict(data)})
+            files.write_json(self.news(job), {"node": platform.node(), "event": event, "data": dict(data)})
 
     def why_full(self) -> str:
         """Why nothing can be written here, `No space left on device: /its/path`; nothing where it can be."""
         try:
-            ledger.write_bytes(self.folder / "room", bytes(ROOM))
+            files.write_bytes(self.folder / "room", bytes(ROOM))
         except OSError as error:
             return f"{error.strerror}: {error.filename or self.folder}" if cannot_be_written(error) else ""
         (self.folder / "room").unlink(missing_ok=True)
@@ -119,7 +119,7 @@ class Track:
 
     def look(self, desk: Desk) -> list[Event]:
         """What the job has said since the last look."""
-        news = ledger.read_json(desk.news(self.job))
+        news = files.read_json(desk.news(self.job))
         if news is None or news == self._said:
             return []
         self._said, self.node = news, news["node"]
@@ -142,12 +142,13 @@ class Track:
         return self.seconds > 2 * self.limit + local.PATIENCE
 
     def lost(self, reason: str, desk: Desk) -> Event:
-        """The job's end where its worker is gone."""
+        """The job's end where its worker is gone, for what it has said last."""
+        self.look(desk)
         if self.seconds + PERIOD > self.limit:  # it was seen to begin up to a period late
             reason = f"hung: not done after {self.limit:g} seconds; {desk.log_of(self.node).name} has where it was"
         elif full := desk.why_full():  # then it could not say so
             return Event(self.job, "failed", {"reason": full, "full": True})
-        return Event(self.job, "failed", {"reason": reason})
+        return Event(self.job, "failed", {"reason": reason} | ({} if self.node else {"unbegun": True}))
 
 
 def check_device(device: str, gpus: float, where: str) -> str:

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from filelock import FileLock
 
-from harness import ledger
+from harness import ledger, tries
 from harness.analysis.answers import has_answers
 from harness.ledger import TrialSpec
 from harness.spec import Record, StudentSpec
@@ -69,7 +69,7 @@ def run_cohort(folders: Sequence[Path], until: int | None, training: Training[St
                 for folder, trial, place in owners[spec]:
                     with _unless_full("how far a student is"):
                         training.save(ledger.student_checkpoint(folder, place), trial.hash, [state])
-                        ledger.got_somewhere(folder)
+                        tries.got_somewhere(folder)
 
         reached = _trained_before(waiting) if until is None else {}
         states = {spec: state for trial in waiting for spec, state in _latest(*trial, until, training).items()}
@@ -87,7 +87,7 @@ def run_cohort(folders: Sequence[Path], until: int | None, training: Training[St
         waiting = publish(waiting)
         for folder, _ in waiting:
             with _unless_full("that a training begins"):
-                ledger.begin(folder)
+                tries.begin(folder)
         for records, after in training.train(specs, until, states, keep) if waiting else ():
             reached |= {record.spec: record for record in records}
             left |= {record.spec: state for record, state in zip(records, after, strict=False)}
@@ -169,7 +169,7 @@ def _publish(
             ledger.publish_rung(folder, trial, until, records)
             ledger.drop_checkpoints(folder, before=until)
         ledger.drop_students(folder)
-        ledger.got_somewhere(folder)
+        tries.got_somewhere(folder)
     return others
 
 

@@ -17,7 +17,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from harness.ledger import TrialSpec, now_ms
+from harness.files import now_ms
+from harness.ledger import TrialSpec
 from harness.locks import is_server, making_tables
 from harness.outages import StoreError, way_out
 from harness.runs import Sweep, failure_tags, run_name, trial_metrics, trial_params, trial_tags

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ledger
+from harness import files, ledger
 from harness.kept import Kept, KeptStudy, read_study
 from harness.tracking import Head
 from harness.verify.compare import Run, run_faults
@@ -48,7 +48,7 @@ class Place:
     @property
     def manifest(self) -> Mapping[str, Any]:
         """What `study.json` says."""
-        return ledger.read_sealed(self.study_dir / "study.json") or {}
+        return files.read_sealed(self.study_dir / "study.json") or {}
 
 
 @dataclass
@@ -73,9 +73,9 @@ def check(place: Place, watch: Watch, *, alone: bool = False) -> Findings:
     if alone:
         return _Check(place, False, watch).findings()
     while True:
-        running = ledger.is_locked(place.lock)
+        running = files.is_locked(place.lock)
         found = _Check(place, running, watch).findings()
-        if ledger.is_locked(place.lock) == running:
+        if files.is_locked(place.lock) == running:
             return found  # else a sweep began or ended meanwhile, and half was read before
 
 
