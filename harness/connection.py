@@ -104,10 +104,18 @@ class Connection:
                 self._patience.wait(self._why_away(cause))
                 again = True
             except KeyError as error:
-                raise Halt(
-                    f"the study is not in its storage any more ({redact(str(error))}): it was deleted meanwhile; its "
-                    "trials are kept on disk, and the same command begins anew"
-                ) from None
+                raise Halt(self._what_was_deleted(error)) from None
+
+    def _what_was_deleted(self, error: KeyError) -> str:
+        """The study, or a row of it."""
+        try:
+            self._disk.get_study_name_from_id(self._id)
+        except (KeyError, StorageInternalError, DBAPIError):
+            return (
+                f"the study is not in its storage any more ({redact(str(error))}): it was deleted meanwhile; its "
+                "trials are kept on disk, and the same command begins anew"
+            )
+        return f"rows of the study were deleted in its storage meanwhile ({redact(str(error))}); {ANEW}"
 
     def _why_away(self, cause: BaseException | None) -> str:
         """Why the storage did not answer, in a line. Raises `Halt` where that does not pass by itself."""

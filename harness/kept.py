@@ -11,6 +11,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import column, select, table
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.arms import CONTROL, Arm, read_arm
@@ -119,9 +120,10 @@ def trials_of(disk: RDBStorage, study_id: int) -> list[FrozenTrial]:
     read, or has a number or a value that is none, which SQLite keeps all the same."""
     try:
         trials = disk.get_all_trials(study_id, deepcopy=False)
-    except KeyError as error:
+    except UNREADABLE as error:
         disk.get_study_name_from_id(study_id)
-        raise LookupError(f"it lacks {error}") from None
+        _say_which(disk, study_id)
+        raise LookupError(f"{type(error).__name__} {error}") from None
     for trial in trials:
         if not isinstance(trial.number, int):
             raise ValueError(f"a trial has the number {trial.number!r}")
@@ -129,6 +131,18 @@ def trials_of(disk: RDBStorage, study_id: int) -> list[FrozenTrial]:
             if not isinstance(value, float):
                 raise ValueError(f"trial {trial.number} has the value {value!r}")
     return trials
+
+
+def _say_which(disk: RDBStorage, study_id: int) -> None:
+    """Raise `LookupError` that names the first trial of a study which cannot be read, if it is one by itself."""
+    rows = table("trials", *(column(name) for name in ("trial_id", "number", "study_id")))
+    with disk.engine.connect() as connection:
+        found = connection.execute(select(rows.c.number, rows.c.trial_id).where(rows.c.study_id == study_id)).all()
+    for number, trial_id in found:
+        try:
+            disk.get_trial(trial_id)
+        except UNREADABLE as error:
+            raise LookupError(f"number {number}: {type(error).__name__} {error}".strip()) from None
 
 
 def asked_of(trial: FrozenTrial) -> Asked:

@@ -95,10 +95,17 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str 
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differences(old, new, f"{within}{name}.")
-        elif old != new and name == "code":
+        elif _is_same(old, new):
+            continue
+        elif name == "code":
             yield "the code of its file"
-        elif old != new:
+        else:
             yield f"{within}{name} was {_short(old)}, and is {_short(new)}"
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Whether two values are written alike, as a study's hash has them: 0 and 0.0 are not."""
+    return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)
 
 
 def _short(value: Any) -> str:

@@ -74,7 +74,7 @@ def say_goodbye(options: Options, console: Console, why: str, pages: Mapping[str
     if why == "timeout":
         say_time_is_up(options, console, "the budget")
     if why == "failures":
-        console.print(f"[red]stopped: too many trials failed; see {escape(str(options.study_dir / 'worker*.log'))}[/]")
+        cli.say_error(f"stopped: too many trials failed; see {options.study_dir / 'worker*.log'}")
     out = "" if options.out == cli.OUT else f" --out {shlex.quote(str(options.out))}"
     console.print(
         f"report   {options.study_dir / 'report.html'}; summary.md and figures beside it", highlight=False, markup=False

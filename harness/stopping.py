@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
 GRACE, AGAIN = 20.0, 5.0
 """Seconds that the first signal may go unseen until it interrupts, and between two such tries."""
+SOON = 0.05
+"""Seconds until one that was dropped interrupts again."""
 TOGETHER = 0.5
 """Seconds within which two signals are one: `timeout` sends its own to the process and to its group."""
 LAST = 5.0
@@ -36,16 +40,18 @@ class Stop:
 
     While it `waits` for a signal to be seen, the first one does nothing but be there to see; what has not seen it after
     `GRACE` seconds hangs, in a store that does not answer, and is interrupted by `KeyboardInterrupt`. At any other time
-    the first raises that at once, and again after as long where it was swallowed: Python drops what is raised in a
-    callback of its own. A second one, half a second later or more, leaves the process at once, by way of `order`, which
-    runs in the midst of whatever was going on: it may take no lock and wait for nothing. Should it hang all the same
-    the system ends the process. To the stores it is a kill.
+    the first raises that at once; again where it is dropped, as Python does with what is raised in a callback of its
+    own; and after as long where somebody swallowed it. A second one, half a second later or more, leaves the process at
+    once, by way of `order`, which runs in the midst of whatever was going on: it may take no lock and wait for nothing.
+    Should it hang all the same the system ends the process. To the stores it is a kill. Once it has stopped in order,
+    one more changes nothing, not even the exit code.
     """
 
     def __init__(self, order: Callable[[], None]) -> None:
         self._order = order
         self._waits = False
         self._first_at = math.inf
+        self._ignored: set[int] = set()  # as `nohup`, and a shell of what it starts with `&`, want them
         self.code = 0
 
     def __bool__(self) -> bool:
@@ -100,20 +106,40 @@ class Stop:
     def listening(self) -> Iterator[None]:
         """Take the signals of this process."""
         before = {number: signal.getsignal(number) for number in (*SIGNALS, *([ALARM] if ALARM else []))}
+        self._ignored = {number for number in (signal.SIGINT, HANGUP) if number and before[number] == signal.SIG_IGN}
+        unraisable = sys.unraisablehook
+        atexit.register(self._be_deaf)  # before whatever is imported from here on registers: it is called after that
         self._listen()
+
+        def dropped(what: sys.UnraisableHookArgs) -> None:
+            if self and issubclass(what.exc_type, KeyboardInterrupt):
+                _set_alarm(SOON, AGAIN)
+            else:
+                unraisable(what)
+
+        sys.unraisablehook = dropped
         try:
             yield
         finally:
             _set_alarm(0, 0)
+            sys.unraisablehook = unraisable
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, self._leave if self and number != ALARM else handler)
 
     def _listen(self) -> None:
         for number in SIGNALS:
-            if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
-                signal.signal(number, self._take)
+            signal.signal(number, signal.SIG_IGN if number in self._ignored else self._take)
         if ALARM is not None:
             signal.signal(ALARM, self._hangs)
+
+    def _leave(self, _number: int, _frame: FrameType | None) -> None:
+        os._exit(self.code)
+
+    def _be_deaf(self) -> None:
+        """As the interpreter is taken down it would give signals back to the system, which ends the process by them."""
+        if self:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
     def _take(self, number: int, _: FrameType | None) -> None:
         first, now = not self, time.monotonic()

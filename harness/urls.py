@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, quote_plus, urlsplit
@@ -11,6 +12,8 @@ from urllib.parse import quote, quote_plus, urlsplit
 DATABASES = ("sqlite:///FILE", "postgresql://USER@HOST/DATABASE")
 SERVERS = ("http://HOST:PORT", "https://HOST:PORT")
 HIDDEN = "***"
+UNREAD = {"out of range": "a port above 65535", "IPv6": "a bracket that is not closed"}
+"""What is wrong with a URL by how Python says so."""
 VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
 """Variables of the environment whose values are secrets, whatever text they turn up in."""
 SHORTEST = 4
@@ -74,6 +77,7 @@ def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
     if scheme not in schemes or "://" not in url or (scheme == "sqlite" and sqlite_file(url) is None):
         raise ValueError(f"{option}{_sayable(url)} names no store; stores are {', '.join(forms)}")
     if scheme == "sqlite":
+        _check_sqlite(option, url)
         return
     if re.search(r"\s", url):
         raise ValueError(f"{option} has a blank in its URL; write it as %20, or leave it out where the URL ends")
@@ -84,11 +88,28 @@ def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
             from sqlalchemy.engine import make_url
 
             make_url(url)
-    except ValueError:
+    except ValueError as error:
+        wrong = next((said for sign, said in UNREAD.items() if sign in str(error)), "a port that is no number")
         raise ValueError(
-            f"{option} has a port that is no number; the form is {scheme}://USER:PASSWORD@HOST:PORT, and in a password "
+            f"{option} has {wrong}; the form is {scheme}://USER:PASSWORD@HOST:PORT, and in a password "
             "@ : / ? # are written as %40 %3A %2F %3F %23"
         ) from None
+
+
+def _check_sqlite(option: str, url: str) -> None:
+    """Raise `ValueError` for a SQLite URL with a URI within, under which others would not find its file, or with an
+    option that cannot be."""
+    if re.search(r"^sqlite:///file:|[?&]uri=", url):
+        raise ValueError(f"{option} {url!r} has a URI of SQLite's own within; write {DATABASES[0]}")
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SAWarning
+
+    parsed = make_url(url)
+    try:
+        with warnings.catch_warnings(action="error", category=SAWarning):  # of an option that SQLite does not have
+            parsed.get_dialect()().create_connect_args(parsed)
+    except (ValueError, TypeError, SAWarning) as error:
+        raise ValueError(f"{option} {url!r} has an option that cannot be: {str(error).partition(';')[0]}") from None
 
 
 def _sayable(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from harness import tasks, teacher
 from harness.tasks import fashion_mnist, places
 
 torch.set_num_threads(1)
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # in a script's background, and programs that are tested take over
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HARNESS_FIGURES"] = "none"  # in most tests nobody looks at them, and they are half of a small sweep
 settings.register_profile("busy", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

@@ -220,6 +220,18 @@ FAULTS: Mapping[str, tuple[Callable[[Path], str], str, str]] = {
     ),
     "a run twice": (double_the_run, "is the one to keep", ""),
     "a point of a curve changed": (in_mlflow(METRIC), "has val_loss 0.600000001 at step 2, the ledger 0.6", ""),
+    "a point of a curve that is no number": (
+        in_mlflow("UPDATE metrics SET value = 'x' WHERE run_uuid = ? AND key = 'val_loss' AND step = 2"),
+        "has val_loss 'x' at step 2, the ledger 0.6; --repair deletes it and logs another", "",
+    ),
+    "a step that is no number": (
+        in_mlflow("UPDATE metrics SET step = 'x' WHERE run_uuid = ? AND key = 'val_loss' AND step = 2"),
+        "has val_loss at step x, the ledger does not", "",
+    ),
+    "text for a number in the table of runs": (
+        in_mlflow("UPDATE latest_metrics SET value = 'x' WHERE run_uuid = ? AND key = 'val_loss'"),
+        "shows val_loss 'x' in the table of runs", "",
+    ),
     "a point of a curve too many": (
         in_mlflow("INSERT INTO metrics SELECT key, value, timestamp + 1, run_uuid, 9, is_nan FROM metrics "
                   "WHERE run_uuid = ? AND key = 'val_loss' AND step = 2"),

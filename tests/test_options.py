@@ -92,6 +92,9 @@ def test_what_has_changed_of_a_study_is_told(options: Options, tmp_path: Path) -
     same = json.loads(json.dumps(now.identity()))
     files.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": same})
     assert said_changed(own, "c0ffee") == "Changed: its data or its teacher, and nothing in its file"
+    whole = same | {"seed": float(now.seed)}  # which is equal, and written otherwise
+    files.write_sealed(own.study_dir / "study.json", {"config_hash": "c0ffee", "identity": whole})
+    assert said_changed(own, "c0ffee") == "Changed: seed was 0.0, and is 0"
 
 
 def test_settings_may_hold_equals_signs() -> None:
@@ -139,6 +142,27 @@ def test_no_part_is_said_of_what_names_no_store_where_a_password_may_be_in_it(ur
     with pytest.raises(ValueError, match=r"^--storage names no store; stores are sqlite:///FILE") as caught:
         check_url("--storage", url, DATABASES)
     assert "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("https://h:99999", "--tracking-uri has a port above 65535; the form is https://"),
+        ("http://[::1", "--tracking-uri has a bracket that is not closed; the form is http://"),
+        (
+            "sqlite:///file:x.db",
+            "--tracking-uri 'sqlite:///file:x.db' has a URI of SQLite's own within; write sqlite:///",
+        ),
+        ("sqlite:///file::memory:?cache=shared&uri=true", "has a URI of SQLite's own within"),
+        ("sqlite:////tmp/x.db?uri=true", "has a URI of SQLite's own within"),
+        ("sqlite:///x.db?timeout=abc", "has an option that cannot be: could not convert string to float: 'abc'"),
+        ("sqlite:///x.db?foo=1", r"has an option that cannot be: Query string argument\(s\) 'foo' are not accepted by"),
+    ],
+)
+def test_a_url_that_cannot_be_says_what_is_wrong_with_it(url: str, line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        check_url("--tracking-uri", url, (*DATABASES, *SERVERS))
+    check_url("--storage", "sqlite:///x.db?timeout=9", DATABASES)
 
 
 def test_a_port_is_looked_for_where_it_stands() -> None:

@@ -46,12 +46,14 @@ def said_after(program: str, number: signal.Signals) -> tuple[list[str], int]:
     return found, code
 
 
-def test_a_terminal_that_closes_is_no_signal_to_who_was_started_by_nohup() -> None:
-    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_whoever_started_it_has_ignored_is_none(ignored: signal.Signals) -> None:
+    """SIGHUP by `nohup`, SIGINT by a script for what it starts with `&`."""
+    ignoring = f"import signal; signal.signal({int(ignored)}, signal.SIG_IGN)\n"
     with subprocess.Popen([sys.executable, "-c", ignoring + PROGRAM], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
-        process.send_signal(signal.SIGHUP)
+        process.send_signal(ignored)
         time.sleep(2 * TOGETHER)
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "seen\n"
@@ -113,6 +115,59 @@ time.sleep(1)  # nothing comes after it
 def test_what_hangs_without_looking_for_the_first_signal_is_interrupted_in_the_end() -> None:
     program = HANGS.format(how="stop.waits()", then="pass")
     assert said_after(program, signal.SIGINT) == (["interrupted 130"], 0)
+
+
+DROPPED = """
+import gc, os, signal, sys, time
+from harness.stopping import Stop
+
+class Loses:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+stop = Stop(lambda: None)
+with stop.listening():
+    started = time.monotonic()
+    try:
+        Loses()
+        time.sleep(10)
+    except KeyboardInterrupt:
+        print(time.monotonic() - started < 5, flush=True)
+    class Raises:
+        def __del__(self):
+            raise ValueError("another's")
+    Raises()
+"""
+
+
+def test_an_interrupt_that_python_drops_comes_again_at_once_and_without_a_word() -> None:
+    ran = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True\n" and "KeyboardInterrupt" not in ran.stderr and "ValueError: another's" in ran.stderr
+
+
+STOPPED = """
+import os, signal, sys
+from harness.stopping import Stop
+
+class Last:
+    def __del__(self, kill=os.kill, own=os.getpid()):
+        kill(own, signal.SIGTERM)
+
+stop, last = Stop(lambda: None), Last()
+with stop.listening():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+{then}
+sys.exit(stop.code)
+"""
+
+
+@pytest.mark.parametrize("then", ["", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_a_signal_after_a_stop_in_order_does_not_change_the_exit_code(then: str) -> None:
+    assert subprocess.run([sys.executable, "-c", STOPPED.format(then=then)], check=False).returncode == 130
 
 
 @pytest.mark.parametrize("how", ["stop.waits()", "nullcontext()"])

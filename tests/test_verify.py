@@ -142,6 +142,21 @@ def test_a_number_that_optuna_has_twice_is_said(out: Path, verify: Verify) -> No
     )
 
 
+def test_a_number_beyond_all_bounds_is_a_fault_as_any_other(out: Path, verify: Verify) -> None:
+    sql(out / "fake" / "study.db", "UPDATE trials SET number = 10000000000000 WHERE number = 1")
+    found = verify()
+    assert found.code == 1
+    assert found.faults[0].startswith("trial 1: Optuna has no such trial, but there is the run ")
+
+
+def test_a_run_whose_key_is_written_otherwise_is_no_trials(out: Path, verify: Verify) -> None:
+    sql(out / "mlflow.db", "UPDATE tags SET value = 'fake/01' WHERE key = 'harness.key' AND value = 'fake/1'")
+    found = verify()
+    assert found.code == 1 and len(found.faults) == 2
+    assert "of 'fake/01', which is no trial of this study" in found.faults[0]
+    assert found.faults[1].startswith("trial 1: it has no run in MLflow")
+
+
 def test_what_is_left_of_a_trial_is_said_and_is_no_fault(out: Path, verify: Verify) -> None:
     folder = ledger.trial_dir(out / "fake", 1)
     for name in ("result.json.aside-1", ".result.json.7.tmp", "student-0.json", "rung-2.safetensors"):

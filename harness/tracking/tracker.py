@@ -20,7 +20,7 @@ from typing import Any
 from harness.files import now_ms
 from harness.ledger import TrialSpec
 from harness.locks import is_server, making_tables
-from harness.outages import StoreError, way_out
+from harness.outages import DAMAGED, StoreError, way_out
 from harness.runs import Sweep, failure_tags, run_name, trial_metrics, trial_params, trial_tags
 from harness.spec import Record
 from harness.tracking.reader import search
@@ -29,6 +29,8 @@ from harness.tracking.views import VIEWS, state
 from harness.urls import redact, sqlite_file
 
 log = logging.getLogger(__name__)
+UNUSABLE = (*DAMAGED, "no such table", "no such column")
+"""What SQLite says of a file that is no store of MLflow's, or not a whole one."""
 METRICS_A_BATCH = 1000  # MLflow's own limit
 TRIES, PAUSE = 3, 1.0
 """How often a server's store is opened whose connection is cut meanwhile, and the seconds in between."""
@@ -67,7 +69,7 @@ class Tracker:
                     time.sleep(PAUSE)
                     reachable(uri)
                     continue
-                todo = way_out(str(error), "move it away, and the sweep logs every run again, from disk")
+                todo = way_out(str(error), "move it away, and the sweep logs every run again, from disk", UNUSABLE)
                 raise ValueError(f"cannot open the tracking store {redact(uri)}: {error}{todo}") from None
 
     def _open(self) -> None:

@@ -6,6 +6,7 @@ the other two by the time they are read, and a study can be checked while its sw
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from harness.verify.trials import WORDS, Entry, leftovers, look, open_faults, to
 Watch = Callable[[int, int], None]
 """Hears how many trials of how many were looked at."""
 COPY = "put an earlier copy of the storage back, or begin anew with --new"
+NUMBER = re.compile(r"0|[1-9][0-9]{0,14}")
+"""A trial's number, as it is written everywhere."""
 AT_ONCE = 50
 """How many trials' runs are read by one query."""
 
@@ -103,7 +106,7 @@ class _Check:
             heads = self._by_number(runs.heads())
             found.faults += self._study_faults(heads.pop(None, []), runs)
             folders = ledger.numbers(place.study_dir)
-            every = sorted({*range(max(kept, default=-1) + 1), *folders, *(n for n in heads if n is not None)})
+            every = sorted({*range(len(kept)), *kept, *folders, *(n for n in heads if n is not None)})
             for start in range(0, len(every), AT_ONCE):
                 some = every[start : start + AT_ONCE]
                 bodies = runs.bodies([head.id for number in some for head in heads.get(number, [])])
@@ -130,8 +133,8 @@ class _Check:
         for head in sorted(heads, key=lambda head: head.id):
             self._found.num_runs += not head.deleted
             study, _, name = head.key.rpartition("/")
-            if study == self._place.name and (name == "sweep" or name.isdecimal()):
-                found.setdefault(int(name) if name.isdecimal() else None, []).append(head)
+            if study == self._place.name and (name == "sweep" or NUMBER.fullmatch(name)):
+                found.setdefault(None if name == "sweep" else int(name), []).append(head)
             elif not head.deleted:
                 what = f"MLflow has the run {head.id} of {head.key!r}, which is no trial of this study"
                 self._found.faults.append(Fault(None, what, "it can be deleted in the UI"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.ledger import TrialSpec
 from harness.runs import failure_tags, trial_metrics, trial_params, trial_tags
-from harness.spec import Record
+from harness.spec import Record, is_number
 from harness.tracking import Body, Head
 from harness.verify.fault import Fault
 
@@ -86,13 +86,18 @@ def differences(trial: TrialSpec, result: Sequence[Record] | str, run: Run) -> l
 
 
 def same(value: float, other: float) -> bool:
-    """Whether two numbers are equal but for rounding: NaN is NaN, and infinity the largest number."""
-    if value == other:
-        return True
+    """Whether two numbers are equal but for rounding: NaN is NaN, and infinity the largest number. What somebody has
+    written by SQL, as SQLite lets him, may be no number: it is equal to none."""
+    if value == other or not is_number(value):
+        return value == other
     if math.isnan(value) or math.isnan(other):
         return math.isnan(value) and math.isnan(other)
     value, other = (max(-LARGEST, min(LARGEST, number)) for number in (value, other))
     return abs(value - other) <= CLOSE * max(1.0, abs(other))
+
+
+def _said(value: float) -> str:
+    return f"{value:.12g}" if is_number(value) else repr(value)
 
 
 def _texts(kind: str, wanted: Mapping[str, str], there: Mapping[str, str], *, lacking: bool) -> Iterator[Difference]:
@@ -108,17 +113,17 @@ def _shown(name: str, last: float, shown: float | None) -> Iterator[Difference]:
     if shown is None:
         yield Difference(f"shows no {name} in the table of runs, and has its points")
     elif not same(shown, last):
-        yield Difference(f"shows {name} {shown:.12g} in the table of runs, and its last point is {last:.12g}")
+        yield Difference(f"shows {name} {_said(shown)} in the table of runs, and its last point is {last:.12g}")
 
 
 def _curve(name: str, wanted: Mapping[int, float], points: Sequence[tuple[int, float]]) -> Iterator[Difference]:
     """Point by point; one difference a metric, the worst first."""
-    for step, value in sorted(points):
+    for step, value in sorted(points, key=lambda point: (is_number(point[0]), str(point[0]))):
         if step not in wanted:
             yield Difference(f"has {name} at step {step}, the ledger does not")
             return
         if not same(value, wanted[step]):
-            yield Difference(f"has {name} {value:.12g} at step {step}, the ledger {wanted[step]:.12g}")
+            yield Difference(f"has {name} {_said(value)} at step {step}, the ledger {wanted[step]:.12g}")
             return
     steps = {step for step, _ in points}
     if len(steps) < len(points):

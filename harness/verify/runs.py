@@ -72,7 +72,7 @@ class Tables:
             .join(owner, and_(owner.c.run_uuid == RUNS.c.run_uuid, owner.c.key == "harness.study_id"))
             .where(EXPERIMENTS.c.name == self._study, owner.c.value == self._study_id)
         )
-        return [Head(number, name, status, stage != "active") for number, name, status, stage in self._rows(found)]
+        return [Head(number, str(name), status, stage != "active") for number, name, status, stage in self._rows(found)]
 
     def bodies(self, ids: Sequence[str]) -> dict[str, Body]:
         """As `Runs.bodies`."""
