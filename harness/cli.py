@@ -20,6 +20,7 @@ from rich.logging import RichHandler
 from harness import files
 from harness.files import keep_private
 from harness.problems import one_line
+from harness.stopping import be_deaf
 from harness.study_files import NAME
 from harness.urls import redact
 
@@ -28,7 +29,8 @@ STUDIES = (Path("studies"), Path(__file__).parents[1] / "studies")
 OUT = Path("results")
 DEFAULT_STUDY = "mnist5k"
 F = TypeVar("F", bound=Callable[..., Any])
-INTERRUPTED = 130
+INTERRUPTED, SIGNALLED = 130, 128
+"""The exit code after a Ctrl-C, and what those after a signal are above of."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FULL = "; make room, or let it be written to, and give the same command"
 
@@ -67,8 +69,11 @@ def run(app: typer.Typer) -> NoReturn:
     except OSError as error:
         fail(f"{error}{FULL}" if error.errno in NO_ROOM else str(error), 1 if error.errno in NO_ROOM else 2)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+        code = INTERRUPTED
+    code = code if isinstance(code, int) else 0
+    if code > SIGNALLED:
+        be_deaf()
+    sys.exit(code)
 
 
 def _log_to_stderr() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import signal
@@ -43,8 +42,7 @@ class Stop:
     the first raises that at once; again where it is dropped, as Python does with what is raised in a callback of its
     own; and after as long where somebody swallowed it. A second one, half a second later or more, leaves the process at
     once, by way of `order`, which runs in the midst of whatever was going on: it may take no lock and wait for nothing.
-    Should it hang all the same the system ends the process. To the stores it is a kill. Once it has stopped in order,
-    one more changes nothing, not even the exit code.
+    Should it hang all the same the system ends the process. To the stores it is a kill.
     """
 
     def __init__(self, order: Callable[[], None]) -> None:
@@ -108,7 +106,6 @@ class Stop:
         before = {number: signal.getsignal(number) for number in (*SIGNALS, *([ALARM] if ALARM else []))}
         self._ignored = {number for number in (signal.SIGINT, HANGUP) if number and before[number] == signal.SIG_IGN}
         unraisable = sys.unraisablehook
-        atexit.register(self._be_deaf)  # before whatever is imported from here on registers: it is called after that
         self._listen()
 
         def dropped(what: sys.UnraisableHookArgs) -> None:
@@ -124,22 +121,13 @@ class Stop:
             _set_alarm(0, 0)
             sys.unraisablehook = unraisable
             for number, handler in before.items():
-                signal.signal(number, self._leave if self and number != ALARM else handler)
+                signal.signal(number, handler)
 
     def _listen(self) -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN if number in self._ignored else self._take)
         if ALARM is not None:
             signal.signal(ALARM, self._hangs)
-
-    def _leave(self, _number: int, _frame: FrameType | None) -> None:
-        os._exit(self.code)
-
-    def _be_deaf(self) -> None:
-        """As the interpreter is taken down it would give signals back to the system, which ends the process by them."""
-        if self:
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
 
     def _take(self, number: int, _: FrameType | None) -> None:
         first, now = not self, time.monotonic()
@@ -162,6 +150,13 @@ class Stop:
 
     def _hangs(self, _number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
+
+
+def be_deaf() -> None:
+    """Let signals change nothing any more, not even the exit code of a program that has stopped in order: as the
+    interpreter is taken down it gives them back to the system, which would end the process by them."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _set_alarm(first: float, then: float) -> None:

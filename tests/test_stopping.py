@@ -148,7 +148,7 @@ def test_an_interrupt_that_python_drops_comes_again_at_once_and_without_a_word()
 
 STOPPED = """
 import os, signal, sys
-from harness.stopping import Stop
+from harness.stopping import Stop, be_deaf
 
 class Last:
     def __del__(self, kill=os.kill, own=os.getpid()):
@@ -160,6 +160,7 @@ with stop.listening():
         os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
         pass
+be_deaf()
 {then}
 sys.exit(stop.code)
 """
