@@ -8,7 +8,8 @@
 
 A file is written whole or not at all, and sealed with a digest (see `harness.files`). One that is damaged, or another
 trial's, is put aside, and its trial is trained again. `result.json` is the worker's last word on a trial; the driver's
-own last word is Optuna's `tell`. A new fact about a trial is a new key of one of these files.
+own last word is Optuna's `tell`. A new fact about a trial is a new key of one of these files. `attempts.json` and
+`begun.json` are those of `harness.tries`.
 """
 
 from __future__ import annotations
