@@ -75,7 +75,8 @@ def said_weak(teacher: Mapping[str, Any], num_classes: int) -> str:
     accuracy, chance = teacher.get("val_accuracy"), 1 / num_classes
     if accuracy is None or accuracy > 1.1 * chance:
         return ""
-    return f"the teacher has {accuracy:.4f} on validation, where guessing has {chance:.4f}; are its inputs scaled?"
+    mend = "are its inputs scaled, its classes in the order of the labels, its answers in that of the examples?"
+    return f"the teacher has {accuracy:.4f} on validation, where guessing has {chance:.4f}; {mend}"
 
 
 def said_changed(options: Options, config_hash: Any) -> str:

@@ -240,12 +240,12 @@ SIZE = Range(0, 2**53, whole=True)
 """What a count of parameters, operations or students may be."""
 
 
-def check_range(name: str, value: object) -> None:
+def check_range(name: str, value: object, whose: str = "") -> None:
     """Raise `ValueError` unless `value` is one that the knob `name` may take; a missing temperature is fine."""
     if name == "temperature" and value is None:
         return
     if name in RANGES and not RANGES[name].admits(value):
-        raise ValueError(f"{name} {value!r} is out of range; it must be {RANGES[name]}")
+        raise ValueError(f"{whose}{name} {value!r} is out of range; it must be {RANGES[name]}")
 
 
 @dataclass(frozen=True)

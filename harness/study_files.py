@@ -34,8 +34,9 @@ def load_study(name_or_path: str, folders: Sequence[Path]) -> tuple[str, Path, S
     if re.fullmatch(NAME, name_or_path):
         path = next((p for f in folders if _is_file(p := f / f"{name_or_path}.py")), path)
     if path.suffix != ".py" or not _is_file(path):
+        what = "there is no file" if path.suffix == ".py" else "unknown study"
         known = ", ".join(sorted({p.stem for folder in folders for p in folder.glob("*.py")}))
-        raise ValueError(one_line(f"unknown study {name_or_path!r}; studies are {known}, or give a path to a .py file"))
+        raise ValueError(one_line(f"{what} {name_or_path!r}; studies are {known}, or give a path to a .py file"))
     if not re.fullmatch(NAME, path.stem):
         raise ValueError(f"study name {path.stem!r} may hold letters, digits, '-' and '_' only, 100 at most")
     if path.stem in TAKEN:

@@ -124,14 +124,16 @@ def test_a_study_that_chooses_by_loss_takes_the_least_and_by_accuracy_the_most()
 
 
 def test_a_choice_that_hardly_listens_to_its_teacher_is_named() -> None:
-    def said(alpha: float, mixing: str, feature: str = "none", unlabelled: int = 0) -> str:
+    def said(alpha: float, mixing: str, feature: str = "none", unlabelled: int = 0, ratio: float = 1.0) -> str:
         row = {"role": "distilled", "mixing": mixing, "alpha": alpha, "width": 8, "feature": feature}
+        row |= {"kd_ratio_start": ratio, "kd_ratio_middle": math.nan, "kd_ratio_end": ratio / 2}
         data = SimpleNamespace(manifest={"task": {"unlabelled": unlabelled}})
         confirmed = SimpleNamespace(trials=pd.DataFrame([row]))
         return _hardly_taught(SimpleNamespace(confirmed=confirmed, data=data))  # type: ignore[arg-type]
 
     assert said(0.99, "convex") == " What validation chose hardly listens to its teacher at width 8 (alpha 0.990)."
     assert said(0.5, "convex") == said(0.99, "additive") == ""
+    assert said(0.99, "convex", ratio=11.0) == "" and said(0.5, "convex", ratio=0.05)  # by how much they pull
     assert said(0.99, "convex", feature="hint") == said(0.99, "convex", unlabelled=9) == ""
 
 

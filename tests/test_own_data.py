@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def test_arrays_of_any_make_give_the_same_task(kind: str) -> None:
 
 def test_what_the_user_does_to_an_array_afterwards_changes_no_task() -> None:
     inputs, labels = arrays()
-    task = made((inputs.astype(np.float32), labels), val=(kept := inputs.astype(np.float32), labels))
+    task = made((inputs.astype(np.float32), labels), val=(kept := inputs.astype(np.float32) + 1, labels))
     before = task.val.inputs.clone()
     kept += 1
     assert torch.equal(task.val.inputs, before)
@@ -248,6 +250,50 @@ def test_repeated_rows_are_all_kept_and_each_on_one_side(caplog: pytest.LogCaptu
     assert rows(made((inputs[order], labels[order]), test=table(200, 1)).val.inputs) == rows(task.val.inputs)
 
 
+def test_a_val_split_out_of_train_is_one_line_and_a_few_of_it_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    inputs, labels = clouds(90)
+    with pytest.raises(ValueError, match=r"^task mine: 90 of 90 examples of val are in train; choose by others$"):
+        made((inputs, labels), val=(inputs, labels))
+    other = clouds(40, 3)
+    made((inputs, labels), val=(torch.cat([inputs[:7], other[0]]), torch.cat([labels[:7], other[1]])))
+    assert caplog.messages == ["task mine: 7 of 47 examples of val are in train"]
+
+
+@pytest.mark.parametrize("what", ["val", "test"])
+def test_a_split_of_one_example_is_refused(what: str) -> None:
+    with pytest.raises(ValueError, match=f"^{what} has one example, over which an accuracy says nothing$"):
+        made(clouds(90), **{what: clouds(1, 5)})
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"width": 0}, "the teacher's width 0 is out of range"),
+        ({"width": 3.5}, r"the teacher's width 3\.5 is out of range"),
+        ({"epochs": 0}, "the teacher's epochs 0 is out of range"),
+        ({"epochs": 2.5}, "the teacher's epochs 2.5 is out of range"),
+        ({"batch_size": 0}, "the teacher's batch_size 0 is out of range"),
+        ({"lr": math.nan}, "the teacher's lr nan is out of range"),
+        ({"shift": -1}, "the teacher's shift -1 is out of range"),
+        ({"family": "mlp"}, "the teacher's family is 'mlp'; give one such as"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_where_it_is_written(changed: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        replace(RECIPE, **changed)
+
+
+def test_only_images_are_shifted() -> None:
+    with pytest.raises(ValueError, match=r"^task mine: the teacher's shift is of images, and inputs are \[5\] each$"):
+        made(clouds(90), teacher=replace(RECIPE, shift=2))
+
+
+@pytest.mark.parametrize("characters", [-1.0, math.nan])
+def test_characters_a_label_are_a_number(characters: float) -> None:
+    with pytest.raises(ValueError, match=r"characters_a_label .* must be"):
+        replace(made(clouds(90)), characters_a_label=characters)
+
+
 def test_a_test_split_out_of_train_is_one_line_and_a_few_of_it_are_told(caplog: pytest.LogCaptureFixture) -> None:
     inputs, labels = clouds(90)
     with pytest.raises(ValueError, match=r"^task mine: 30 of 30 examples of test are in train or val; test on others$"):
@@ -398,9 +444,10 @@ def test_a_long_text_is_read_and_the_csv_modules_limit_is_as_it_was(tmp_path: Pa
         (b"text,class\na,b\n", "has no column 'label'; it has text, class$"),
         (b"", "has no column 'text'; it has $"),
         (b"text,label\na,b\nc\n", "^row 3 of .* has fewer columns than its header$"),
+        (b"text,label\na,b\nc,\n", "^row 3 of .* has no 'label'$"),
         ("text,label\né,b\n".encode("latin-1"), r"^cannot read .*x\.csv \('utf-8' codec"),
     ],
-    ids=["column", "empty", "short", "not_utf8"],
+    ids=["column", "empty", "short", "no_label", "not_utf8"],
 )
 def test_a_csv_that_does_not_fit_is_one_line(raw: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(raw)

@@ -112,6 +112,11 @@ def test_every_width_has_its_latency_and_size_and_its_share_of_the_gap(home: Pat
     assert measured.count(b"p50_ms") == 4
 
 
+def test_all_that_was_confirmed_competes_in_the_selection_audit(found: Confirmed) -> None:
+    every = found.trials.drop_duplicates("number").groupby("width").size()
+    assert found.audit.set_index("width")["num_configurations"].to_dict() == every.to_dict()
+
+
 def test_the_calibration_error_of_a_record_is_that_of_the_kept_answers(home: Path, found: Confirmed) -> None:
     for number, own in read_answers(home / "mine", [int(n) for n in found.trials["number"].unique()])[0].items():
         recorded = found.students[found.students["number"] == number]["test_ece"].tolist()
@@ -570,12 +575,16 @@ def test_what_is_said_of_a_control_that_is_taken_is_of_its_kind(
     taken = trials.index[trials["role"] == ("smoothing" if role == "self" else role)][0]  # the study has no self
     trials.loc[taken, ["role", "val_accuracy"]] = role, 2.0
     said, card = spoken(home, replace(found, trials=trials))
-    assert words + "no difference is shown to the best distilled student of its width (" in said
+    assert words + "no difference is shown to the best distilled student of its width (which has " in said
+    assert "over this)" in said
     assert card["trained_as"] == role and card["teacher"].startswith(teacher)
     assert ("over plain training of its width" in said) == (role != "ce")
     assert (card["verdict_against_plain_training"] == "it is plain training") == (role == "ce")
     assert (card["gain_over_control"] is None) == (role == "ce")
-    for verdict, other in (("better", "better on test, though validation chose this ("), ("worse", "worse (")):
+    for verdict, other in (
+        ("better", "better on test, though validation chose this ("),
+        ("worse", "worse (which has "),
+    ):
         judged = found.comparisons.assign(verdict=verdict)
         said, _ = spoken(home, replace(found, trials=trials, comparisons=judged))
         assert f"{words}the best distilled student of its width is shown to be {other}" in said

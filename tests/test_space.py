@@ -347,10 +347,8 @@ def test_a_study_is_found_by_name_in_the_folders_or_by_path(tmp_path: Path) -> N
 def test_a_study_that_is_not_there_is_refused_with_the_choices(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / f"{name}.py").write_text(SOURCE)
-    for missing in ("c", "c.py", str(tmp_path)):
-        with pytest.raises(
-            ValueError, match=r"unknown study .*; studies are a, b, or give a path to a \.py file"
-        ) as caught:
+    for missing, what in (("c", "unknown study"), ("c.py", "there is no file"), (str(tmp_path), "unknown study")):
+        with pytest.raises(ValueError, match=rf"^{what} .*; studies are a, b, or give a path to a \.py file") as caught:
             load_study(missing, [tmp_path])
         assert "\n" not in str(caught.value)
 

@@ -304,11 +304,18 @@ def test_an_edited_form_makes_another_study(tmp_path: Path) -> None:
             r"it gives a tensor \[\] for 2 students, not",
         ),
         ("return None", r"it gives NoneType for 2 students"),
-        ("if student_logits.mean() > 9: pass\n    return student_logits.detach().mean((-1, -2))", r"with a gradient$"),
+        ("return student_logits.detach().mean((-1, -2))", r"with a gradient$"),
+        (
+            "kl = (student_logits - teacher_logits) ** 2\n"
+            "    return (20 * kl if kl.mean() > 1000 else kl).mean((-1, -2))",
+            r"cannot be computed: ValueError: it reads a number of a tensor, as if, float\(\) and item\(\) do; write",
+        ),
+        ("return (student_logits * float(teacher_logits.max())).mean((-1, -2))", r"it reads a number of a tensor"),
+        ("return (student_logits * teacher_logits.max().item()).mean((-1, -2))", r"it reads a number of a tensor"),
         ("z = student_logits - student_logits.mean(); return (z * z).mean((-1, -2))", r"mixes students: one's value"),
         (
             "z = student_logits - teacher_logits\n"
-            "    return (z * z if student_logits.sum() > 0 else z.abs()).mean((-1, -2))",
+            "    return (z * z).where(student_logits.sum() > 0, z.abs()).mean((-1, -2))",
             r"mixes students: one's value",
         ),
         ("return (student_logits - 9).log().mean((-1, -2))", r"gives a value or a gradient that is not finite$"),

@@ -163,4 +163,4 @@ def test_a_val_that_lacks_classes_and_a_teacher_that_guesses_are_said(monkeypatc
     [said] = describe([to_json(spec_of(task))], "cpu")["warned"]
     assert said.startswith("val has no example of 1 of the 3 classes of train (the first: 2)")
     assert said_weak({"val_accuracy": None}, 3) == "" == said_weak({"val_accuracy": 0.9}, 3)
-    assert "are its inputs scaled?" in said_weak({"val_accuracy": 0.34}, 3)
+    assert "are its inputs scaled, its classes in" in said_weak({"val_accuracy": 0.34}, 3)

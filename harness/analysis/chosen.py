@@ -43,8 +43,8 @@ def _rows(data: StudyData) -> Iterator[dict[str, Any]]:
     taught = ~is_plain(done)
     plain = done[~taught]
     scored = done.assign(score=-done["val_loss"] if by == "val_loss" else done["val_accuracy"])
-    best = front(scored, "score").drop_duplicates("num_params")  # of equals the first
-    on_front = set(best["number"])
+    every = front(scored, "score")
+    best, on_front = every.drop_duplicates("num_params"), set(every["number"])  # of equals the first is confirmed
 
     def rows(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
         for row in rows_of(table):

@@ -140,7 +140,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         by_option=option_comparisons(trials, students, correct, looks=times, planned=to_come.by_option),
         options_compared=options_compared(trials, students, correct, looks=times, planned=to_come.options_compared),
         recommended=_recommended(trials, draws, data.size_budgets),
-        audit=audit.choices(frames.curves, one_each.drop_duplicates("number")),
+        audit=audit.choices(frames.curves, trials.drop_duplicates("number")),
         classes=named(
             _classes(one_each, students, answers, times, to_come.widths),
             (data.manifest.get("task") or {}).get("classes") or (),

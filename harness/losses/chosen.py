@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
 from harness.losses.table import FEATURES, LOSSES
@@ -87,6 +89,19 @@ def _named(form: str, knobs: Mapping[str, Knob]) -> dict[str, Knob]:
     return {f"{form}.{name}": knob for name, knob in knobs.items() if name != "temperature"}
 
 
+class _Unread(TorchFunctionMode):
+    """Within, no number of a tensor is read, as `if` does: what follows would hold for all students of a cohort."""
+
+    READS = (Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__, Tensor.item, Tensor.tolist)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in self.READS:
+            raise ValueError("it reads a number of a tensor, as if, float() and item() do; write torch.where")
+        return func(*args, **(kwargs or {}))
+
+
 @cache
 def try_out(spec_file: str, name: str, num_classes: int) -> None:
     """Compute a study's own form on made-up logits of two students, of each sign, at three shares of the training.
@@ -103,7 +118,8 @@ def try_out(spec_file: str, name: str, num_classes: int) -> None:
     for signs, progress in product(SIGNS, PROGRESS if "progress" in form.takes else (0.5,)):
         own = student * torch.tensor(signs)[:, None, None]
         try:
-            together, slope = _computed(form, own, teacher, labels, progress)
+            with _Unread():
+                together, slope = _computed(form, own, teacher, labels, progress)
             alone = [_computed(form, own[k : k + 1], teacher[k : k + 1], labels[k : k + 1], progress) for k in (0, 1)]
         except (Exception, SystemExit) as error:  # whatever the user's own code raises is the user's, in one line
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -123,7 +123,7 @@ def _beside(found: Recommendation) -> str:
     over = found.distilled_over
     if over is None:
         return "it cannot be compared with a distilled one" if found.beside_distilled else NONE_BESIDE
-    return f"{BESIDE[over['verdict']]} ({_gain(over)})"
+    return f"{BESIDE[over['verdict']]} (which has {_gain(over)} over this)"
 
 
 def _gain(row: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def _answer(report: Report) -> Iterator[Block]:
         yield from (Paragraph(said) for said in budget_answers(report))
         return
     places = tuple(dict.fromkeys(_place(row) for row in rows_of(front)))  # equal trials are said once
-    count = "one configuration" if len(places) == 1 else f"{len(places)} configurations"
+    count = _count(len(front[["num_params", "val_accuracy"]].drop_duplicates()), len(front))
     confirmed = confirmed_answer(report)
     said = confirmed or f"The Pareto front on validation has {count}. {_gain_answer(report)}"
     if over := "".join(searches_answer(report)):  # it has more weight than what one search found
@@ -69,6 +69,13 @@ def _answer(report: Report) -> Iterator[Block]:
         yield Paragraph(f"In the search, the Pareto front on validation has {count}. {_gain_answer(report)}")
     yield Paragraph("On the front, small to large, with gains in points and their 95% intervals:")
     yield List(places)
+
+
+def _count(points: int, trials: int) -> str:
+    """How many configurations a front has: equal ones stand at one point of it."""
+    if points == trials:
+        return "one configuration" if trials == 1 else f"{trials} configurations"
+    return f"{trials} configurations at {'one point' if points == 1 else f'{points} points'}"
 
 
 def _nothing_finished(report: Report) -> str:

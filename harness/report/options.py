@@ -11,7 +11,7 @@ from harness.analysis.load import rows_of
 from harness.report.blocks import Block, Heading, List, Paragraph, Table, plain
 from harness.report.controls import COMPARED, compared_cells
 from harness.report.findings import Report
-from harness.report.tables import listed, points
+from harness.report.tables import least, listed, points
 
 FEW = 3
 """The answer names so many options of a verdict; of more it says how many there are."""
@@ -117,17 +117,19 @@ def _verdict(rows: pd.DataFrame, others: int, few: int | None) -> str:
         whom = listed(names)
     if shown:
         return f"**{verdict}** than {whom}" + (", so validation missed the best" if verdict == WORSE else "")
-    said, least = f"not told apart from {whom}", _span(rows)
-    if not least:
+    said, found = f"not told apart from {whom}", _span(rows)
+    if not found:
         return said
     where = "where a true difference of"
-    return f"{said}, {where} {least} is found with 80% power" if few is None else f"{said} ({least} is found at 80%)"
+    return f"{said}, {where} {found} is found with 80% power" if few is None else f"{said} ({found} is found at 80%)"
 
 
 def _span(rows: pd.DataFrame) -> str:
     """The true differences that the rule finds with 80% power in these rows, in points; empty where none is known."""
-    low, high = (f"{100 * float(value):.2f}" for value in (rows["found_80"].min(), rows["found_80"].max()))
-    return "" if low == "nan" else f"{low if low == high else f'{low} to {high}'} points"
+    if rows["found_80"].isna().all():
+        return ""
+    low, high = (least(value) for value in (rows["found_80"].min(), rows["found_80"].max()))
+    return f"{low if low == high else f'{low} to {high}'} points"
 
 
 def _sentence(text: str) -> str:

@@ -64,9 +64,12 @@ def own_task(
     else:
         held = renumbered(_split(val, "val", workers), "val", own.classes)
     tested = renumbered(tested, "test", own.classes)
+    for what, split in (("val", held), ("test", tested)):
+        if len(split) == 1:
+            raise ValueError(f"{what} has one example, over which an accuracy says nothing")
     families = students if isinstance(students, Mapping) else {"own": module_family(f"{name}-own", students)}
     task = Task(name, source, classes, own, held, LockedSplit(tested), families, teacher)
-    check_apart(name, [own, held], tested)
+    check_apart(name, own, held, tested)
     return task
 
 

@@ -178,4 +178,6 @@ def csv_texts(path: Path | str, *, text: str = "text", label: str = "label") -> 
     for number, row in enumerate(rows, start=2):
         if row[text] is None or row[label] is None:
             raise ValueError(f"row {number} of {path} has fewer columns than its header")
+        if not row[label].strip():
+            raise ValueError(f"row {number} of {path} has no {label!r}")
     return [(row[label], row[text]) for row in rows]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,7 +44,10 @@ def held_out(split: Split) -> tuple[Split, Split]:
                 val.extend(group)
             passed += len(group)
     if not val:
-        raise ValueError(f"train has {len(known)} examples with a label, too few to hold some out as val; give val")
+        differ = f", of which {len(groups)} differ" * (len(groups) < len(known))
+        raise ValueError(
+            f"train has {len(known)} examples with a label{differ}, too few to hold some out as val; give val"
+        )
     held = torch.zeros(len(labels), dtype=torch.bool)
     held[val] = True
     return _part(split, (~held).nonzero()[:, 0]), _part(split, held.nonzero()[:, 0])
@@ -71,18 +73,24 @@ def renumbered(split: Split, name: str, classes: tuple[str, ...]) -> Split:
     return Split(split.inputs, torch.tensor(places)[split.labels], classes)
 
 
-def check_apart(name: str, others: Sequence[Split], test: Split) -> None:
-    """Raise `ValueError` where most of test is in train or val too, and log how much where it is less.
+def check_apart(name: str, train: Split, val: Split, test: Split) -> None:
+    """Raise `ValueError` where most of test is in train or val too, or most of val in train, and log how much where it
+    is less.
 
     Inputs that repeat, as rows of a few columns of categories do, are on both sides by rights: those are logged only.
     Streams are not read for it.
     """
-    if any(isinstance(split.inputs, Stream) for split in (*others, test)):
+    if any(isinstance(split.inputs, Stream) for split in (train, val, test)):
         return
-    seen = [digest for split in others for digest in digests(split.inputs.numpy())]
-    taken = set(seen)
-    shared = sum(digest in taken for digest in digests(test.inputs.numpy()))
-    if 2 * shared > len(test) and 2 * len(taken) > len(seen):
-        raise ValueError(f"task {name}: {shared} of {len(test)} examples of test are in train or val; test on others")
-    if shared:
-        log.warning("task %s: %d of %d examples of test are in train or val", name, shared, len(test))
+    own, held, tested = (digests(split.inputs.numpy()) for split in (train, val, test))
+    for what, split, seen, where, todo in (
+        ("val", held, own, "train", "choose by others"),
+        ("test", tested, [*own, *held], "train or val", "test on others"),
+    ):
+        taken = set(seen)
+        if not (shared := sum(digest in taken for digest in split)):
+            continue
+        said = f"task {name}: {shared} of {len(split)} examples of {what} are in {where}"
+        if 2 * shared > len(split) and 2 * len(taken) > len(seen):
+            raise ValueError(f"{said}; {todo}")
+        log.warning("%s", said)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.models import Family
-from harness.spec import check_range
+from harness.spec import Range, check_range
 from harness.tasks.stream import Inputs, Stream
 from harness.tasks.transforms import Transform, noisy, shifted
 
@@ -81,12 +81,16 @@ class LockedSplit:
         return self._split.hash
 
 
+SHIFT = Range(0, whole=True)
+"""Pixels by which a teacher's images may be shifted."""
+
+
 @dataclass(frozen=True)
 class TeacherRecipe:
     """How a task's teacher is trained: AdamW with a cosine schedule, images shifted by up to `shift` pixels.
 
     `label_smoothing` is the share of every label that is spread over all classes (Szegedy 2016, arXiv:1512.00567).
-    Raises `ValueError` for one that is no share.
+    Raises `ValueError` in one line for a number that cannot be.
     """
 
     family: Family
@@ -100,7 +104,12 @@ class TeacherRecipe:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range("label_smoothing", self.label_smoothing)
+        if not isinstance(self.family, Family):
+            raise ValueError(f"the teacher's family is {self.family!r}; give one such as harness.models.MLP")
+        for name in ("width", "epochs", "batch_size", "lr", "weight_decay", "seed", "label_smoothing"):
+            check_range(name, getattr(self, name), "the teacher's ")
+        if not SHIFT.admits(self.shift):
+            raise ValueError(f"the teacher's shift {self.shift!r} is out of range; it must be {SHIFT}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +189,11 @@ class Task:
                 low = 0
             if low < 0 or high >= self.num_classes:
                 raise ValueError(f"task {self.name}: {name} labels span {low}..{high}, classes {self.num_classes}")
+        if not Range(0).admits(self.characters_a_label):
+            raise ValueError(f"task {self.name}: characters_a_label {self.characters_a_label!r} must be {Range(0)}")
+        if isinstance(self.teacher, TeacherRecipe) and self.teacher.shift and self.train.inputs.ndim != 4:
+            shape = list(self.train.inputs.shape[1:])
+            raise ValueError(f"task {self.name}: the teacher's shift is of images, and inputs are {shape} each")
 
     @property
     def recipe(self) -> TeacherRecipe:
