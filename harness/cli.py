@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import inspect
 import logging
@@ -29,8 +30,8 @@ STUDIES = (Path("studies"), Path(__file__).parents[1] / "studies")
 OUT = Path("results")
 DEFAULT_STUDY = "mnist5k"
 F = TypeVar("F", bound=Callable[..., Any])
-INTERRUPTED, SIGNALLED = 130, 128
-"""The exit code after a Ctrl-C, and what those after a signal are above of."""
+INTERRUPTED = 130
+"""The exit code after a Ctrl-C."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FULL = "; make room, or let it be written to, and give the same command"
 
@@ -70,10 +71,8 @@ def run(app: typer.Typer) -> NoReturn:
         fail(f"{error}{FULL}" if error.errno in NO_ROOM else str(error), 1 if error.errno in NO_ROOM else 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    code = code if isinstance(code, int) else 0
-    if code > SIGNALLED:
-        be_deaf()
-    sys.exit(code)
+    atexit.register(be_deaf)  # the last to be registered is called first
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _log_to_stderr() -> None:
@@ -90,6 +89,7 @@ def _log_to_stderr() -> None:
 
 def _without_secrets(record: logging.LogRecord) -> bool:
     record.msg, record.args = redact(record.getMessage()), ()
+    record.exc_info = record.exc_text = record.stack_info = None  # a line, also of what a library logs with its stack
     return True
 
 

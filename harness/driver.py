@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ from harness.space import Value
 from harness.stopping import Halt
 
 UNBEGUN = 5
-"""How many jobs one after the other may be lost before they were begun."""
+"""How often a cohort's job may be lost before it was begun."""
 COMMITS = 3.0
 """Seconds in which a sweep that must stop commits what is ready, the commit at hand aside."""
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Driver:
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
     _setbacks: Setbacks = field(default_factory=Setbacks)  # of this session
-    _num_unbegun: int = 0  # jobs that were lost so, one after the other
+    _unbegun: Counter[int] = field(default_factory=Counter)  # how often a cohort's was, by its first trial
     _goals: Goals = field(init=False)  # of the search, and of the confirm stage as soon as that begins
     _attempts: Attempts = field(init=False)
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
@@ -310,7 +311,7 @@ class Driver:
         if event.data.get("unbegun"):
             self._lost_unbegun(event)
             return
-        self._num_unbegun, waiting, until = 0, [], event.job.body.get("until")
+        waiting, until = [], event.job.body.get("until")
         for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
             if self._brackets is not None and until is not None and number not in self._lost:
                 if not self._brackets.arrive(number, until):
@@ -323,15 +324,16 @@ class Driver:
             self._try_again(event, waiting)
 
     def _lost_unbegun(self, event: Event) -> None:
-        """Hand out a cohort again whose job was lost before it was begun, unless that is so of one after the other."""
-        self._num_unbegun += 1
-        if self._num_unbegun == UNBEGUN:
+        """Hand out a cohort again whose job was lost before it was begun, unless that is so of it again and again."""
+        numbers = [int(Path(folder).name) for folder in event.job.body["folders"]]
+        self._unbegun[numbers[0]] += 1
+        if self._unbegun[numbers[0]] == UNBEGUN:
             raise Halt(
-                f"{UNBEGUN} jobs one after the other were lost before they began, which is held against no trial: "
+                f"a job was lost {UNBEGUN} times before it began, which is held against no trial: "
                 f"{event.data['reason']}"
             )
         log.warning("a job was lost before it began (%s); it is handed out again", event.data["reason"])
-        self._attempts.again(event.job, [int(Path(folder).name) for folder in event.job.body["folders"]])
+        self._attempts.again(event.job, numbers)
 
     def _is_trained(self, trial: TrialSpec, until: int | None) -> bool:
         """Whether a trial has its result; one that was pruned long ago, at the rung `until`, is given it."""

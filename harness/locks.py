@@ -131,6 +131,8 @@ def driver_of(name: str, study_dir: Path, storage: str | None) -> Iterator[Held]
         url = storage_of(study_dir, storage)  # in the study's folder, too: another sweep may be given it as --storage
         file = sqlite_file(url)
         if file is not None and (file := file.resolve()).parent.is_dir():  # else it is said on opening
+            if file.is_file() and (names := file.stat().st_nlink) > 1:
+                raise ValueError(f"{file} has {names} names, and SQLite's log is one name's: use a copy, no hard link")
             lock = files.lock(file.with_name(f".{file.name}.driver.lock"))
             if lock is None:
                 raise ValueError(f"another sweep is using the storage {redact(url)}; wait for it or stop it")

@@ -14,7 +14,7 @@ from harness.executors.choice import EXECUTORS
 from harness.machine import cores
 from harness.space import Study
 from harness.tracking import reachable
-from harness.urls import DATABASES, SERVERS, check_url, redact, sqlite_file, storage_of
+from harness.urls import DATABASES, SERVERS, check_url, redact, sqlite_file, sqlite_url, storage_of
 
 DEVICES = ("auto", "cpu", "cuda")
 MOST = {"trials": 1_000_000, "jobs": 10_000, "searches": 1_000}
@@ -62,7 +62,7 @@ class Options:
 
     @property
     def tracking(self) -> str:
-        return self.tracking_uri or f"sqlite:///{(self.out / 'mlflow.db').absolute()}"
+        return self.tracking_uri or sqlite_url(self.out / "mlflow.db")
 
     @property
     def artifacts(self) -> Path | None:

@@ -18,6 +18,7 @@ from harness.costs import Costs, Timing
 from harness.packing import Job, Work, pack, work_of
 from harness.sampler import Sampler
 from harness.space import Study
+from harness.urls import sqlite_url
 
 MICRO = 1e6
 
@@ -54,7 +55,7 @@ def _each(way: Sequence[Timing], sizes: Sequence[int]) -> list[str]:
 def _first_round(study: Study, task: str, trials: int) -> list[Work]:
     wanted = targets(study, trials)
     with TemporaryDirectory() as folder:
-        sampler = Sampler(f"sqlite:///{Path(folder) / 'plan.db'}", "plan", study, "", shared=False)
+        sampler = Sampler(sqlite_url(Path(folder) / "plan.db"), "plan", study, "", shared=False)
         arms = [arm for arm in wanted for _ in range(min(wanted[arm], quota(study, wanted, arm)))]
         asked = [sampler.ask(arm) for arm in arms]
     until = study.pruning.rungs[0] if study.pruning else None

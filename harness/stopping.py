@@ -153,8 +153,8 @@ class Stop:
 
 
 def be_deaf() -> None:
-    """Let signals change nothing any more, not even the exit code of a program that has stopped in order: as the
-    interpreter is taken down it gives them back to the system, which would end the process by them."""
+    """Let signals change nothing any more, not even the exit code of a program that is over: as the interpreter is
+    taken down it gives them back to the system, which would end the process by them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

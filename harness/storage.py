@@ -94,7 +94,7 @@ def _rename(storage: RDBStorage, name: str) -> str | None:
 def _names(storage: RDBStorage) -> list[str]:
     """The names of a storage's studies, also of those that Optuna cannot read."""
     with storage.engine.connect() as connection:
-        return list(connection.scalars(select(_STUDIES.c.study_name)))
+        return [str(name) for name in connection.scalars(select(_STUDIES.c.study_name))]
 
 
 def _made(url: str) -> RDBStorage:

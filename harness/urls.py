@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 DATABASES = ("sqlite:///FILE", "postgresql://USER@HOST/DATABASE")
 SERVERS = ("http://HOST:PORT", "https://HOST:PORT")
@@ -55,12 +55,22 @@ def redact(text: str) -> str:
 
 def storage_of(study_dir: Path, given: str | None) -> str:
     """The URL of a study's storage: the one that was given, or the database in its folder."""
-    return given or f"sqlite:///{(study_dir / 'study.db').absolute()}"
+    return given or sqlite_url(study_dir / "study.db")
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of a SQLite database."""
+    return f"sqlite:///{_escaped(str(file.absolute()))}"
+
+
+def _escaped(text: str) -> str:
+    """What stands for a path in a URL, of which `?` begins the options and `%` a character by its number."""
+    return text.replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite URL, or None for any other store."""
-    return Path(url.removeprefix("sqlite:///").partition("?")[0]) if url.startswith("sqlite:///") else None
+    return Path(unquote(url.removeprefix("sqlite:///").partition("?")[0])) if url.startswith("sqlite:///") else None
 
 
 def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
@@ -99,16 +109,16 @@ def check_url(option: str, url: str | None, forms: Sequence[str]) -> None:
 def _check_sqlite(option: str, url: str) -> None:
     """Raise `ValueError` for a SQLite URL with a URI within, under which others would not find its file, or with an
     option that cannot be."""
-    if re.search(r"^sqlite:///file:|[?&]uri=", url):
+    if re.search(r"(?i)^sqlite:///file:|[?&]uri=", unquote(url)):
         raise ValueError(f"{option} {url!r} has a URI of SQLite's own within; write {DATABASES[0]}")
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SAWarning
+    from sqlalchemy.exc import ArgumentError, SAWarning
 
-    parsed = make_url(url)
     try:
+        parsed = make_url(url)
         with warnings.catch_warnings(action="error", category=SAWarning):  # of an option that SQLite does not have
             parsed.get_dialect()().create_connect_args(parsed)
-    except (ValueError, TypeError, SAWarning) as error:
+    except (ValueError, TypeError, ArgumentError, SAWarning) as error:
         raise ValueError(f"{option} {url!r} has an option that cannot be: {str(error).partition(';')[0]}") from None
 
 
@@ -122,7 +132,7 @@ def _sayable(url: str) -> str:
 
 def keeps_nothing(url: str) -> bool:
     """Whether it is the URL of a SQLite database in memory."""
-    return re.fullmatch(r"sqlite(\+\w+)?:((//)?/?(:memory:)?(\?.*)?|.*[?&]mode=memory.*)", url) is not None
+    return re.fullmatch(r"sqlite(\+\w+)?:((//)?/?(:memory:)?(\?.*)?|.*[?&]mode=memory.*)", unquote(url)) is not None
 
 
 def read_only(url: str) -> str:
@@ -138,7 +148,7 @@ def read_only(url: str) -> str:
         raise ValueError(f"there is no database at {file}")
     in_use = file.with_name(f"{file.name}-wal").exists()
     still = "&immutable=1" if _in_wal_mode(file) and not in_use else ""
-    return f"sqlite:///{file.absolute().as_uri()}?mode=ro{still}&uri=true"
+    return f"sqlite:///{_escaped(file.absolute().as_uri())}?mode=ro{still}&uri=true"
 
 
 def _in_wal_mode(file: Path) -> bool:

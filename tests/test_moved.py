@@ -18,10 +18,13 @@ from harness import cli
 from harness.driver import Progress
 from harness.kept import read_study
 from harness.ledger import trial_dir
+from harness.locks import driver_of
+from harness.sampler import Sampler
 from harness.spec import Record, StudentSpec
 from harness.stopping import Halt
 from harness.storage import set_aside
 from harness.tracking import Tracker, bring_along
+from harness.urls import sqlite_file, sqlite_url
 from harness.verify.check import Place, check
 from tests.fakes import STUDY, FakeRuns, fake_train, make_driver
 from tests.inline import sweep_here
@@ -254,6 +257,35 @@ def test_a_damaged_study_is_kept_aside_and_another_begins_beside_it(
 def dump(database: sqlite3.Connection) -> list[str]:
     """All rows of a database, as SQL."""
     return [line for line in database.iterdump() if line.startswith("INSERT")]
+
+
+@pytest.mark.parametrize("name", ["a b.db", "a%20b.db", "a?b.db", "ü#.db"])
+def test_a_database_may_have_any_name(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "folder 50%25" / name
+    file.parent.mkdir()
+    assert sqlite_file(sqlite_url(file)) == file
+    driver = make_driver(tmp_path / "mine", FakeRuns(), storage=sqlite_url(file))
+    assert driver.run(set()) == "complete"
+    assert {path.name.removesuffix("-wal").removesuffix("-shm") for path in file.parent.glob("[!.]*")} == {name}
+    assert len(read_study(sqlite_url(file), "fake").trials) == len(driver.sampler.trials("complete"))
+
+
+def test_a_database_is_locked_however_its_url_is_written(tmp_path: Path) -> None:
+    (tmp_path / "ab.db").touch()
+    one, two = (driver_of(name, tmp_path / name, f"sqlite:///{tmp_path}/{name}.db") for name in ("ab", "a%62"))
+    with one, pytest.raises(ValueError, match="another sweep is using the storage"), two:
+        pass
+    (tmp_path / "linked.db").hardlink_to(tmp_path / "ab.db")
+    linked = driver_of("linked", tmp_path / "linked", f"sqlite:///{tmp_path}/linked.db")
+    with pytest.raises(ValueError, match=r"linked\.db has 2 names, and SQLite's log is one name's: use a copy"), linked:
+        pass
+
+
+def test_a_study_whose_name_is_no_text_is_another(database: sqlite3.Connection, tmp_path: Path) -> None:
+    with database:
+        database.execute("UPDATE studies SET study_name = x'00ff'")
+    with pytest.raises(ValueError, match=r"is the database of study .*, not 'fake'; choose another --out"):
+        Sampler(sqlite_url(tmp_path / "study.db"), "fake", STUDY, "hash", shared=False)
 
 
 def test_trials_that_are_deleted_in_mid_sweep_are_not_taken_for_the_study(tmp_path: Path) -> None:

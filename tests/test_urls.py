@@ -96,6 +96,7 @@ def test_errors_and_logs_are_without_passwords(capsys: pytest.CaptureFixture[str
     ("url", "lost"),
     [
         ("sqlite://", True), ("sqlite:///", True), ("sqlite:///:memory:", True), ("sqlite+pysqlite://", True),
+        ("sqlite:///%3Amemory%3A", True),
         ("sqlite:///file:x?mode=memory&uri=true", True), ("sqlite:///study.db", False), ("sqlite:////a/b.db", False),
         ("sqlite:///study.db?timeout=5", False), ("postgresql://u@h/memory", False), ("http://h:5000", False),
         ("", False),

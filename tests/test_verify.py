@@ -147,6 +147,7 @@ def test_a_number_beyond_all_bounds_is_a_fault_as_any_other(out: Path, verify: V
     found = verify()
     assert found.code == 1
     assert found.faults[0].startswith("trial 1: Optuna has no such trial, but there is the run ")
+    assert found.faults[1].startswith("trial 10000000000000: Optuna has 9 trials, and none has such a number; put an")
 
 
 def test_a_run_whose_key_is_written_otherwise_is_no_trials(out: Path, verify: Verify) -> None:

@@ -32,8 +32,8 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THR
 PATIENCE = 30.0
 """Seconds beyond its limit that a worker has to leave by itself."""
 STARTS, PAUSE, LONG_PAUSE = 5, 2.0, 60.0
-"""How many workers one after the other may leave before they are ready, where others were; the seconds until one more
-is started, and the same while there are others."""
+"""How often all workers may leave before they are ready, where others were; the seconds until more are started, and the
+same while there are others."""
 HEARS = 1.0
 """Seconds that a worker's last words are waited for."""
 NEW_GLIBC = (2, 35)
@@ -73,7 +73,8 @@ class Local:
         self._workers: list[_Worker] = []
         self._wanted = 0  # workers
         self._start_at = -math.inf  # no other is started before
-        self._left_unready: list[str] = []  # why, since one was ready
+        self._in_vain = 0  # how often all that were started left so, since one was ready
+        self._was_told = False  # that one left so
         self._was_ready = False
 
     def open(self) -> None:
@@ -166,9 +167,11 @@ class Local:
             news = json.loads(line)
         except ValueError:
             return []  # half a line: it was killed as it wrote, and its end is next
+        if not isinstance(news, dict) or not news.keys() >= {"id", "event", "data"}:
+            return []  # somebody printed it
         if news["event"] == "ready":
             worker.is_ready = self._was_ready = True
-            self._left_unready = []
+            self._in_vain, self._was_told = 0, False
             return []
         if job is None or news["id"] != job.id:
             return []
@@ -185,7 +188,7 @@ class Local:
         code = worker.process.wait()
         worker.stop()
         self._workers.remove(worker)
-        reason = f"worker killed by {signal.Signals(-code).name}" if code < 0 else f"worker left with code {code}"
+        reason = f"worker killed by {_signal(-code)}" if code < 0 else f"worker left with code {code}"
         if not worker.is_ready:
             return self._left_before_it_was_ready(reason, worker.last_words)
         self._start_at = -math.inf  # it is replaced at once
@@ -198,13 +201,21 @@ class Local:
         reason += f": {one_line(redact(last_words))}" if last_words else ""
         if not (self._was_ready or self._workers):
             return [Event(self._waiting.popleft(), "failed", {"reason": reason})] if self._waiting else []
-        self._left_unready.append(reason)
-        if not self._workers and len(self._left_unready) >= STARTS:
-            raise Halt(f"{STARTS} workers one after the other could not start: {reason}")
-        if len(self._left_unready) == 1:
+        self._in_vain += not self._workers
+        if self._in_vain == STARTS:
+            raise Halt(f"{STARTS} times one after the other no worker could start: {reason}")
+        if not self._was_told:
             log.warning("a worker could not start (%s); it is tried again", reason)
+        self._was_told = True
         self._start_at = time.monotonic() + (LONG_PAUSE if self._workers else PAUSE)
         return []
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of real time
+        return f"signal {number}"
 
 
 class _Worker:
@@ -213,7 +224,7 @@ class _Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.job: Job | None = None
-        self.is_ready = False  # and given a job
+        self.is_ready = False  # from then on it is given jobs
         self.last_words = ""  # on standard error, before it is ready
         self._since = math.inf
 

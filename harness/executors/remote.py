@@ -142,8 +142,10 @@ class Track:
         return self.seconds > 2 * self.limit + local.PATIENCE
 
     def lost(self, reason: str, desk: Desk) -> Event:
-        """The job's end where its worker is gone, for what it has said last."""
-        self.look(desk)
+        """The job's end where its worker is gone: what it has said last, or for this reason."""
+        for event in self.look(desk):
+            if event.kind in ENDS:
+                return event
         if self.seconds + PERIOD > self.limit:  # it was seen to begin up to a period late
             reason = f"hung: not done after {self.limit:g} seconds; {desk.log_of(self.node).name} has where it was"
         elif full := desk.why_full():  # then it could not say so

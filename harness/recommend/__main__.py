@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from harness import cli
-from harness.urls import DATABASES, SERVERS, check_url, redact, storage_of
+from harness.urls import DATABASES, SERVERS, check_url, redact, sqlite_url, storage_of
 
 if TYPE_CHECKING:
     from harness.analysis.load import StudyData
@@ -91,7 +91,7 @@ def main(
     data = load(folder)
     judged = judge_confirmed(folder, data)
     found = recommend(folder, data, judged, limits, min_accuracy)
-    uri = tracking_uri or f"sqlite:///{(out / 'mlflow.db').absolute()}"
+    uri = tracking_uri or sqlite_url(out / "mlflow.db")
     run = None if register is None else _run_of(folder, int(found.chosen["number"]), register, uri, storage)
     console = Console(quiet=as_json)
     say(console, found, data)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from harness.locks import is_server, making_tables, probe
 from harness.outages import StoreError
-from harness.urls import redact
+from harness.urls import redact, sqlite_url
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -68,14 +68,14 @@ def make_store(path: Path) -> None:
     """
     import mlflow
 
-    with making_tables(f"sqlite:///{path}"):
+    with making_tables(sqlite_url(path)):
         if path.exists():
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute("SELECT count(*) FROM sqlite_master")  # MLflow tries a damaged one for minutes
             return
         fresh = path.with_name(f".{path.name}.new")
         fresh.unlink(missing_ok=True)
-        mlflow.MlflowClient(tracking_uri=f"sqlite:///{fresh}").get_experiment("0")
+        mlflow.MlflowClient(tracking_uri=sqlite_url(fresh)).get_experiment("0")
         fresh.rename(path)
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from harness import cli
 from harness.outages import StoreError
-from harness.urls import DATABASES, SERVERS, check_url, storage_of
+from harness.urls import DATABASES, SERVERS, check_url, sqlite_url, storage_of
 from harness.verify.fault import Fault
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def main(
     place = Place(
         folder,
         storage_of(folder, storage),
-        tracking_uri or f"sqlite:///{(out / 'mlflow.db').absolute()}",
+        tracking_uri or sqlite_url(out / "mlflow.db"),
         "",
     )
     place = replace(place, command=_command(place, out, stores(storage, tracking_uri)))

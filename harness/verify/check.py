@@ -172,6 +172,9 @@ class _Check:
         if kept.state == "waiting":
             yield Fault(number, "WAITING in Optuna, which no trial of a sweep ever is", COPY)
             return
+        if number >= len(self._study.trials) and not folder.exists():
+            yield Fault(number, f"Optuna has {len(self._study.trials)} trials, and none has such a number", COPY)
+            return
         told = kept.state != "running"
         self._found.leftovers += leftovers(folder, told=told)
         if not told and self._running:

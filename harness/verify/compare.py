@@ -88,7 +88,7 @@ def differences(trial: TrialSpec, result: Sequence[Record] | str, run: Run) -> l
 def same(value: float, other: float) -> bool:
     """Whether two numbers are equal but for rounding: NaN is NaN, and infinity the largest number. What somebody has
     written by SQL, as SQLite lets him, may be no number: it is equal to none."""
-    if value == other or not is_number(value):
+    if value == other or not isinstance(value, int | float):
         return value == other
     if math.isnan(value) or math.isnan(other):
         return math.isnan(value) and math.isnan(other)
@@ -97,7 +97,7 @@ def same(value: float, other: float) -> bool:
 
 
 def _said(value: float) -> str:
-    return f"{value:.12g}" if is_number(value) else repr(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else repr(value)
 
 
 def _texts(kind: str, wanted: Mapping[str, str], there: Mapping[str, str], *, lacking: bool) -> Iterator[Difference]:
