@@ -52,7 +52,8 @@ def task():
     inputs = torch.randn(90, 4, generator=torch.Generator().manual_seed(0)) + labels[:, None]
     test = torch.cat([inputs[:3], inputs + 9]), torch.cat([labels[:3], labels])
     teacher = TeacherRecipe(MLP, width=4, epochs=1, batch_size=8)
-    return own_task("twice", train=(inputs, labels), test=test, students={"mlp": MLP}, teacher=teacher)
+    val = inputs[labels < 2] + 5, labels[labels < 2]
+    return own_task("twice", train=(inputs, labels), val=val, test=test, students={"mlp": MLP}, teacher=teacher)
 
 STUDY = Study(task=task, family="mlp", space={"width": Choice(2, 4)}, fixed={"form": "mse", "batch_size": 8})
 """
@@ -67,7 +68,10 @@ def test_what_a_study_is_warned_of_where_it_is_checked_is_told_to_the_driver(tmp
         told = result(executor, "describe", {"specs": [to_json(probe) for probe in study.probes(str(file))]})
     finally:
         executor.close()
-    assert told["warned"] == ["task twice: 3 of 93 examples of test are in train or val"]
+    assert told["warned"] == [
+        "task twice: 3 of 93 examples of test are in train or val",
+        "val has no example of 1 of the 3 classes of train (the first: 2): it chooses without them",
+    ]
 
 
 def test_a_worker_that_cannot_even_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

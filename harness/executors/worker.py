@@ -35,7 +35,7 @@ from harness.tasks import LockedSplit, Split, Task
 from harness.urls import redact
 
 Report = Callable[[str, Mapping[str, Any]], None]
-log = logging.getLogger(__name__)
+log = logging.getLogger("harness.executors.worker")  # as a program it is called `__main__`
 
 
 def describe(specs: list[Mapping[str, Any]], device: str) -> dict[str, Any]:
