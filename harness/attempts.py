@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness import tries
@@ -15,13 +17,21 @@ from harness.executors import Executor, Job
 from harness.goals import Plan
 from harness.ledger import TrialSpec
 from harness.packing import pack, work_of
+from harness.stopping import Halt
 
 ATTEMPTS = 3
 """How often a trial may fail alone."""
 SUSPECT, GUILTY = 5, 12
 """How often a trial's training may begin and get nowhere, each time ended by the death of its driver too, until it is
 trained alone, and until it is given up."""
+UNBEGUN = 5
+"""How often a cohort's job may be lost before it was begun."""
 log = logging.getLogger(__name__)
+
+
+def numbers_of(job: Job) -> list[int]:
+    """The trials of a cohort."""
+    return [int(Path(folder).name) for folder in job.body["folders"]]
 
 
 @dataclass
@@ -31,6 +41,7 @@ class Attempts:
     plan: Plan
     executor: Executor
     _begun: dict[int, int] = field(default_factory=dict)  # how often a trial's training had begun before this session
+    _unbegun: Counter[int] = field(default_factory=Counter)  # how often a cohort's job was lost so, by its first trial
 
     def begin(
         self, trials: Sequence[TrialSpec], seen_before: Collection[int], until: int | None
@@ -64,6 +75,16 @@ class Attempts:
     def again(self, job: Job, numbers: Sequence[int]) -> None:
         """Hand out what a job left, as it was."""
         self.executor.submit("cohort", {**job.body, "folders": self._folders(numbers)})
+
+    def after_none(self, job: Job, reason: str) -> None:
+        """Hand out a cohort again whose job was lost before it began, which is no attempt of any trial. Raises `Halt`
+        where that is so again and again."""
+        numbers = numbers_of(job)
+        self._unbegun[numbers[0]] += 1
+        if self._unbegun[numbers[0]] == UNBEGUN:
+            raise Halt(f"a job was lost {UNBEGUN} times before it began, which is held against no trial: {reason}")
+        log.warning("a job was lost before it began (%s); it is handed out again", reason)
+        self.again(job, numbers)
 
     def forgive(self, numbers: Iterable[int]) -> None:
         """The sweep stops: that a training gets nowhere then is not to be held against its trial."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from harness import files, ledger, tries
 from harness.arms import CONFIRM, SEARCH
-from harness.attempts import ATTEMPTS, Attempts
+from harness.attempts import ATTEMPTS, Attempts, numbers_of
 from harness.brackets import Brackets
 from harness.commits import Runs, Stores, commit, values_of
 from harness.executors import Event, Executor
@@ -35,8 +34,6 @@ from harness.setbacks import Setbacks
 from harness.space import Value
 from harness.stopping import Halt
 
-UNBEGUN = 5
-"""How often a cohort's job may be lost before it was begun."""
 COMMITS = 3.0
 """Seconds in which a sweep that must stop commits what is ready, the commit at hand aside."""
 log = logging.getLogger(__name__)
@@ -72,7 +69,6 @@ class Driver:
     _ready: list[int] = field(default_factory=list)  # trained or given up, to be told
     _best: float = 0.0
     _setbacks: Setbacks = field(default_factory=Setbacks)  # of this session
-    _unbegun: Counter[int] = field(default_factory=Counter)  # how often a cohort's was, by its first trial
     _goals: Goals = field(init=False)  # of the search, and of the confirm stage as soon as that begins
     _attempts: Attempts = field(init=False)
     _brackets: Brackets | None = field(init=False, default=None)  # None in a study that does not prune
@@ -309,10 +305,10 @@ class Driver:
                 f"a worker cannot write, {reason}; make room, or let it be written to, and give the same command"
             )
         if event.data.get("unbegun"):
-            self._lost_unbegun(event)
+            self._attempts.after_none(event.job, event.data["reason"])
             return
         waiting, until = [], event.job.body.get("until")
-        for number in (int(Path(folder).name) for folder in event.job.body["folders"]):
+        for number in numbers_of(event.job):
             if self._brackets is not None and until is not None and number not in self._lost:
                 if not self._brackets.arrive(number, until):
                     waiting.append(number)
@@ -322,18 +318,6 @@ class Driver:
                 waiting.append(number)
         if waiting:
             self._try_again(event, waiting)
-
-    def _lost_unbegun(self, event: Event) -> None:
-        """Hand out a cohort again whose job was lost before it was begun, unless that is so of it again and again."""
-        numbers = [int(Path(folder).name) for folder in event.job.body["folders"]]
-        self._unbegun[numbers[0]] += 1
-        if self._unbegun[numbers[0]] == UNBEGUN:
-            raise Halt(
-                f"a job was lost {UNBEGUN} times before it began, which is held against no trial: "
-                f"{event.data['reason']}"
-            )
-        log.warning("a job was lost before it began (%s); it is handed out again", event.data["reason"])
-        self._attempts.again(event.job, numbers)
 
     def _is_trained(self, trial: TrialSpec, until: int | None) -> bool:
         """Whether a trial has its result; one that was pruned long ago, at the rung `until`, is given it."""

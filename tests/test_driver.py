@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from harness import ledger, tries
-from harness.attempts import ATTEMPTS
-from harness.driver import UNBEGUN, Driver, Progress
+from harness.attempts import ATTEMPTS, UNBEGUN
+from harness.driver import Driver, Progress
 from harness.executors import Event
 from harness.sampler import Sampler
 from harness.setbacks import ALIKE
