@@ -134,6 +134,7 @@ def test_a_choice_that_hardly_listens_to_its_teacher_is_named() -> None:
     assert said(0.99, "convex") == " What validation chose hardly listens to its teacher at width 8 (alpha 0.990)."
     assert said(0.5, "convex") == said(0.99, "additive") == ""
     assert said(0.99, "convex", ratio=11.0) == "" and said(0.5, "convex", ratio=0.05)  # by how much they pull
+    assert said(0.0, "convex") == "" and "(alpha 0.000)" in said(0.0, "convex", ratio=0.0)
     assert said(0.99, "convex", feature="hint") == said(0.99, "convex", unlabelled=9) == ""
 
 

@@ -55,14 +55,13 @@ def comparison_section(report: Report) -> Iterator[Block]:
         "seeds and test examples (crossed); the CSV has the bootstrap-t interval too. p: the larger of both; Holm's "
         f"correction is over {family}. The sign flip, exact up to 40 seeds, cannot go below its floor. P(better): the "
         "share of seeds in which the first of the two is better, a tie half, with Wilson's 95% interval. Detectable: "
-        "the true difference "
-        "that one such test would find with 80% power, from the spread of the row's own pair. A difference is named "
-        "only where Holm's p is below .05 and the gain is at least detectable: a gain that is named has passed a "
-        "threshold, and so is on average too large, the more the nearer it is to what is detectable. Found at 80%: the "
-        "true difference that this whole rule would find with 80% power or more, as estimated from the row's own "
-        "seeds; a smaller one may well be missed. Seeds vary "
-        "initialisation and order of batches, and not the training set: what another training set would show is not "
-        "known, nor what another search would have chosen."
+        "the true difference that one such test would find with 80% power, from the spread of the row's own pair. A "
+        "difference is named only where Holm's p is below .05 and the gain is at least detectable: a gain that is "
+        "named has passed a threshold, and so is on average too large, the more the nearer it is to what is "
+        "detectable. Found at 80%: the true difference that this whole rule would find with 80% power or more, as "
+        "estimated from the row's own seeds; a smaller one may well be missed. Seeds vary initialisation and order of "
+        "batches, and not the training set: what another training set would show is not known, nor what another search"
+        " would have chosen."
     )
     if looks := _looks(report):
         yield Paragraph(looks)
@@ -192,8 +191,8 @@ def _teachers_part(row: Mapping[str, Any]) -> float:
     """Of what labels and teacher pull, the teacher's part, at the moment when it is greatest: one alpha does not mean
     the same under two forms. Where gradients were not measured they count as equally large."""
     ratios = [float(row[name]) for name in row if name.startswith("kd_ratio_") and not pd.isna(row[name])]
-    taught = (1 - row["alpha"]) * max(ratios, default=1.0)
-    return float(taught / (taught + row["alpha"]))
+    labels, taught = float(row["alpha"]), (1 - float(row["alpha"])) * max(ratios, default=1.0)
+    return taught / (taught + labels) if taught + labels else 0.0
 
 
 def other_answers(report: Report) -> tuple[str, ...]:
