@@ -320,29 +320,29 @@ def test_a_close_that_is_interrupted_is_done_by_the_next(tmp_path: Path, monkeyp
     assert [worker.process.poll() for worker in workers] == [-signal.SIGKILL] * 3
 
 
-@pytest.mark.parametrize("line", ["5", "null", "[]", "{}", '{"event": "ready"}', "not json"])
-def test_what_somebody_prints_is_no_news(line: str, tmp_path: Path) -> None:
-    ready, done = ('{"id": 0, "event": "ready", "data": {}}', '{"id": 1, "event": "done", "data": {"said": 7}}')
-    (tmp_path / "worker.py").write_text(f"print({line!r}); print({ready!r}, flush=True); input(); print({done!r})")
-    executor = Local(1, tmp_path, "cpu", tmp_path / "worker.log")
-    executor._command = [sys.executable, str(tmp_path / "worker.py")]
+def heard_of(folder: Path) -> list[Event]:
+    """The first news of a job that was given to the worker which is written in a folder."""
+    executor = Local(1, folder, "cpu", folder / "worker.log")
+    executor._command = [sys.executable, str(folder / "worker.py")]
     executor.submit("cohort", {})
     events: list[Event] = []
     while not events:
         events += executor.poll(1.0)
     executor.close()
+    return events
+
+
+@pytest.mark.parametrize("line", ["5", "null", "[]", "{}", '{"event": "ready"}', "not json"])
+def test_what_somebody_prints_is_no_news(line: str, tmp_path: Path) -> None:
+    ready, done = ('{"id": 0, "event": "ready", "data": {}}', '{"id": 1, "event": "done", "data": {"said": 7}}')
+    (tmp_path / "worker.py").write_text(f"print({line!r}); print({ready!r}, flush=True); input(); print({done!r})")
+    events = heard_of(tmp_path)
     assert [(event.kind, event.data) for event in events] == [("done", {"said": 7})]
 
 
 def test_a_worker_that_is_killed_by_a_signal_without_a_name_is_lost_as_any_other(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text("import os; os.kill(os.getpid(), 40)")
-    executor = Local(1, tmp_path, "cpu", tmp_path / "worker.log")
-    executor._command = [sys.executable, str(tmp_path / "worker.py")]
-    executor.submit("cohort", {})
-    events: list[Event] = []
-    while not events:
-        events += executor.poll(1.0)
-    executor.close()
+    events = heard_of(tmp_path)
     assert [event.data["reason"] for event in events] == ["worker killed by signal 40"]
 
 
@@ -361,13 +361,7 @@ def test_a_kill_in_the_midst_of_a_close_waits_for_nothing(tmp_path: Path) -> Non
 
 def test_half_a_line_of_a_worker_that_was_killed_is_no_news(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text('print(\'{"id": 1, "event": "do\', end=\'\')')
-    executor = Local(1, tmp_path, "cpu", tmp_path / "worker.log")
-    executor._command = [sys.executable, str(tmp_path / "worker.py")]
-    executor.submit("cohort", {})
-    events: list[Event] = []
-    while not events:
-        events += executor.poll(1.0)
-    executor.close()
+    events = heard_of(tmp_path)
     assert [event.kind for event in events] == ["failed"]
 
 

@@ -20,6 +20,7 @@ from harness.sampler import Sampler
 from harness.spec import StudentSpec
 from harness.storage import Teller
 from harness.tracking import Reader, Tracker
+from harness.verify import compare
 from harness.verify.__main__ import app
 from harness.verify.runs import Tables
 from harness.verify.trials import look
@@ -148,6 +149,11 @@ def test_a_number_beyond_all_bounds_is_a_fault_as_any_other(out: Path, verify: V
     assert found.code == 1
     assert found.faults[0].startswith("trial 1: Optuna has no such trial, but there is the run ")
     assert found.faults[1].startswith("trial 10000000000000: Optuna has 9 trials, and none has such a number; put an")
+
+
+def test_of_points_that_differ_the_earliest_is_told() -> None:
+    [found] = compare._curve("loss", dict.fromkeys(range(12), 0.0), [(10, 1.0), (2, 3.0), (0, 0.0)])
+    assert found.what == "has loss 3 at step 2, the ledger 0"
 
 
 def test_a_run_whose_key_is_written_otherwise_is_no_trials(out: Path, verify: Verify) -> None:

@@ -118,7 +118,7 @@ def _shown(name: str, last: float, shown: float | None) -> Iterator[Difference]:
 
 def _curve(name: str, wanted: Mapping[int, float], points: Sequence[tuple[int, float]]) -> Iterator[Difference]:
     """Point by point; one difference a metric, the worst first."""
-    for step, value in sorted(points, key=lambda point: (is_number(point[0]), str(point[0]))):
+    for step, value in sorted(points, key=lambda point: point[0] if is_number(point[0]) else -math.inf):
         if step not in wanted:
             yield Difference(f"has {name} at step {step}, the ledger does not")
             return
