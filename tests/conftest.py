@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from harness import tasks, teacher
+from harness.report import beside
 from harness.tasks import fashion_mnist, places
 
 torch.set_num_threads(1)
@@ -45,9 +46,12 @@ def _environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def _figures(_environment: None) -> None:
-    """Reports with figures, for a module of tests that look at them."""
+def _figures(_environment: None) -> Iterator[None]:
+    """Reports with figures, for a module of tests that look at them; drawn by one process, as two tests run at once."""
     os.environ.pop("HARNESS_FIGURES", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(beside, "cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session")

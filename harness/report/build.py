@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.report import html, latex, markdown
+from harness.report import beside, html, latex, markdown
 from harness.report.drawings import drawings
 from harness.report.findings import Report, judge
 from harness.report.page import blocks
-from harness.report.rendering import rendered
 
 FIGURES = "HARNESS_FIGURES"
 """The variable that, as `none`, leaves the figures out: they are most of a report's seconds."""
@@ -27,7 +26,11 @@ def write(study_dir: Path) -> Report:
 
     Raises `FileNotFoundError` where the directory holds no study. A study that has hardly begun is reported as such.
     """
-    report = judge(study_dir)
+    draws = os.environ.get(FIGURES) != "none"
+    with beside.helper(draws) as helper:
+        report = judge(study_dir)
+        rendered = beside.render(drawings(report), helper) if draws else []
+    report = dataclasses.replace(report, drawn={drawing.stem: drawn for drawing, (_, drawn) in rendered})
     data = report.data
     on_front = data.trials["number"].isin(report.front["number"])
     tables = {
@@ -49,11 +52,8 @@ def write(study_dir: Path) -> Report:
     if len(report.searches):
         tables["searches.csv"] = report.searches
     contents = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
-    drawn = {}
-    for drawing in drawings(report) if os.environ.get(FIGURES) != "none" else ():
-        files, drawn[drawing.stem] = rendered(drawing)
+    for drawing, (files, _) in rendered:
         contents |= {f"figures/{drawing.stem}.{kind}": content for kind, content in files.items()}
-    report = dataclasses.replace(report, drawn=drawn)
     contents |= {name: text.encode(errors="replace") for name, text in _pages(report)}
     for name, content in contents.items():
         _replace(study_dir / name, content)

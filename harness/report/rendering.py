@@ -25,8 +25,12 @@ class Drawing:
     draw: Callable[[], Figure]
 
 
-def rendered(drawing: Drawing) -> tuple[dict[str, bytes], Drawn]:
-    """The figure as PNG, PDF and SVG, by kind, and for the page; without the dates that would make two runs differ."""
+Rendered = tuple[dict[str, bytes], Drawn]
+"""A figure as PNG, PDF and SVG, by kind, and for the page."""
+
+
+def rendered(drawing: Drawing) -> Rendered:
+    """The figure's files, without the dates that would make two runs differ."""
     with figures.paper():
         figure = drawing.draw()
         figure.set_dpi(DPI)
