@@ -24,20 +24,17 @@ NUM_BINS = 15
 
 
 @torch.no_grad()
-def evaluate(cohort: Cohort, data: Data, split: str, *, teacher: bool = False) -> Tensor:
-    """Loss and accuracy, and, if wanted, agreement with the task's teacher and KL to it: `[2 or 4, students]`
-    float64."""
-    values = cohort.network.values
-    sums = torch.zeros(4 if teacher else 2, len(values), dtype=torch.float64, device=values.device)
-    for part, logits, truth in _answered(cohort, data, split):
-        predicted, count = logits.argmax(-1), truth.shape[-1]
-        sums[0] += count * losses.cross_entropy(logits, truth)
-        sums[1] += (predicted == truth).sum(-1)
-        if teacher:
-            wanted = data.teacher[split][part].flatten(0, -2).expand_as(logits)
-            sums[2] += (predicted == wanted.argmax(-1)).sum(-1)
-            sums[3] += count * losses.kl(logits, wanted, temperature=torch.ones_like(values[:, 0]))
+def evaluate(cohort: Cohort, data: Data, split: str) -> Tensor:
+    """Loss and accuracy, `[2, students]` float64."""
+    sums = torch.zeros(2, len(cohort.specs), dtype=torch.float64, device=cohort.network.values.device)
+    for _, logits, truth in _answered(cohort, data, split):
+        sums += _loss_and_right(logits, logits.argmax(-1), truth)
     return sums / data.measured(split)[1].numel()
+
+
+def _loss_and_right(logits: Tensor, predicted: Tensor, truth: Tensor) -> Tensor:
+    """The summed loss of a batch, and how many are right: `[2, students]`."""
+    return torch.stack([truth.shape[-1] * losses.cross_entropy(logits, truth), (predicted == truth).sum(-1)])
 
 
 def _answered(cohort: Cohort, data: Data, split: str) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -54,13 +51,12 @@ def final_metrics(cohort: Cohort, data: Data) -> list[dict[str, float]]:
     """What every student's record measures after its last step."""
     found: dict[str, Tensor] = {}
     for split in ("val", "test") if data.confirms else ("val",):
-        loss, accuracy, agreement, kl = evaluate(cohort, data, split, teacher=True)
-        own = {"accuracy": accuracy, "loss": loss, "agreement": agreement, "kl": kl}
+        own = _all_metrics(cohort, data, split)
         if split == "test":
             truth = data.labels[split].flatten()
             right = (data.teacher[split].flatten(0, -2).argmax(-1) == truth).double().mean()
-            own["teacher_accuracy"] = right.expand_as(accuracy)
-        found |= {f"{split}_{name}": values for name, values in (own | _calibration(cohort, data, split)).items()}
+            own["teacher_accuracy"] = right.expand_as(own["accuracy"])
+        found |= {f"{split}_{name}": values for name, values in own.items()}
     found["train_loss"], found["train_accuracy"] = evaluate(cohort, data, "train")
     order = sorted(found, key=lambda name: name.endswith(("ece", "brier")))
     columns = {name: found[name].tolist() for name in order}
@@ -68,20 +64,27 @@ def final_metrics(cohort: Cohort, data: Data) -> list[dict[str, float]]:
 
 
 @torch.no_grad()
-def _calibration(cohort: Cohort, data: Data, split: str) -> dict[str, Tensor]:
-    """Brier score (the mean of squared differences summed over classes) and expected calibration error."""
+def _all_metrics(cohort: Cohort, data: Data, split: str) -> dict[str, Tensor]:
+    """Accuracy and loss, agreement with the task's teacher and KL to it, the expected calibration error, and the Brier
+    score (the mean of squared differences summed over classes): `[students]` float64 each."""
     students, device = len(cohort.specs), cohort.network.values.device
-    brier = torch.zeros(students, dtype=torch.float64, device=device)
+    sums = torch.zeros(5, students, dtype=torch.float64, device=device)
     surplus = torch.zeros(students, NUM_BINS, dtype=torch.float64, device=device)
-    for _, logits, truth in _answered(cohort, data, split):
+    at_one = torch.ones_like(cohort.network.values[:, 0])
+    for part, logits, truth in _answered(cohort, data, split):
+        predicted, wanted = logits.argmax(-1), data.teacher[split][part].flatten(0, -2).expand_as(logits)
+        agreed, kl = (predicted == wanted.argmax(-1)).sum(-1), losses.kl(logits, wanted, temperature=at_one)
         chances = logits.double().softmax(-1)
-        right = chances.gather(-1, truth[..., None])[..., 0]
-        brier += (chances.square().sum(-1) - 2 * right + 1).sum(-1)
-        confidence, predicted = chances.max(-1)
+        confidence, likeliest = chances.max(-1)
+        of_label = chances.gather(-1, truth[..., None])[..., 0]
+        brier = (chances.square().sum(-1) - 2 * of_label + 1).sum(-1)
+        sums += torch.stack([*_loss_and_right(logits, predicted, truth), agreed, truth.shape[-1] * kl, brier])
         bins = (confidence * NUM_BINS).ceil().long().sub(1).clamp(0, NUM_BINS - 1)
-        surplus.scatter_add_(1, bins, (predicted == truth).double() - confidence)
+        surplus.scatter_add_(1, bins, (likeliest == truth).double() - confidence)
     count = data.labels[split].numel()
-    return {"ece": surplus.abs().sum(-1) / count, "brier": brier / count}
+    loss, accuracy, agreement, kl, brier = sums / count
+    ece = surplus.abs().sum(-1) / count
+    return {"accuracy": accuracy, "loss": loss, "agreement": agreement, "kl": kl, "ece": ece, "brier": brier}
 
 
 @torch.no_grad()
