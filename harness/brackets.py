@@ -15,9 +15,9 @@ from statistics import mean
 from harness import ledger
 from harness.kept import Asked
 from harness.ledger import TrialSpec
+from harness.records import Record
 from harness.rungs import Halving, Member, Prune, Train, Wait, verdicts
 from harness.space import Study, direction
-from harness.spec import Record
 
 Key = tuple[int, str, int]
 """Round, arm and width."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from harness.kept import Asked
 from harness.ledger import TrialSpec
-from harness.spec import Record
+from harness.records import Record
 
 
 class Runs(Protocol):

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from harness.spec import Range
+from harness.values import Range
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from harness.options import Options
 from harness.outages import Owed, Patience, StoreError
 from harness.runs import in_common
 from harness.sampler import Sampler
-from harness.spec import digest
 from harness.stopping import Halt, Stop, TimeUp
 from harness.storage import AnotherStudy
 from harness.tracking import VIEWS, Tracker
+from harness.values import digest
 
 if TYPE_CHECKING:
     from harness.report.findings import Report

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.forms import FEATURE_KNOBS, FEATURE_WEIGHTS, KNOBS, Knob
-from harness.spec import NONE, RANGES, check_range, is_number
+from harness.spec import NONE, RANGES, check_range
+from harness.values import is_number
 
 Value = str | int | float
 TEMPERATURE_FORMS = tuple(form for form, knobs in KNOBS.items() if "temperature" in knobs)

@@ -17,9 +17,10 @@ from harness.attempts import ATTEMPTS
 from harness.costs import Costs, costs_from_json
 from harness.executors import Executor
 from harness.options import Options
-from harness.spec import StudentSpec, by_lesson, to_json
+from harness.spec import StudentSpec, by_lesson
 from harness.stopping import Stop, TimeUp
 from harness.tracking import Tracker
+from harness.values import to_json
 
 LATE = 5.0
 """Seconds beyond a sweep's time in which what is there already may be found."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.spec import digest
+from harness.values import digest
 
 SEAL = "digest"
 """The key of a sealed file that stands for all others."""

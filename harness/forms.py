@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.spec import Range
+from harness.values import Range
 
 TAKES = ("labels", "progress")
 """What a form may be given beside logits and knobs: `labels` `[..., batch]`, and the share of training done, 0 to 1."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from harness.cohort.calibration import where
 from harness.energy import POWERCAP, Counter, counters, joules
 from harness.export.student import Student, network, real_inputs, weights_size
-from harness.spec import is_number
+from harness.values import is_number
 
 BATCHES = (1, 64)
 WARM_UP = 20

@@ -29,17 +29,9 @@ from harness.files import (
     read_sealed,
     write_sealed,
 )
-from harness.spec import (
-    Range,
-    Record,
-    StudentSpec,
-    check_record,
-    digest,
-    is_number,
-    record_from_json,
-    spec_from_json,
-    to_json,
-)
+from harness.records import Record, check_record, record_from_json
+from harness.spec import StudentSpec, spec_from_json
+from harness.values import Range, digest, is_number, to_json
 
 STAGES = ("search", "confirm")
 COUNT = Range(0, 2**53, whole=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from harness.ledger import TrialSpec
-from harness.spec import Record
+from harness.records import Record
 from harness.stopping import Halt
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.dimensions import Choice, Float
 from harness.forms import TAKES, Form, Knob
-from harness.spec import Range, is_number
+from harness.values import Range, is_number
 
 MOST_LENGTH = 2000
 NOT_OWN = (Path(__file__).parent, *map(Path, {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}))

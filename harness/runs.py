@@ -13,8 +13,10 @@ from statistics import mean, stdev
 from typing import Any
 
 from harness.ledger import TrialSpec
-from harness.spec import NONE, PLAIN, Balance, Curve, Record, digest
+from harness.records import Balance, Curve, Record
+from harness.spec import NONE, PLAIN
 from harness.urls import redact
+from harness.values import digest
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from harness.executors.choice import start
 from harness.executors.remote import Desk
 from harness.locks import driver_of
 from harness.options import Options, check, searches_of
-from harness.spec import to_json
 from harness.stopping import Halt, Stop, TimeUp
+from harness.values import to_json
 
 LATER = ("harness.tracking.loaded", "harness.importances", "harness.report.build", "harness.report.closing")
 """What takes seconds to import: it is, while workers import what they need."""

@@ -26,8 +26,10 @@ from harness.dimensions import (
 )
 from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
 from harness.problems import form_problems, kind_problems, one_line
+from harness.records import VAL_METRICS
 from harness.rungs import Halving
-from harness.spec import CHOICES, NONE, PLAIN, RANGES, VAL_METRICS, WORDS, Range, StudentSpec, digest, to_json
+from harness.spec import CHOICES, NONE, PLAIN, RANGES, WORDS, StudentSpec
+from harness.values import Range, digest, to_json
 
 __all__ = [
     "STUDENT_KNOBS",

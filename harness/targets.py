@@ -32,10 +32,11 @@ from harness.batches import epochs, transform_hash, view_inputs
 from harness.files import put_aside
 from harness.keyed import Spent
 from harness.seeds import generator
-from harness.spec import NONE, StudentSpec, by_lesson, digest
+from harness.spec import NONE, StudentSpec, by_lesson
 from harness.tasks import Task, in_parts
 from harness.teacher import OWN, Source
 from harness.teaching import Progress
+from harness.values import digest
 
 FROM_COHORT = ("self", "assistant")
 """The kinds of teacher that are trained with the cohort."""

@@ -31,10 +31,10 @@ from harness import keyed, teaching
 from harness.files import read_sealed, write_sealed
 from harness.models import num_params
 from harness.models.modules import are_probabilities, of_other_kind
-from harness.spec import digest, is_number
 from harness.tasks import GivenTeacher, Inputs, Task, TeacherRecipe, in_parts
 from harness.tasks.fits import misfit, of_labels
 from harness.teaching import Progress
+from harness.values import digest, is_number
 
 log = logging.getLogger(__name__)
 

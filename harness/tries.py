@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.files import put_aside, read_json, write_json
-from harness.spec import Range
+from harness.values import Range
 
 MOST = Range(0, 1000, whole=True)
 

@@ -19,7 +19,8 @@ from harness.executors import ray as ray_module
 from harness.executors import slurm as slurm_module
 from harness.executors.ray_cluster import Wanted
 from harness.executors.remote import Desk
-from harness.spec import Record, StudentSpec
+from harness.records import Record
+from harness.spec import StudentSpec
 from tests.fakes import fake_train
 
 

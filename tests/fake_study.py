@@ -17,8 +17,9 @@ import numpy as np
 
 from harness.files import write_json
 from harness.ledger import TrialSpec, publish, publish_failure, trial_dir, write_spec
+from harness.records import Cost, Curve, Record
 from harness.space import TEMPERATURE_FORMS, Choice, Float, Study
-from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec
+from harness.spec import PLAIN, StudentSpec
 
 CLASSES = 10
 PRUNED_AT = 4

@@ -20,9 +20,11 @@ from harness.executors.trials import Keep, Training, run_cohort
 from harness.goals import Plan
 from harness.ledger import TrialSpec
 from harness.outages import Patience
+from harness.records import Cost, Curve, Record
 from harness.sampler import Sampler
 from harness.space import TEMPERATURE_FORMS, Choice, Float, Study
-from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec, digest, to_json
+from harness.spec import PLAIN, StudentSpec
+from harness.values import digest, to_json
 
 STUDY = Study(
     task="digits",

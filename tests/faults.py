@@ -17,8 +17,8 @@ from harness.driver import Driver
 from harness.executors.trials import Training
 from harness.runs import in_common
 from harness.space import Choice, Halving
-from harness.spec import digest
 from harness.tracking import Tracker
+from harness.values import digest
 from tests.fakes import STUDY, make_driver
 
 SMALL = replace(

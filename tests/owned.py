@@ -17,7 +17,8 @@ from harness.cohort.run import cohorts
 from harness.cohort.stack import Cohort, alone, stack
 from harness.cohort.training import fit
 from harness.models import MLP, Family
-from harness.spec import Record, StudentSpec
+from harness.records import Record
+from harness.spec import StudentSpec
 from harness.tasks import GivenTeacher, Task, TeacherRecipe, own_task
 from tests.students import student
 

@@ -11,7 +11,8 @@ import pytest
 
 from harness import cohort, targets
 from harness.forms import FEATURE_KNOBS, KNOBS
-from harness.spec import NONE, OPTIMISERS, PLAIN, Cost, Record, StudentSpec
+from harness.records import Cost, Record
+from harness.spec import NONE, OPTIMISERS, PLAIN, StudentSpec
 
 CURVES = ("train_loss", "train_ce", "train_kd", "val_loss", "val_accuracy")
 BALANCE = ("kd_ratio", "kd_cosine", "feature_ratio")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.bench import driving
-from harness.spec import StudentSpec, record_from_json, to_json
+from harness.records import record_from_json
+from harness.spec import StudentSpec
+from harness.values import to_json
 
 
 def test_every_count_is_measured_in_one_growing_study(tmp_path: Path) -> None:

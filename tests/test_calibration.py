@@ -16,7 +16,8 @@ from harness.cohort.data import load_inputs
 from harness.cohort.run import cohorts, split
 from harness.costs import Costs, How
 from harness.executors import worker
-from harness.spec import StudentSpec, to_json
+from harness.spec import StudentSpec
+from harness.values import to_json
 from tests.students import assert_same, student
 from tests.test_checkpoint import TASK
 

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from harness import cohort, targets
 from harness.cohort import State, checkpoint
-from harness.spec import Record, StudentSpec
+from harness.records import Record
+from harness.spec import StudentSpec
 from tests.students import assert_same, pairwise, student, train
 
 TASK = """

@@ -19,9 +19,11 @@ from harness import cohort, losses, tasks, teacher
 from harness.cohort import run
 from harness.losses import LOSSES
 from harness.models import MLP, init
+from harness.records import Cost, Record
 from harness.seeds import generator
-from harness.spec import MIXINGS, PLAIN, Cost, Record, StudentSpec, to_json
+from harness.spec import MIXINGS, PLAIN, StudentSpec
 from harness.tasks import LockedSplit
+from harness.values import to_json
 from tests.students import pairwise
 
 BASIC = ("kl", "soft_ce", "mse", "squared_norm")

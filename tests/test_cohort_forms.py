@@ -16,8 +16,9 @@ from harness.forms import FEATURE_KNOBS, KNOBS
 from harness.losses import FEATURES, LOSSES
 from harness.models import CONV, MLP, init
 from harness.models.family import start
+from harness.records import Balance
 from harness.seeds import generator
-from harness.spec import MIXINGS, OPTIMISERS, PLAIN, Balance, StudentSpec
+from harness.spec import MIXINGS, OPTIMISERS, PLAIN, StudentSpec
 from tests.students import assert_alone_as_together, student, train
 
 LR = {"adamw": 1e-2, "adam": 1e-2, "sgd": 1e-3}

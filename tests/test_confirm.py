@@ -27,8 +27,8 @@ from harness.cohort import checkpoint
 from harness.executors import worker
 from harness.kept import read_study
 from harness.report.build import write
-from harness.spec import digest, to_json
 from harness.tasks import LockedSplit, Split
+from harness.values import digest, to_json
 from harness.verify.check import Place, check
 from tests.confirming import SEEDS, swept
 

@@ -23,8 +23,9 @@ from harness.cohort.stack import Cohort, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import How
 from harness.forms import FEATURE_KNOBS, KNOBS
+from harness.records import Record
 from harness.seeds import generator
-from harness.spec import OPTIMISERS, PLAIN, Record, StudentSpec
+from harness.spec import OPTIMISERS, PLAIN, StudentSpec
 from tests.students import assert_same, student, train
 
 FAMILIES = ("mlp", "cnn")

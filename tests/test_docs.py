@@ -13,8 +13,8 @@ import pytest
 
 from harness.executors.worker import describe
 from harness.losses import LOSSES
-from harness.spec import to_json
 from harness.study_files import load_study
+from harness.values import to_json
 from tests.inline import sweep_here
 from tests.owned import trained
 

@@ -17,10 +17,11 @@ from harness import ledger, tries
 from harness.attempts import ATTEMPTS, UNBEGUN
 from harness.driver import Driver, Progress
 from harness.executors import Event
+from harness.records import Record
 from harness.sampler import Sampler
 from harness.setbacks import ALIKE
 from harness.space import Choice
-from harness.spec import Record, StudentSpec
+from harness.spec import StudentSpec
 from harness.stopping import Halt
 from tests.fakes import STUDY, FakeRuns, Killed, fake_train, make_driver
 

@@ -16,7 +16,8 @@ from harness.attempts import GUILTY
 from harness.driver import Driver
 from harness.executors import Event, Job
 from harness.executors.inline import Inline
-from harness.spec import Record, StudentSpec
+from harness.records import Record
+from harness.spec import StudentSpec
 from harness.stopping import Halt
 from tests.fakes import FakeRuns, Killed, fake_train, make_driver
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from harness import files, ledger, tries
 from harness.ledger import TrialSpec
-from harness.spec import VAL_METRICS, Curve, Record, StudentSpec
+from harness.records import VAL_METRICS, Curve, Record
+from harness.spec import StudentSpec
 
 
 def trial(number: int = 3, **changed: Any) -> TrialSpec:

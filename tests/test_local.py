@@ -21,10 +21,10 @@ from harness.executors import Event, local
 from harness.executors.local import Local, keep_memory
 from harness.outages import Owed
 from harness.runs import Sweep
-from harness.spec import to_json
 from harness.stopping import Halt
 from harness.study_files import load_study
 from harness.tracking import Tracker
+from harness.values import to_json
 from tests.fakes import STUDY, FakeRuns, make_driver
 
 

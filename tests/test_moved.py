@@ -19,8 +19,9 @@ from harness.driver import Progress
 from harness.kept import read_study
 from harness.ledger import trial_dir
 from harness.locks import driver_of
+from harness.records import Record
 from harness.sampler import Sampler
-from harness.spec import Record, StudentSpec
+from harness.spec import StudentSpec
 from harness.stopping import Halt
 from harness.storage import set_aside
 from harness.tracking import Tracker, bring_along

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from harness import ledger, outages
 from harness.ledger import TrialSpec
 from harness.outages import Owed, Patience, StoreError
-from harness.spec import Record
+from harness.records import Record
 from harness.stopping import Halt
 from tests.fakes import FakeRuns, ask_twice, make_driver
 

@@ -12,8 +12,8 @@ import pytest
 from harness import ledger, tasks
 from harness.executors import worker
 from harness.problems import MOST_LENGTH, place_of, words_of
-from harness.spec import to_json
 from harness.study_files import load_module, load_study
+from harness.values import to_json
 
 ROOT = Path(__file__).parents[1]
 STUDY = """

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from harness import teacher
 from harness.executors.worker import describe
 from harness.models import MLP, gru
-from harness.spec import to_json
 from harness.tasks import TeacherRecipe, logits_teacher, module_teacher
+from harness.values import to_json
 from tests.owned import RECIPE, clouds, known, noise, spec_of, task_of, why_alone
 
 FLOATS = r"inputs are whole numbers: give x\.astype\('float32'\), and of images x\.astype\('float32'\) / 255$"

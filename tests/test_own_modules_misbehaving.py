@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from harness import cohort, targets, tasks, teacher
 from harness.models import init, module_family
+from harness.records import Record
 from harness.seeds import generator
-from harness.spec import Record, StudentSpec
+from harness.spec import StudentSpec
 from harness.study_files import load_study
 from harness.tasks import Task, TeacherRecipe, module_teacher, own_task
 

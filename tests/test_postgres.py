@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from harness import locks, outages
 from harness.locks import Advisory, driver_of, making_tables
 from harness.outages import Patience
-from harness.spec import Record, StudentSpec
+from harness.records import Record
+from harness.spec import StudentSpec
 from harness.stopping import Halt
 from harness.storage import open_study, set_aside
 from harness.tracking import Tracker

@@ -20,9 +20,11 @@ from harness.analysis.load import load
 from harness.driver import Progress
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.kept import read_study
+from harness.records import Record
 from harness.rungs import Halving, best
 from harness.space import Choice
-from harness.spec import Record, StudentSpec, digest, to_json
+from harness.spec import StudentSpec
+from harness.values import digest, to_json
 from harness.verify.trials import AGAIN, STAYS, look, told_faults
 from tests.damage import Harm, sealed
 from tests.fakes import STUDY, FakeRuns, FakeTraining, Killed, ask_twice, fake_record, make_driver

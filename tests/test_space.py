@@ -23,8 +23,9 @@ from harness.space import (
     dimension_from_json,
     direction,
 )
-from harness.spec import PLAIN, digest
+from harness.spec import PLAIN
 from harness.study_files import load_study
+from harness.values import digest
 
 SPACE: dict[str, Dimension] = {
     "width": Choice(4, 2, 8),

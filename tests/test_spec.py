@@ -13,24 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spec import (
-    DTYPES,
-    MIXINGS,
-    OPTIMISERS,
-    PLAIN,
-    SCHEDULES,
-    VAL_METRICS,
-    Balance,
-    Cost,
-    Curve,
-    Record,
-    StudentSpec,
-    check_range,
-    digest,
-    record_from_json,
-    spec_from_json,
-    to_json,
-)
+from harness.records import VAL_METRICS, Balance, Cost, Curve, Record, record_from_json
+from harness.spec import DTYPES, MIXINGS, OPTIMISERS, PLAIN, SCHEDULES, StudentSpec, check_range, spec_from_json
+from harness.values import digest, to_json
 
 positive = st.floats(1e-9, 1e9)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -236,6 +221,6 @@ def test_a_digest_does_not_depend_on_the_order_of_keys_or_on_the_process() -> No
     data = {"b": [1, 2.5, None], "a": {"y": "é", "x": True}}
     assert digest(data) == digest({"a": {"x": True, "y": "é"}, "b": [1, 2.5, None]})
     assert digest(data) != digest({**data, "b": [1, 2.5]})
-    program = f"from harness.spec import digest; print(digest({data!r}))"
+    program = f"from harness.values import digest; print(digest({data!r}))"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == digest(data)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from harness import cli
 from harness.files import write_sealed
 from harness.space import Choice, Float, Form, Halving, Knob, Study
-from harness.spec import Range, digest
 from harness.study_files import load_study
+from harness.values import Range, digest
 from tests.damage import odd_numbers, odd_values
 from tests.test_space import SOURCE, SPACE
 

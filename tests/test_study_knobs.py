@@ -16,8 +16,9 @@ from harness.forms import FEATURE_KNOBS, FEATURE_WEIGHTS, KNOBS, Form, Knob
 from harness.losses import FEATURES, LOSSES
 from harness.sampler import Sampler
 from harness.space import Choice, Float, Study, Value, active, feature_space, form_space
-from harness.spec import NONE, PLAIN, TEACHERS, StudentSpec, spec_from_json, to_json
+from harness.spec import NONE, PLAIN, TEACHERS, StudentSpec, spec_from_json
 from harness.study_files import load_study
+from harness.values import to_json
 
 WIDTH: dict[str, Dimension] = {"width": Choice(4, 8)}
 

@@ -26,8 +26,9 @@ from harness import course, errands, ledger
 from harness.executors.inline import Inline
 from harness.locks import driver_of
 from harness.outages import StoreError
+from harness.records import Record
 from harness.runs import Sweep
-from harness.spec import Record, StudentSpec
+from harness.spec import StudentSpec
 from harness.stopping import Halt
 from harness.storage import open_study
 from harness.tracking import Reader, Tracker

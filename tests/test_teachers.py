@@ -22,8 +22,9 @@ from harness.cohort.evaluate import answers
 from harness.cohort.run import _train_cohort
 from harness.executors import worker
 from harness.models import MLP, init
+from harness.records import Curve, Record
 from harness.seeds import derive, generator
-from harness.spec import PLAIN, Curve, Record, StudentSpec
+from harness.spec import PLAIN, StudentSpec
 from harness.tasks import TeacherRecipe
 from harness.teacher import OWN, Source
 from tests.students import assert_alone_as_together, but_for_cost, student, train

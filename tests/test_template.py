@@ -19,8 +19,8 @@ from harness.executors.worker import describe
 from harness.manifest import said_alone, said_weak
 from harness.models import MLP
 from harness.recommend.hand_out import hand_out
-from harness.spec import to_json
 from harness.study_files import load_study
+from harness.values import to_json
 from tests.inline import sweep_here
 from tests.owned import clouds, known, spec_of, task_of
 

@@ -17,9 +17,9 @@ import sqlalchemy
 from mlflow.entities import Run
 
 from harness.ledger import TrialSpec
+from harness.records import Balance, Record
 from harness.runs import Sweep, run_name, trial_metrics, trial_params
 from harness.space import Value
-from harness.spec import Balance, Record
 from harness.tracking import Tracker
 from tests.fakes import STUDY, fake_train
 

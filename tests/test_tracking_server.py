@@ -16,9 +16,10 @@ from safetensors.numpy import load_file
 from harness import export, ledger, outages
 from harness.models import MLP
 from harness.outages import Owed, StoreError
+from harness.records import Record
 from harness.registry import register
 from harness.runs import Sweep, trial_metrics
-from harness.spec import Record, StudentSpec
+from harness.spec import StudentSpec
 from harness.tracking import Tracker
 from tests.fakes import FakeRuns, fake_train, make_driver
 from tests.handed import made_task, trained

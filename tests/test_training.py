@@ -16,8 +16,9 @@ from torch import Tensor
 from harness import cohort, losses, tasks, teacher
 from harness.cohort.training import lr_scale
 from harness.models import MLP, init
+from harness.records import Balance, Curve, Record
 from harness.seeds import generator
-from harness.spec import PLAIN, Balance, Curve, Record, StudentSpec
+from harness.spec import PLAIN, StudentSpec
 from tests.students import assert_alone_as_together, assert_same, but_for_cost, student, train
 
 DIGITS = tasks.load("digits")

@@ -18,7 +18,8 @@ from harness.executors.remote import Desk, Track
 from harness.executors.trials import Keep, Training, run_cohort
 from harness.files import cannot_be_written
 from harness.ledger import TrialSpec
-from harness.spec import PLAIN, Record, StudentSpec
+from harness.records import Record
+from harness.spec import PLAIN, StudentSpec
 from tests.students import assert_same, student
 
 SEEDS = (1, 2)

@@ -19,8 +19,9 @@ from harness.cohort.run import train_each, train_part
 from harness.costs import How
 from harness.losses import LOSSES
 from harness.models import init
+from harness.records import Record
 from harness.seeds import generator
-from harness.spec import MIXINGS, Record
+from harness.spec import MIXINGS
 from harness.tasks import UNLABELLED, LockedSplit, Split, Task
 from tests.small_texts import CLASSES, LENGTH, POOLED, few, named, study
 from tests.students import assert_alone_as_together, assert_same, but_for_cost, student, train

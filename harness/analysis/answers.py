@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from harness.files import put_aside
 from harness.ledger import TrialSpec, confirmed_file, read_spec, result_of, trial_dir
-from harness.spec import Record, digest
+from harness.records import Record
+from harness.values import digest
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from harness.files import read_sealed
 from harness.ledger import COUNT
 from harness.space import SIZE_BUDGET, dimension_from_json
-from harness.spec import is_number
+from harness.values import is_number
 
 MANIFEST: Mapping[str, Any] = {
     "study": str, "identity": dict, "budget": dict, "size_budgets": list, "objectives": list, "widths": list,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.files import read_sealed
-from harness.spec import is_number
+from harness.values import is_number
 
 FILE = "latency.json"
 COLUMNS = (

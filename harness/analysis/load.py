@@ -17,8 +17,10 @@ import pandas as pd
 from harness.analysis.declared import manifest_at
 from harness.arms import OTHER_TEACHERS
 from harness.ledger import TrialSpec, failure_of, numbers, read_spec, result_of, trial_dir
+from harness.records import Balance, Curve, Record
 from harness.space import Dimension, dimension_from_json
-from harness.spec import NONE, PLAIN, Balance, Curve, Record, StudentSpec, is_number
+from harness.spec import NONE, PLAIN, StudentSpec
+from harness.values import is_number
 
 METRICS = (
     "val_accuracy", "val_loss", "val_agreement", "val_kl", "train_accuracy", "train_loss", "val_ece", "val_brier",

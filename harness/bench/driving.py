@@ -26,12 +26,14 @@ from harness.driver import Driver, Progress
 from harness.executors.inline import Inline
 from harness.executors.trials import Training, run_cohort
 from harness.goals import Plan
+from harness.records import Cost, Curve, Record
 from harness.runs import Sweep
 from harness.sampler import Sampler
 from harness.space import Study
-from harness.spec import PLAIN, Cost, Curve, Record, StudentSpec, digest, to_json
+from harness.spec import PLAIN, StudentSpec
 from harness.study_files import load_study
 from harness.tracking import Tracker
+from harness.values import digest, to_json
 
 COUNTS = (10, 100, 1000, 5000)
 WINDOW = 100

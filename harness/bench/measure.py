@@ -26,8 +26,8 @@ from harness.commits import values_of
 from harness.ledger import TrialSpec
 from harness.machine import cores
 from harness.options import Options
+from harness.records import Record
 from harness.space import Study
-from harness.spec import Record
 from harness.tasks import Task
 
 AT_LEAST = 3

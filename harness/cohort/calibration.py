@@ -32,8 +32,9 @@ from harness.files import put_aside, read_sealed, write_sealed
 from harness.losses.gradients import made_of
 from harness.machine import cores
 from harness.models import num_params
-from harness.spec import NONE, StudentSpec, digest
+from harness.spec import NONE, StudentSpec
 from harness.targets import Targets
+from harness.values import digest
 
 SIZES = (1, 8, 64)
 """Cohorts that are timed; on an accelerator also `MANY`."""

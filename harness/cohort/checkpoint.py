@@ -30,7 +30,7 @@ from harness.files import put_aside, write_bytes
 from harness.keyed import checksum
 from harness.losses import FeatureForm
 from harness.models.family import pad
-from harness.spec import Range, digest
+from harness.values import Range, digest
 
 
 @dataclass(frozen=True)

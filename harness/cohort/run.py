@@ -23,8 +23,9 @@ from harness.cohort.training import Trained, fit
 from harness.costs import TOGETHER, How
 from harness.losses.gradients import made_of
 from harness.models import num_params
+from harness.records import Balance, Cost, Curve, Record
 from harness.seeds import derive
-from harness.spec import NONE, PLAIN, Balance, Cost, Curve, Record, StudentSpec
+from harness.spec import NONE, PLAIN, StudentSpec
 from harness.targets import FROM_COHORT, Targets, target_key
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from filelock import FileLock
 from harness import ledger, tries
 from harness.analysis.answers import has_answers
 from harness.ledger import TrialSpec
-from harness.spec import Record, StudentSpec
+from harness.records import Record
+from harness.spec import StudentSpec
 
 log = logging.getLogger(__name__)
 State = TypeVar("State")

@@ -28,8 +28,9 @@ from harness.executors.trials import Keep, Training, run_cohort
 from harness.files import cannot_be_written, keep_private
 from harness.models import init, num_params
 from harness.problems import one_line, words_of
+from harness.records import Record
 from harness.seeds import generator
-from harness.spec import Record, StudentSpec, spec_from_json
+from harness.spec import StudentSpec, spec_from_json
 from harness.study_files import place_in_study
 from harness.tasks import LockedSplit, Split, Task
 from harness.urls import redact

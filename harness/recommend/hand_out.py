@@ -13,7 +13,7 @@ from harness import export, ledger, tasks
 from harness.cohort import checkpoint
 from harness.ledger import TrialSpec
 from harness.models import Family
-from harness.spec import Record
+from harness.records import Record
 from harness.tasks import Task, in_parts
 
 

@@ -20,7 +20,8 @@ from harness.report.searches import searches_answer
 from harness.report.tables import configuration, listed, number, points
 from harness.report.taking import budget_answers
 from harness.report.unconfirmed import unconfirmed
-from harness.spec import PLAIN, is_number
+from harness.spec import PLAIN
+from harness.values import is_number
 
 FEW = 100
 """With fewer validation examples it is said that they choose little: one is a point or more."""

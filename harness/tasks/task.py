@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from harness.models import Family
-from harness.spec import Range, check_range
+from harness.spec import check_range
 from harness.tasks.stream import Inputs, Stream
 from harness.tasks.transforms import Transform, noisy, shifted
+from harness.values import Range
 
 LOOKED_AT = 256
 """Examples of a stream that its hash is made of."""

@@ -21,8 +21,8 @@ from harness.files import now_ms
 from harness.ledger import TrialSpec
 from harness.locks import is_server, making_tables
 from harness.outages import DAMAGED, StoreError, way_out
+from harness.records import Record
 from harness.runs import Sweep, failure_tags, run_name, trial_metrics, trial_params, trial_tags
-from harness.spec import Record
 from harness.tracking.reader import search
 from harness.tracking.store import answering, bring_along, do_not_wait_for_the_disk, make_store, reachable
 from harness.tracking.views import VIEWS, state

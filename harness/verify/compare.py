@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.ledger import TrialSpec
+from harness.records import Record
 from harness.runs import failure_tags, trial_metrics, trial_params, trial_tags
-from harness.spec import Record, is_number
 from harness.tracking import Body, Head
+from harness.values import is_number
 from harness.verify.fault import Fault
 
 CLOSE = 1e-12

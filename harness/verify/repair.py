@@ -10,8 +10,8 @@ from harness import ledger
 from harness.commits import Stores, commit
 from harness.kept import Kept, KeptStudy
 from harness.ledger import TrialSpec
+from harness.records import Record
 from harness.runs import in_common
-from harness.spec import Record
 from harness.storage import Teller
 from harness.tracking import Tracker
 from harness.verify.check import Findings, Place, Watch, check

@@ -13,7 +13,7 @@ from harness.arms import CONFIRM, SEARCH, control, read_arm
 from harness.commits import values
 from harness.kept import Asked, Kept, KeptStudy
 from harness.ledger import TrialSpec
-from harness.spec import Record
+from harness.records import Record
 from harness.verify.compare import same
 from harness.verify.fault import Fault
 

@@ -21,7 +21,9 @@ import pandas as pd
 from harness import cohort, targets, tasks, teacher
 from harness.cohort.run import train_each
 from harness.files import put_aside, read_sealed, write_sealed
-from harness.spec import Record, StudentSpec, digest, record_from_json, to_json
+from harness.records import Record, record_from_json
+from harness.spec import StudentSpec
+from harness.values import digest, to_json
 from studies.literature.claim import FIRST_TUNING_SEED, Arm, Claim, Knobs, Results, chosen, task_file
 
 Tell = Callable[[str, int], None]
