@@ -96,21 +96,22 @@ class Connection:
         while True:
             try:
                 self._patience.hold()
-                done = act(again)
+                try:
+                    done = act(again)
+                except KeyError as error:
+                    raise Halt(self._what_was_deleted(error)) from None
                 self._patience.over()
                 return done
             except (StorageInternalError, DBAPIError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 self._patience.wait(self._why_away(cause))
                 again = True
-            except KeyError as error:
-                raise Halt(self._what_was_deleted(error)) from None
 
     def _what_was_deleted(self, error: KeyError) -> str:
-        """The study, or a row of it."""
+        """The study, or a row of it. Raises what the storage raises where it does not answer."""
         try:
             self._disk.get_study_name_from_id(self._id)
-        except (KeyError, StorageInternalError, DBAPIError):
+        except KeyError:
             return (
                 f"the study is not in its storage any more ({redact(str(error))}): it was deleted meanwhile; its "
                 "trials are kept on disk, and the same command begins anew"

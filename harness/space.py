@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,6 +70,8 @@ STUDENT_KNOBS = tuple(
     f.name for f in dataclasses.fields(StudentSpec) if f.name not in ("task", "family", "seed", "knobs", "form_file")
 )
 BUILT_IN = (*KNOBS, *FEATURE_KNOBS, PLAIN)
+NEAR = 0.75
+"""How alike a knob's name is, by `difflib`, to the one that was meant."""
 MOST_PROBES = 1000
 BUDGETS: Mapping[str, Range] = {
     "trials": Range(1, whole=True),
@@ -240,7 +243,9 @@ class Study:
         form, dot, _ = name.partition(".")
         if dot and (own := [knob for knob in self.own_knobs() if knob.startswith(f"{form}.")]):
             return f"unknown knob {name!r}; knobs of {form} are {', '.join(own)}"
-        return f"unknown knob {name!r}; knobs are {', '.join(STUDENT_KNOBS)}, and forms' own as 'dkd.rest'"
+        near = difflib.get_close_matches(name, STUDENT_KNOBS, 1, NEAR)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown knob {name!r}; {meant}knobs are {', '.join(STUDENT_KNOBS)}, and forms' own as 'dkd.rest'"
 
     def _value_problems(self, name: str) -> Iterator[str]:
         """What is wrong with the words or numbers that a knob is to take."""

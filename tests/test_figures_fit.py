@@ -297,3 +297,12 @@ def test_a_class_is_called_as_it_is_even_where_its_name_looks_like_a_formula() -
     figure.savefig(io.BytesIO(), format="svg")  # a formula that is none would raise
     ticks = figure.axes[0].get_xticklabels()
     assert [tick.get_text() for tick in ticks] == names and not any(tick.get_parse_math() for tick in ticks)
+
+
+def test_panels_that_are_compared_share_their_axes() -> None:
+    near = TRIALS[(TRIALS["form"] != "kl") | TRIALS["alpha"].between(0.4, 0.5)]  # kl in a corner
+    panels = [axes for axes in figures.alpha_temperature(near, FORMS).axes if axes.get_ylabel()]
+    heated = [axes for axes in panels if axes.get_ylabel() == "temperature"]
+    assert len(heated) > 2 and {axes.get_ylim() for axes in heated} == {heated[0].get_ylim()}
+    assert len(panels) > len(heated) and {axes.get_xlim() for axes in panels} == {(0.0, 1.0)}
+    assert {axes.get_ylabel() for axes in panels} == {"temperature", "gain (points)"}

@@ -70,6 +70,34 @@ def test_a_connection_that_breaks_doubles_and_loses_nothing(
     assert set(Counter(runs.runs).values()) == {1}
 
 
+def test_a_row_that_is_missed_as_the_storage_goes_away_is_not_said_to_be_deleted(
+    tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, asked_for_study, calls = RDBStorage.set_trial_state_values, RDBStorage.get_study_name_from_id, 0
+    away = False
+
+    def missing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls, away
+        calls += 1
+        if calls == 7:
+            away = True
+            raise KeyError("no trial with id 7")
+        return original(*args, **kwargs)
+
+    def silent(*args: Any) -> str:
+        nonlocal away
+        if away:
+            away = False
+            raise lost()
+        return asked_for_study(*args)
+
+    monkeypatch.setattr(RDBStorage, "set_trial_state_values", missing)
+    monkeypatch.setattr(RDBStorage, "get_study_name_from_id", silent)
+    assert make_driver(tmp_path, FakeRuns()).run(set()) == "complete"
+    monkeypatch.undo()
+    assert calls > 7 and told(tmp_path) == undisturbed
+
+
 def test_a_trial_that_optuna_itself_asked_for_twice_is_told_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

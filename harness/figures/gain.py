@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str], near: Collecti
     drawn = None
     for axes, form in zip(grid.ravel(), shown, strict=False):
         drawn = _panel(axes, form, done.assign(near=done["number"].isin(near)), marks, norm) or drawn
+    _share_axes(grid.ravel()[: len(shown)], done[done["form"].isin(shown)])
     for axes in grid.ravel()[len(shown) :]:
         axes.set_axis_off()
     if drawn is not None:
@@ -97,7 +98,6 @@ def _panel(
         axes.plot(part["alpha"][above], heights[above], ".", color=style.INK, markersize=2.2, clip_on=False, zorder=4)
     axes.set_title(f"{fitting.name(form)}  (n = {len(part)})")
     axes.set_xlabel("alpha (label weight)")
-    axes.set_xlim(*_alpha_limits(part["alpha"]))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if flat:
@@ -105,9 +105,18 @@ def _panel(
         axes.set_ylim(-1.05 * limit, 1.05 * limit)
         axes.set_ylabel("gain (points)")
     else:
-        style.log_axis(axes, "y", float(part["temperature"].min()) / 1.15, float(part["temperature"].max()) * 1.15)
         axes.set_ylabel("temperature")
     return drawn
+
+
+def _share_axes(panels: Iterable[Axes], shown: pd.DataFrame) -> None:
+    """One range of alpha for all panels, and one of temperature for those that have it: they are to be compared."""
+    alphas = _alpha_limits(shown["alpha"])
+    heats = shown.loc[shown.groupby("form")["temperature"].transform("nunique") > 1, "temperature"]
+    for axes in panels:
+        axes.set_xlim(*alphas)
+        if axes.get_ylabel() == "temperature":
+            style.log_axis(axes, "y", float(heats.min()) / 1.15, float(heats.max()) * 1.15)
 
 
 def _alpha_limits(alphas: pd.Series[float]) -> tuple[float, float]:
