@@ -19,7 +19,7 @@ from harness.report import beside
 from harness.report.drawings import drawings
 from harness.report.findings import judge
 from harness.report.rendering import Drawing, Rendered, rendered
-from tests.fake_study import write_fake_study
+from tests.fake_study import FakeStudy, write_fake_study
 
 MOMENTS = 60.0
 
@@ -54,7 +54,7 @@ def ready(helper: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]:
 
 
 def test_both_processes_draw_the_same_bytes_and_keep_the_order(tmp_path: Path) -> None:
-    report = judge(write_fake_study(tmp_path))
+    report = judge(write_fake_study(tmp_path, FakeStudy(trials=12, controls=2)))
     parts = [pickle.loads(pickle.dumps(drawing)) for drawing in drawings(report)][-2:]
     # This process draws the first few while the second draws the last one and then a report's.
     *first, last = (Drawing("", "", functools.partial(of, n)) for n in range(7))

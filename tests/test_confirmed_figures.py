@@ -21,7 +21,7 @@ from harness.figures import style
 from harness.files import write_sealed
 from harness.report.drawings import drawings
 from harness.report.findings import judge
-from tests.fake_study import write_fake_study
+from tests.fake_study import FakeStudy, write_fake_study
 
 pytestmark = pytest.mark.usefixtures("_figures")
 
@@ -91,7 +91,7 @@ def test_loss_forms_have_marks_of_their_own() -> None:
 
 
 def test_accuracy_stands_against_latency_where_it_was_measured(tmp_path: Path) -> None:
-    folder = write_fake_study(tmp_path)
+    folder = write_fake_study(tmp_path, FakeStudy(trials=12, controls=2))
     assert "accuracy_latency" not in [drawing.stem for drawing in drawings(judge(folder))]
     rows = {str(width): {"size_bytes": 1, "timings": [{"batch": 1, "p50_ms": ms, "p95_ms": 1}]}
             for width, ms in ((2, 0.1), (4, 0.104), (8, 0.102))}  # fmt: skip

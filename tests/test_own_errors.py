@@ -14,6 +14,7 @@ from harness.executors import worker
 from harness.problems import MOST_LENGTH, place_of, words_of
 from harness.study_files import load_module, load_study
 from harness.values import to_json
+from tests.inline import sweep_here
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -201,17 +202,16 @@ class Net(nn.Sequential):
 def test_a_module_that_only_breaks_in_training_stops_its_sweep_soon_and_goes_on_when_mended(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(WHOLE)
     (tmp_path / "net_of_mine.py").write_text(NET.format(line="missing_name"))
-    places = [str(tmp_path / "mine.py"), "--out", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "harness.sweep", *places, "--jobs", "1"]
-    broken = subprocess.run([*command, "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False)
+    places = [str(tmp_path / "mine.py"), "--out", str(tmp_path / "out"), "--jobs", "1", "--quiet"]
+    command = [sys.executable, "-m", "harness.sweep", *places]
+    broken = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]
     said = "the reason is the same: NameError: name 'missing_name' is not defined (net_of_mine.py:10); mend it, and"
     assert broken.returncode == 1 and len(errors) == 1 and said in errors[0]
     failed = [path.parent.name for path in (tmp_path / "out").glob("mine/trials/*/failed.json")]
     assert 5 <= len(failed) <= 2 * 12  # rounds of six and as many controls; the next is asked for before one ends
     (tmp_path / "net_of_mine.py").write_text(NET.format(line="pass"))
-    mended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert mended.returncode == 0, mended.stderr
+    assert sweep_here(tmp_path / "mine.py", tmp_path / "out", jobs=1, quiet=True) == 0
     results = list((tmp_path / "out").glob("mine/trials/*/result.json"))
     assert len(results) >= 12 and not {path.parent.name for path in results} & set(failed)
 

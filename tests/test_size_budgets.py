@@ -25,7 +25,7 @@ from harness.report.tables import configuration
 from harness.report.unconfirmed import unconfirmed
 from harness.space import Choice, Study
 from tests.confirming import swept
-from tests.fake_study import write_fake_study
+from tests.fake_study import FakeStudy, write_fake_study
 
 NARROW, WIDE = 247, 502
 """Parameters of width 3 and 6 on the digits."""
@@ -160,7 +160,7 @@ def test_a_trial_is_known_to_have_ended_so_many_seconds_after_the_sweep_began(re
 
 
 def test_where_nothing_was_confirmed_the_answer_says_so_of_the_budgets(tmp_path: Path) -> None:
-    folder = write_fake_study(tmp_path)
+    folder = write_fake_study(tmp_path, FakeStudy(trials=12, controls=2))
     path = folder / "study.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "size_budgets": [2000, 1000]}))
     said = "What to take within **1,000, 2,000 parameters** is not said: nothing was confirmed on fresh seeds."
@@ -178,7 +178,7 @@ def test_where_nothing_was_confirmed_the_answer_says_so_of_the_budgets(tmp_path:
 def test_why_nothing_was_confirmed_is_what_the_studys_file_says(
     tmp_path: Path, manifest: dict[str, object], why: str
 ) -> None:
-    folder = write_fake_study(tmp_path)
+    folder = write_fake_study(tmp_path, FakeStudy(trials=12, controls=2))
     path = folder / "study.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **manifest}))
     assert f"Nothing was confirmed{why}. No claim about the test split can be made." in page(judge(folder))
@@ -189,13 +189,14 @@ def test_a_search_that_is_not_complete_and_a_control_that_was_hardly_tuned_are_n
 ) -> None:
     assert "Plain training was hardly tuned at width (trials): 3 (3) and 6 (3)." in answer(report)
     assert unconfirmed(report.data) == ""
-    folder = write_fake_study(tmp_path)
+    folder = write_fake_study(tmp_path, FakeStudy(trials=12, controls=2))
     path = folder / "study.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "budget": {**manifest["budget"], "trials": 999}}))
-    trials = judge(folder).data.trials
+    found = judge(folder)
+    trials = found.data.trials
     ended = int(((trials["arm"] == "search") & trials["state"].isin(["complete", "failed"])).sum())
-    assert f"The search is not complete: {ended} of 999 trials have ended." in page(judge(folder)).split("\n\n")[2]
+    assert f"The search is not complete: {ended} of 999 trials have ended." in page(found).split("\n\n")[2]
 
 
 def test_the_distilled_student_stands_at_its_size_and_its_controls_left_of_it(report: Report) -> None:
@@ -206,7 +207,7 @@ def test_the_distilled_student_stands_at_its_size_and_its_controls_left_of_it(re
 
 
 def test_where_no_end_is_on_record_the_hypervolume_stands_against_trials_alone(tmp_path: Path) -> None:
-    folder = write_fake_study(tmp_path)
+    folder = write_fake_study(tmp_path, FakeStudy(trials=12, controls=2))
     found = judge(folder)
     assert found.data.trials["elapsed"].isna().all()
     with figures.paper():
