@@ -67,13 +67,17 @@ def test_both_processes_draw_the_same_bytes_and_keep_the_order(tmp_path: Path) -
     assert by_place[0][1] == str(os.getpid()) != by_place[-1][1]
 
 
-@pytest.mark.parametrize(
-    "program", [["sleep", "60"], ["true"], ["echo", "no pickle"], [sys.executable, "-m", "no.such.module"]]
-)
-def test_a_second_process_that_is_of_no_use_costs_no_figure(program: list[str]) -> None:
+STUCK = "import pickle, sys, time; pickle.dump('ready', sys.stdout.buffer); sys.stdout.flush(); time.sleep(60)"
+
+
+@pytest.mark.parametrize("program", [["sleep", "60"], ["true"], ["echo", "no pickle"], [sys.executable, "-c", STUCK]])
+def test_a_second_process_that_is_of_no_use_costs_no_figure(
+    program: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "PATIENCE", 0.1)
     helper = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        assert len(beside.render([Drawing("", "", functools.partial(of, n)) for n in range(3)], helper)) == 3
+        assert len(beside.render([Drawing("", "", functools.partial(of, n)) for n in range(4)], helper)) == 4
     finally:
         helper.kill()
         helper.communicate()

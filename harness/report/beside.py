@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from harness.machine import cores
 from harness.report.rendering import Drawing, Rendered, rendered
 
+PATIENCE = 30.0
+"""Seconds that the last figure is waited for; a process that was stopped in the middle of it is not."""
 _Helper = subprocess.Popen[bytes]
 
 
@@ -54,7 +56,9 @@ def render(drawings: Iterable[Drawing], beside: _Helper | None) -> list[tuple[Dr
         try:
             place, drawing = todo.popleft()
         except IndexError:  # the second process has the last one, and may yet fail at it
-            thread.join()
+            thread.join(PATIENCE)
+            if beside is not None and thread.is_alive():
+                beside.kill()
         else:
             found[place] = rendered(drawing)
     return [(drawing, found[place]) for place, drawing in enumerate(own)]
