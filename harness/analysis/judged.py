@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.analysis import audit
 from harness.analysis.answers import Answers, read_answers
 from harness.analysis.calibration import class_gains, named, reliability, with_holm
-from harness.analysis.chosen import FRONT, OPTION, PLAIN_ROLE, ROLES, chosen, confirmed_in_roles, is_plain_itself
+from harness.analysis.chosen import FRONT, OPTION, PLAIN_ROLE, ROLES, confirmed_in_roles, is_plain_itself
 from harness.analysis.confirmed import (
     CONTROLS,
     DISTILLED,
@@ -29,6 +29,7 @@ from harness.analysis.intervals import crossed_share
 from harness.analysis.language import Losses
 from harness.analysis.latency import read_latency
 from harness.analysis.load import Frames, StudyData, is_plain, rows_of
+from harness.analysis.looks import how_often, num_planned, still_to_come
 from harness.analysis.two_level import accuracy_draws, p_front, recommendations, within
 
 ELIGIBLE = (DISTILLED, "front", OPTION, *(role for role in ROLES if role not in (DISTILLED, "shuffled")))
@@ -125,7 +126,7 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
     trials, students = frames.trials, frames.students
     one_each = trials[trials["role"].isin(ROLES)]
     draws = _draws(scores)
-    looks, planned, to_come = _looks(data), num_planned(data), _to_come(data)
+    looks, planned, to_come = how_often(data), num_planned(data), still_to_come(data)
     times = max(len(looks), 1)
     trials = trials.join(read_latency(study_dir), on="width")
     other_seeds = {
@@ -154,40 +155,6 @@ def judge_confirmed(study_dir: Path, data: StudyData) -> Confirmed:
         chance=_chance(data, answers),
         looks=looks,
         num_planned=planned,
-    )
-
-
-def num_planned(data: StudyData) -> int:
-    """How many comparisons there are when all that validation chose is confirmed: its controls by width."""
-    table = chosen(data)
-    controls = table[table["role"].isin(CONTROLS)].groupby("width")["source"].nunique()
-    return int(controls[controls.index.isin(table.loc[table["role"] == DISTILLED, "width"])].sum())
-
-
-@dataclass(frozen=True)
-class _ToCome:
-    """How many rows the other tables of claims will have when all that validation chose is confirmed, and how many
-    widths; 0 where it is. So no claim is taken back as the stage goes on."""
-
-    by_option: int = 0
-    options_compared: int = 0
-    others: int = 0
-    widths: int = 0
-
-
-def _to_come(data: StudyData) -> _ToCome:
-    table, done = chosen(data), data.confirmed.trials
-    if set(table["source"]) <= set(done.loc[done["state"] == "complete", "source"]):
-        return _ToCome()
-    roles = table["role"]
-    with_plain = table["width"].isin(table.loc[roles == PLAIN_ROLE, "width"])
-    taught = table["width"].isin(table.loc[roles == DISTILLED, "width"])
-    options = roles == OPTION
-    return _ToCome(
-        int((options & with_plain).sum()),
-        int((options & taught).sum()) - int(table.loc[options & taught, "width"].nunique()),
-        int((roles.isin(("smoothing", "self", FRONT)) & with_plain).sum()),
-        int(table.loc[with_plain & taught, "width"].nunique()),
     )
 
 
@@ -232,21 +199,6 @@ def _others_against_plain(
     others &= ~is_plain_itself(trials)
     named = trials[others].assign(option=trials["role"], role=OPTION)
     return option_comparisons(pd.concat([named, trials[plain]]), students, correct, looks=looks, planned=planned)
-
-
-def _looks(data: StudyData) -> Sequence[int]:
-    """With how many fresh seeds the stage was run each time, first to last, by what was trained: a look that trained
-    nothing anew is none.
-
-    Trials have their numbers in order, and the stage begins when the search has ended: search trials between confirmed
-    ones were added after a run of the stage, and may have changed what validation chose.
-    """
-    trials = data.confirmed.trials
-    done = trials[trials["state"] == "complete"].sort_values("number")
-    searched = np.sort(np.concatenate([data.trials["number"], data.others.trials["number"]]).astype(float))
-    before = np.searchsorted(searched, done["number"].to_numpy(dtype=float))
-    runs = dict.fromkeys(zip(before.tolist(), done["num_seeds"].astype(int).tolist(), strict=True))
-    return [count for _, count in runs]
 
 
 def _draws(scores: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
