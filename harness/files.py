@@ -59,10 +59,11 @@ def write_sealed(path: Path, data: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """A place to write to, which takes the place of `path` once it is written, and goes when that fails.
 
-    Raises `OSError` that names `path`, whatever step of writing it was.
+    What is not `lasting`, for it can be made again, may be lost with the machine's power. Raises `OSError` that names
+    `path`, whatever step of writing it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def whole(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        if os.name == "posix":
+        if lasting and os.name == "posix":
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)

@@ -70,6 +70,10 @@ STUDENT_KNOBS = tuple(
     f.name for f in dataclasses.fields(StudentSpec) if f.name not in ("task", "family", "seed", "knobs", "form_file")
 )
 BUILT_IN = (*KNOBS, *FEATURE_KNOBS, PLAIN)
+ELSEWHERE = {
+    "learning_rate": "lr", "tau": "temperature", "T": "temperature", "wd": "weight_decay", "early_stopping": "patience"
+}  # fmt: skip
+"""What other programs call some knobs."""
 NEAR = 0.75
 """How alike a knob's name is, by `difflib`, to the one that was meant."""
 MOST_PROBES = 1000
@@ -243,7 +247,7 @@ class Study:
         form, dot, _ = name.partition(".")
         if dot and (own := [knob for knob in self.own_knobs() if knob.startswith(f"{form}.")]):
             return f"unknown knob {name!r}; knobs of {form} are {', '.join(own)}"
-        near = difflib.get_close_matches(name, STUDENT_KNOBS, 1, NEAR)
+        near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, STUDENT_KNOBS, 1, NEAR)
         meant = f"did you mean {near[0]!r}? " if near else ""
         return f"unknown knob {name!r}; {meant}knobs are {', '.join(STUDENT_KNOBS)}, and forms' own as 'dkd.rest'"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
 import select
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from harness.figures.style import blank
 from harness.report import beside
+from harness.report.build import write
 from harness.report.drawings import drawings
 from harness.report.findings import judge
 from harness.report.rendering import Drawing, Rendered, rendered
@@ -39,6 +40,13 @@ def deadly(number: int, home: int) -> Figure:
     return of(number)
 
 
+def loud(number: int) -> Figure:
+    """One that prints, as a library may, something that could be an answer."""
+    sys.stdout.write("N.")
+    sys.stdout.flush()
+    return of(number)
+
+
 def faulty() -> Figure:
     raise ZeroDivisionError("a figure's own fault")
 
@@ -53,9 +61,15 @@ def ready(helper: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]:
     return helper
 
 
-def test_both_processes_draw_the_same_bytes_and_keep_the_order(tmp_path: Path) -> None:
+def test_both_processes_draw_the_same_bytes_and_keep_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = judge(write_fake_study(tmp_path, FakeStudy(trials=12, controls=2)))
-    parts = [pickle.loads(pickle.dumps(drawing)) for drawing in drawings(report)][-2:]
+    parts, drawn_here = [*drawings(report)][-2:], list[str]()
+
+    def noted(drawing: Drawing) -> Rendered:
+        drawn_here.append(drawing.stem)
+        return rendered(drawing)
+
+    monkeypatch.setattr(beside, "rendered", noted)
     # This process draws the first few while the second draws the last one and then a report's.
     *first, last = (Drawing("", "", functools.partial(of, n)) for n in range(7))
     with beside.helper(True) as helper:
@@ -65,12 +79,35 @@ def test_both_processes_draw_the_same_bytes_and_keep_the_order(tmp_path: Path) -
     by_place = [note.split(" by ") for note in notes([*found[:6], found[-1]])]
     assert [number for number, _ in by_place] == list("0123456")
     assert by_place[0][1] == str(os.getpid()) != by_place[-1][1]
+    assert parts[-1].stem not in drawn_here
+
+
+def test_a_report_is_drawn_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def render(_: object, helper: object) -> list[tuple[Drawing, Rendered]]:
+        given.append(helper)
+        return []
+
+    monkeypatch.setattr(beside, "render", render)
+    monkeypatch.setattr(beside, "cores", lambda: 2)
+    monkeypatch.delenv("HARNESS_FIGURES", raising=False)
+    folder = write_fake_study(tmp_path, FakeStudy(trials=0, controls=0, teacher=False))
+    write(folder)
+    monkeypatch.setenv("HARNESS_FIGURES", "none")
+    write(folder)
+    [helper] = given
+    assert isinstance(helper, subprocess.Popen) and helper.poll() is not None
 
 
 STUCK = "import pickle, sys, time; pickle.dump('ready', sys.stdout.buffer); sys.stdout.flush(); time.sleep(60)"
 
 
-@pytest.mark.parametrize("program", [["sleep", "60"], ["true"], ["echo", "no pickle"], [sys.executable, "-c", STUCK]])
+@pytest.mark.parametrize(
+    "program",
+    [["sleep", "60"], ["true"], ["echo", "no pickle"], ["echo", "-n", "N."], [sys.executable, "-c", STUCK]],
+    ids=["never ready", "gone", "prints", "prints a pickle", "stuck"],
+)
 def test_a_second_process_that_is_of_no_use_costs_no_figure(
     program: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +128,24 @@ def test_what_the_second_process_dies_of_is_drawn_here_and_says_here_why_it_cann
         with pytest.raises(ZeroDivisionError, match="own fault"):
             beside.render([own[0], Drawing("", "", faulty)], helper)
     assert found == [f"{n} by {os.getpid()}" for n in range(4)]
+
+
+def test_without_a_thread_to_spare_all_is_drawn_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with beside.helper(True) as helper:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        found = notes(beside.render([Drawing("", "", functools.partial(of, 0))], helper))
+        monkeypatch.undo()
+    assert found == [f"0 by {os.getpid()}"]
+
+
+def test_what_a_figure_prints_is_no_answer() -> None:
+    own = [Drawing("", "", functools.partial(loud, n)) for n in range(4)]
+    with beside.helper(True) as helper:
+        found = notes(beside.render(own, ready(helper)))
+    assert len({note.split(" by ")[1] for note in found}) == 2
 
 
 def test_on_one_core_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import pickle
 import re
 import shutil
 import sqlite3
@@ -43,6 +44,7 @@ from harness.report.blocks import Table
 from harness.report.build import write
 from harness.report.confirmed import confirmed_section
 from harness.report.controls import answer
+from harness.report.drawings import drawings
 from harness.report.findings import judge
 from harness.report.page import page
 from harness.report.protocol import _test_reads
@@ -90,6 +92,12 @@ def test_the_report_of_a_confirmed_study_answers_from_the_test_split(home: Path,
     for stem in ("confirmed_accuracy", "confirmed_gain", "selection_audit", "reliability", "class_gain", "fit"):
         assert (folder / "figures" / f"{stem}.svg").stat().st_size > 0 and f"figures/{stem}.png" in text
     assert "harness.recommend mine" in text
+
+
+def test_every_figure_of_a_confirmed_study_may_be_drawn_by_another_process(home: Path) -> None:
+    own = list(drawings(judge(home / "mine")))
+    assert len(own) > 12
+    assert [pickle.loads(pickle.dumps(drawing)).stem for drawing in own] == [drawing.stem for drawing in own]
 
 
 def test_a_claim_is_made_only_where_its_interval_excludes_zero(found: Confirmed) -> None:

@@ -87,10 +87,10 @@ BAD = {
     "no_epochs": (with_fixed(epochs=0), "epochs 0 is out of range"),
     "unknown_knob": (
         with_dimension("learning_rate", Float(0, 1)),
-        "unknown knob 'learning_rate'; knobs are width, form, alpha",
+        "unknown knob 'learning_rate'; did you mean 'lr'. knobs are width, form, alpha",
     ),
     "misspelled": (with_fixed(epoch=4), "unknown knob 'epoch'; did you mean 'epochs'. knobs are width, form, alpha"),
-    "unknown_fixed": (with_fixed(tau=4), "unknown knob 'tau'; knobs are width, form, alpha"),
+    "unknown_fixed": (with_fixed(gain=4), "unknown knob 'gain'; knobs are width, form, alpha"),
     "the_seed_is_no_knob": (with_dimension("seed", Choice(1, 2)), "unknown knob 'seed'; knobs are width"),
     "the_family_is_no_knob": (with_fixed(family="cnn"), "unknown knob 'family'; knobs are width"),
     "not_a_dimension": (with_dimension("lr", 0.1), r"lr: 0\.1 is not a dimension; use Float\(low, high\) or Choice"),

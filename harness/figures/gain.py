@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,10 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str], near: Collecti
     marks = style.markers(done["width"].tolist())
     norm = TwoSlopeNorm(0, -limit, limit)
     drawn = None
+    done = done.assign(near=done["number"].isin(near))
+    limits = _Limits.of(done[done["form"].isin(shown)])
     for axes, form in zip(grid.ravel(), shown, strict=False):
-        drawn = _panel(axes, form, done.assign(near=done["number"].isin(near)), marks, norm) or drawn
-    _share_axes(grid.ravel()[: len(shown)], done[done["form"].isin(shown)])
+        drawn = _panel(axes, form, done, marks, norm, limits) or drawn
     for axes in grid.ravel()[len(shown) :]:
         axes.set_axis_off()
     if drawn is not None:
@@ -76,28 +78,47 @@ def _limit(gains: pd.Series[float]) -> float:
     return max(1.0, math.ceil(2 * float(gains.abs().quantile(0.75))) / 2)
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """One range of alpha for all panels, and one of temperature for those of the `heated` forms: they are compared."""
+
+    alpha: tuple[float, float]
+    temperature: tuple[float, float]
+    heated: Collection[str]
+
+    @classmethod
+    def of(cls, shown: pd.DataFrame) -> _Limits:
+        """Those of the trials that are shown; a form of one temperature has no axis of it."""
+        low, high = float(shown["alpha"].min()), float(shown["alpha"].max())
+        alpha = (min(0.0, low), max(1.0, high)) if high - low > 0.5 else (low - 0.05, high + 0.05)
+        several = shown.groupby("form")["temperature"].nunique() >= 2
+        heated = several.index[several].tolist()
+        heats = shown.loc[shown["form"].isin(heated), "temperature"]
+        return cls(alpha, (float(heats.min()) / 1.15, float(heats.max()) * 1.15), heated)
+
+
 def _panel(
-    axes: Axes, form: str, done: pd.DataFrame, marks: dict[int, str], norm: TwoSlopeNorm
+    axes: Axes, form: str, done: pd.DataFrame, marks: dict[int, str], norm: TwoSlopeNorm, limits: _Limits
 ) -> PathCollection | None:
     part = done[done["form"] == form]
     best = set(done.loc[done.groupby("width")["val_accuracy"].idxmax(), "number"])
-    flat = part["temperature"].nunique() < 2
+    flat = form not in limits.heated
     limit = float(norm.vmax or 1)
     heights = part["gain"].clip(-limit, limit) if flat else part["temperature"]
     drawn = None
-    for width, rows in part.groupby("width"):
-        outlined = rows["number"].isin(best)
+    for (outlined, width), rows in part.groupby([part["number"].isin(best), "width"]):  # the best lie on top
         drawn = axes.scatter(
             rows["alpha"], heights[rows.index], c=rows["gain"], cmap=COLOURS, norm=norm, marker=marks[int(str(width))],
-            s=20, linewidths=np.select([outlined, rows["near"]], [1.5, 0.6], 0.3).tolist(), clip_on=False, zorder=3,
+            s=20, linewidths=1.5 if outlined else np.where(rows["near"], 0.6, 0.3).tolist(), clip_on=False, zorder=3,
             rasterized=len(done) > style.MANY,
-            edgecolors=[style.INK if yes else "#b5b5b5" for yes in outlined | rows["near"]],
+            edgecolors=[style.INK if outlined or near else "#b5b5b5" for near in rows["near"]],
         )  # fmt: skip
     above = part["gain"] > 0
     if above.any():  # the sign is to be seen in greyscale, too
         axes.plot(part["alpha"][above], heights[above], ".", color=style.INK, markersize=2.2, clip_on=False, zorder=4)
     axes.set_title(f"{fitting.name(form)}  (n = {len(part)})")
     axes.set_xlabel("alpha (label weight)")
+    axes.set_xlim(*limits.alpha)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if flat:
@@ -105,23 +126,9 @@ def _panel(
         axes.set_ylim(-1.05 * limit, 1.05 * limit)
         axes.set_ylabel("gain (points)")
     else:
+        style.log_axis(axes, "y", *limits.temperature)
         axes.set_ylabel("temperature")
     return drawn
-
-
-def _share_axes(panels: Iterable[Axes], shown: pd.DataFrame) -> None:
-    """One range of alpha for all panels, and one of temperature for those that have it: they are to be compared."""
-    alphas = _alpha_limits(shown["alpha"])
-    heats = shown.loc[shown.groupby("form")["temperature"].transform("nunique") > 1, "temperature"]
-    for axes in panels:
-        axes.set_xlim(*alphas)
-        if axes.get_ylabel() == "temperature":
-            style.log_axis(axes, "y", float(heats.min()) / 1.15, float(heats.max()) * 1.15)
-
-
-def _alpha_limits(alphas: pd.Series[float]) -> tuple[float, float]:
-    low, high = float(alphas.min()), float(alphas.max())
-    return (min(0.0, low), max(1.0, high)) if high - low > 0.5 else (low - 0.05, high + 0.05)
 
 
 def gain_by_width(gains: pd.DataFrame, trials: pd.DataFrame, forms: Sequence[str]) -> Figure:

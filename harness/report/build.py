@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.files import whole
 from harness.report import beside, html, latex, markdown
 from harness.report.drawings import drawings
 from harness.report.findings import Report, judge
@@ -56,7 +57,8 @@ def write(study_dir: Path) -> Report:
         contents |= {f"figures/{drawing.stem}.{kind}": content for kind, content in files.items()}
     contents |= {name: text.encode(errors="replace") for name, text in _pages(report)}
     for name, content in contents.items():
-        _replace(study_dir / name, content)
+        with whole(study_dir / name, lasting=False) as place:
+            place.write_bytes(content)
     written = tuple(study_dir / name for name in contents)
     for stale in itertools.chain(*(study_dir.glob(pattern) for pattern in OWN)):
         if stale not in written:
@@ -100,10 +102,3 @@ def _pages(report: Report) -> Iterator[tuple[str, str]]:
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
     """The gains with each row's per-seed differences as one cell, parted by blanks."""
     return table.assign(differences=[" ".join(f"{value:.6g}" for value in row) for row in table["differences"]])
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
