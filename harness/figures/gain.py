@@ -42,7 +42,7 @@ def alpha_temperature(trials: pd.DataFrame, forms: Sequence[str], near: Collecti
     figure = style.blank(
         1.6 * rows + 1.25,
         f"{style.trials(len(done), 'finished distilled')}, mean over {style.seeds_phrase(done['num_seeds'])}; "
-        "markers tell widths apart; thick outline: the best trial of each width, thin: not told from it; dotted: "
+        "markers tell widths apart; large: the best trial of each width, outlined: not told from it; dotted: "
         "above the control. "
         "The scale is centred on the control and "
         f"stops at ±{limit:.3g} points; beyond it, colours saturate and heights are clipped. No interval is shown."
@@ -109,8 +109,8 @@ def _panel(
     for (outlined, width), rows in part.groupby([part["number"].isin(best), "width"]):  # the best lie on top
         drawn = axes.scatter(
             rows["alpha"], heights[rows.index], c=rows["gain"], cmap=COLOURS, norm=norm, marker=marks[int(str(width))],
-            s=20, linewidths=1.5 if outlined else np.where(rows["near"], 0.6, 0.3).tolist(), clip_on=False, zorder=3,
-            rasterized=len(done) > style.MANY,
+            s=46 if outlined else 18, linewidths=1.2 if outlined else np.where(rows["near"], 0.6, 0.3).tolist(),
+            clip_on=False, zorder=3, rasterized=len(done) > style.MANY,
             edgecolors=[style.INK if outlined or near else "#b5b5b5" for near in rows["near"]],
         )  # fmt: skip
     above = part["gain"] > 0
