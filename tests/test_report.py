@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -69,6 +70,16 @@ def test_a_report_made_again_is_the_same_to_the_byte_and_touches_no_trial(report
     stale.write_bytes(b"")
     write(report.folder)
     assert contents(report.folder) == before
+
+
+def test_what_a_report_that_was_killed_left_half_written_goes_with_the_next(tmp_path: Path) -> None:
+    folder = write_fake_study(tmp_path, NOTHING)
+    gone = subprocess.check_output([sys.executable, "-c", "import os; print(os.getpid())"], text=True).strip()
+    own = [f".{name}.{socket.gethostname()}-{gone}.tmp" for name in ("trials.csv", "report.html")]
+    for name in own:
+        (folder / name).write_text("half")
+    write(folder)
+    assert not [name for name in own if (folder / name).exists()] and not list(folder.rglob("*.tmp"))
 
 
 def test_the_page_answers_first_and_says_what_the_answer_rests_on(report: Report) -> None:
