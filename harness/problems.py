@@ -57,9 +57,14 @@ def words_of(error: BaseException) -> str:
     except (TypeError, ValueError):  # a built-in of Python's own
         return said
     known = [one.name for one in given if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-    near = difflib.get_close_matches(argument, known, 1)
     arguments = f"its arguments are {', '.join(known)}" if known else ""
-    return "; ".join(filter(None, [said, f"did you mean {near[0]!r}?" if near else arguments]))
+    return "; ".join(filter(None, [said, did_you_mean(argument, known) or arguments]))
+
+
+def did_you_mean(name: str, known: Collection[str], least: float = 0.6) -> str:
+    """The question for a name that is not known; empty where no other is as like it, `least` of 1."""
+    near = difflib.get_close_matches(name, known, 1, least)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _called(name: str, error: BaseException) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from harness.dimensions import (
     with_condition,
 )
 from harness.forms import FEATURE_KNOBS, KNOBS, Form, Knob
-from harness.problems import form_problems, kind_problems, one_line
+from harness.problems import did_you_mean, form_problems, kind_problems, one_line
 from harness.records import VAL_METRICS
 from harness.rungs import Halving
 from harness.spec import CHOICES, NONE, PLAIN, RANGES, WORDS, StudentSpec
@@ -75,7 +74,7 @@ ELSEWHERE = {
 }  # fmt: skip
 """What other programs call some knobs."""
 NEAR = 0.75
-"""How alike a knob's name is, by `difflib`, to the one that was meant."""
+"""How like a knob's name is to the one that was meant."""
 MOST_PROBES = 1000
 BUDGETS: Mapping[str, Range] = {
     "trials": Range(1, whole=True),
@@ -247,9 +246,9 @@ class Study:
         form, dot, _ = name.partition(".")
         if dot and (own := [knob for knob in self.own_knobs() if knob.startswith(f"{form}.")]):
             return f"unknown knob {name!r}; knobs of {form} are {', '.join(own)}"
-        near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, STUDENT_KNOBS, 1, NEAR)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        return f"unknown knob {name!r}; {meant}knobs are {', '.join(STUDENT_KNOBS)}, and forms' own as 'dkd.rest'"
+        meant = did_you_mean(ELSEWHERE.get(name, name), STUDENT_KNOBS, NEAR)
+        knobs = f"knobs are {', '.join(STUDENT_KNOBS)}, and forms' own as 'dkd.rest'"
+        return f"unknown knob {name!r}; {meant} {knobs}" if meant else f"unknown knob {name!r}; {knobs}"
 
     def _value_problems(self, name: str) -> Iterator[str]:
         """What is wrong with the words or numbers that a knob is to take."""

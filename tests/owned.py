@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from harness import cohort, targets, tasks
+from harness.cohort.company import cohorts
 from harness.cohort.data import load_data
-from harness.cohort.run import cohorts
 from harness.cohort.stack import Cohort, alone, stack
 from harness.cohort.training import fit
 from harness.models import MLP, Family

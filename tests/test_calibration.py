@@ -12,8 +12,8 @@ import torch
 
 from harness import cohort, targets
 from harness.cohort import calibrate, calibration
+from harness.cohort.company import cohorts, split
 from harness.cohort.data import load_inputs
-from harness.cohort.run import cohorts, split
 from harness.costs import Costs, How
 from harness.executors import worker
 from harness.spec import StudentSpec

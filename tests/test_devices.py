@@ -14,11 +14,11 @@ from harness import cohort, optimisers, targets
 from harness.bench import steps
 from harness.cohort import calibrate
 from harness.cohort.batch import Batch, draw_noise, noise_shape
+from harness.cohort.company import cohorts
 from harness.cohort.data import load_data
 from harness.cohort.evaluate import evaluate
 from harness.cohort.forward import apply, embed, head
 from harness.cohort.objective import pull
-from harness.cohort.run import cohorts
 from harness.cohort.stack import Cohort, stack
 from harness.cohort.training import orders, take_step
 from harness.costs import How

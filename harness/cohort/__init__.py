@@ -6,6 +6,8 @@ knows of that axis: families, losses and optimisers are written for one student 
 summed over students, never averaged, so no student's gradient depends on its neighbours, and a record is the same
 whoever shared the cohort.
 
+    run.py          students in, records out, cohort by cohort
+    company.py      which students share a cohort, and how many
     data.py         what the students see and are taught, on the device
     stack.py        students side by side: parameters, knobs, learned parts of losses
     forward.py      the networks on what they see

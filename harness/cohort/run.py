@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness import targets, tasks
+from harness import targets
 from harness.cohort.check import check
 from harness.cohort.checkpoint import State
+from harness.cohort.company import cohorts, split
 from harness.cohort.data import Data, load_data
 from harness.cohort.evaluate import answers, confirmed, final_metrics
-from harness.cohort.stack import Cohort, alone, stack
+from harness.cohort.stack import Cohort, stack
 from harness.cohort.training import Trained, fit
 from harness.costs import TOGETHER, How
-from harness.losses.gradients import made_of
 from harness.models import num_params
 from harness.records import Balance, Cost, Curve, Record
 from harness.seeds import derive
@@ -102,43 +102,6 @@ def train_each(
             waiting += [members[half:], members[:half]]
         else:
             yield reached
-
-
-def cohorts(specs: Sequence[StudentSpec]) -> list[list[StudentSpec]]:
-    """The distinct students, those of one cohort together: seed by seed, in a seed those of one form, of one feature.
-
-    Students of several widths share a cohort where their family pads.
-    """
-
-    def key(spec: StudentSpec) -> str:
-        task = tasks.load(spec.task)
-        family = task.families[spec.family]
-        lone = spec if alone(family, spec.width, task) else None
-        return repr((spec.cohort_key, 0 if family.pads else spec.width, lone))
-
-    def order(spec: StudentSpec) -> tuple[str, int, str, str, bool, str, int, str]:
-        kind = made_of(spec), spec.form, spec.teacher == "online", spec.feature, spec.width
-        return key(spec), spec.seed, *kind, repr(replace(spec, seed=0))
-
-    return [list(found) for _, found in groupby(sorted(set(specs), key=order), key=key)]
-
-
-def split(members: Sequence[StudentSpec], most: int) -> list[list[StudentSpec]]:
-    """A cohort's students in cohorts of `most` at most, 0 for any number: as even as may be, and those that differ in
-    nothing but their seed together where that is possible."""
-    if not 0 < most < len(members):
-        return [list(members)]
-    twins: dict[StudentSpec, list[StudentSpec]] = {}
-    for spec in members:
-        twins.setdefault(replace(spec, seed=0), []).append(spec)
-    if most < max(map(len, twins.values())):
-        units = [[spec] for own in twins.values() for spec in own]
-    else:
-        units = list(twins.values())
-    room = max(1, most // max(map(len, units)))
-    count = -(-len(units) // room)
-    even = [units[len(units) * part // count : len(units) * (part + 1) // count] for part in range(count)]
-    return [own for part in even for own in cohorts([spec for unit in part for spec in unit])]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Figures drawn by this process and by a second one beside it: on two cores in some six tenths of the time.
 
 A figure's bytes do not depend on who draws it, and a second process that cannot start, or dies, costs nothing but its
-help: whatever it has not drawn is drawn here. `python -m harness.report.beside` is that process.
+help: whatever it has not drawn is drawn here. `python -m harness.report.beside` is that process. It is none of
+`multiprocessing`'s: a forked one is not safe beside threads, and a spawned one runs the script that asked for a report.
 """
 
 from __future__ import annotations
